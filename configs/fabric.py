@@ -1,0 +1,26 @@
+"""The paper's setting for stochastic texture (HKBU dot fabric): perceptual only, (0, 1).
+
+Command:
+  ssdnet --config=fabric --input=FOLDER --workdir=DIR [--vgg19_weights=PATH]
+
+Expected: see "What to expect" in the README (benchmarks/results/fabric.json).
+"""
+
+from ml_collections import ConfigDict
+
+from ssdnet_jax.config import Config, to_config_dict
+
+
+def get_config() -> ConfigDict:
+    """(w_rec, w_perc) = (0, 1), 1 epoch, threshold -100, alpha = (1, 0) (section 4.2).
+
+    Disjoint patches, 4 a step: an epoch is 64 steps of a 256-pixel image.
+    """
+    config = to_config_dict(Config())
+    config.loss.w_rec, config.loss.w_perc = 0.0, 1.0
+    config.loss.patch_sizes, config.loss.patch_strides = (16,), (16,)
+    config.loss.patches_per_step = 4
+    config.fit.epochs = 1
+    config.fit.stop_threshold = -100.0
+    config.score.alpha_rec, config.score.alpha_perc = 1.0, 0.0
+    return config

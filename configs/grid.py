@@ -1,0 +1,23 @@
+"""The paper's setting for periodic patterns (MVTec AD grid): pixels only, Eq. 2 with (1, 0).
+
+Command:
+  ssdnet --config=grid --input=FOLDER --workdir=DIR
+
+Expected: see "What to expect" in the README (benchmarks/results/grid_256.json).
+"""
+
+from ml_collections import ConfigDict
+
+from ssdnet_jax.config import Config, to_config_dict
+
+
+def get_config() -> ConfigDict:
+    """(w_rec, w_perc) = (1, 0), up to 10 epochs, threshold 1e-4, 16-pixel patches (section 4.2)."""
+    config = to_config_dict(Config())
+    config.loss.w_rec, config.loss.w_perc = 1.0, 0.0
+    config.loss.patch_sizes, config.loss.patch_strides = (16,), (8,)
+    config.loss.patches_per_step = 32
+    config.fit.epochs = 10
+    config.fit.stop_threshold = 1e-4
+    config.score.alpha_rec, config.score.alpha_perc = 1.0, 0.0
+    return config

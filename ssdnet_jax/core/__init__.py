@@ -1,0 +1,1 @@
+"""Pure functions of the method: no I/O, no globals, jit- and vmap-able."""

@@ -1,0 +1,74 @@
+"""Every knob of the method, one frozen dataclass a stage; fields name their unit and legal values.
+
+The defaults are the reading of the paper that reproduces its grid result (`configs/grid.py`).
+Symbols are the paper's (arXiv 2509.18354): w_rec, w_perc in Eq. 2, alpha_rec, alpha_perc in Eq. 3.
+"""
+
+import dataclasses
+from typing import Literal
+
+Aggregation = Literal["max", "min", "mean"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Skip encoder-decoder (paper section 3.2; Ulyanov et al. 2018, `skip`)."""
+
+    channels_down: tuple[int, ...] = (16, 32, 64, 128, 128)  # one entry a scale, finest first, >= 1
+    channels_up: tuple[int, ...] = (16, 32, 64, 128, 128)  # as many entries as channels_down, >= 1
+    channels_skip: tuple[int, ...] = (4, 4, 4, 4, 4)  # as many entries, >= 0; 0: no skip connection
+    kernel_down: int = 3  # pixels, odd
+    kernel_up: int = 3  # pixels, odd
+    kernel_skip: int = 1  # pixels, odd
+    padding: Literal["reflection", "zero"] = "reflection"
+    upsampling: Literal["bilinear", "nearest"] = "bilinear"
+    activation: Literal["leaky_relu", "elu", "swish", "none"] = "leaky_relu"  # leaky slope 0.2
+    conv1x1_up: bool = True  # a 1x1 convolution after each up convolution
+    sigmoid: bool = True  # squash the output to (0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Patch loss (paper Eq. 2)."""
+
+    patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
+    patch_strides: tuple[int, ...] = (8,)  # pixels between patches, one entry a resolution, >= 1
+    w_rec: float = 1.0  # >= 0, weight of the mean squared error
+    w_perc: float = 0.0  # >= 0, weight of the feature inner product
+    aggregation: Aggregation = "mean"  # Lambda over resolutions
+    perceptual_layer: Literal["conv2_2", "relu2_2"] = "conv2_2"  # VGG19, before or after the ReLU
+    perceptual_size: int = 224  # pixels, >= 2: patches are resized to this square for VGG19
+    patches_per_step: int = (
+        32  # perceptual or patch-wise minibatch, and what defines an epoch, >= 1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """Optimization (paper sections 3.5 and 4.2)."""
+
+    forward: Literal["image", "patch"] = "image"  # the network sees the image, or each patch alone
+    learning_rate: float = 0.01  # Adam, > 0
+    adam_b2: float = 0.999  # Adam's memory of squared gradients, in [0, 1)
+    epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
+    max_steps: int = 0  # steps, >= 0; 0: as many as the epochs ask for
+    stop_threshold: float = 1e-4  # the fit ends when the loss of Eq. 2 first falls below this
+    input_noise: float = 0.01  # standard deviation of Gaussian input noise, image units, >= 0
+    mask_ratio: float = 0.0  # fraction of input pixels set to 0 at each step, in [0, 1)
+    mask_block: int = 1  # pixels, side of the square blocks that are masked together, >= 1
+    permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
+    blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
+    average_decay: float = 0.9  # in [0, 1): memory of the reconstruction's running average; 0: none
+    block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """Anomaly score (paper Eq. 3)."""
+
+    patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
+    patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
+    alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1
+    alpha_perc: float = 0.0  # >= 0
+    aggregation: Aggregation = "mean"  # Lambda over resolutions
+    coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r

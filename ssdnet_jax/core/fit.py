@@ -1,0 +1,340 @@
+"""Fitting f_theta to one image (paper sections 3.5 and 4.2): Adam, early stopping, a guard.
+
+`init_fit`, then `fit_block` until `state.stop` is not RUNNING; or `fit`, which is both in one
+compiled call. All are pure and vmap over lanes (images with their keys). A lane that has stopped
+is left untouched, so its result does not depend on how long its neighbours go on.
+"""
+
+import dataclasses
+import enum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from ssdnet_jax.core import corruption, losses
+from ssdnet_jax.core import patches as patch_grid
+from ssdnet_jax.core.config import FitConfig, LossConfig, NetworkConfig
+from ssdnet_jax.core.skip_network import apply_skip_network, init_skip_network
+from ssdnet_jax.core.vgg19 import VGG19Weights
+
+_MEDIAN_WINDOW = 10  # steps: the loss level against which a blow-up is judged
+_MOST_UNDONE = 50  # restorations after which a fit is given up
+_PATCH_CHUNK = 256  # patches that go through the network together in the patch-wise reading
+
+
+class StopReason(enum.IntEnum):
+    """Why a fit ended."""
+
+    RUNNING = 0
+    THRESHOLD = 1  # the loss fell below stop_threshold
+    MAX_STEPS = 2  # all steps were taken
+    UNSTABLE = 3  # not finite from the start, or undone too often
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """What is compiled into a fit; hashable, so that jit takes it as a static argument."""
+
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    fit: FitConfig = FitConfig()
+
+
+class Weights(NamedTuple):
+    """What a restoration brings back."""
+
+    params: PyTree[Float[Array, "..."]]
+    optimizer: optax.OptState
+
+
+class FitState(NamedTuple):
+    """One lane's fit between two steps.
+
+    Attributes:
+      current: parameters and Adam's moments.
+      good: those of the last step whose loss was not above the recent median.
+      average: running average of the reconstruction over good steps (times its weight).
+      weight: total weight in `average`, in [0, 1].
+      history: loss of each step taken, NaN after them.
+      step: steps taken.
+      undone: how often the guard went back to `good`.
+      rate: share of the learning rate in use, in (0, 1].
+      stop: a `StopReason`.
+      key: source of noise, masks, permutations and patch order.
+    """
+
+    current: Weights
+    good: Weights
+    average: Float[Array, "h w c"]
+    weight: Float[Array, ""]
+    history: Float[Array, " steps"]
+    step: Int[Array, ""]
+    undone: Int[Array, ""]
+    rate: Float[Array, ""]
+    stop: Int[Array, ""]
+    key: PRNGKeyArray
+
+
+def total_steps(shape: tuple[int, int], settings: FitSettings) -> int:
+    """Most steps a fit takes: `max_steps`, or `epochs` passes over all patches."""
+    if settings.fit.max_steps:
+        return settings.fit.max_steps
+    return settings.fit.epochs * losses.steps_per_epoch(shape, settings.loss)
+
+
+def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSettings) -> FitState:
+    """A fit of `image` before its first step."""
+    parameter_key, step_key = jax.random.split(key)
+    params = init_skip_network(parameter_key, settings.network, channels=image.shape[-1])
+    weights = Weights(params, _optimizer(settings).init(params))
+    return FitState(
+        current=weights,
+        good=weights,
+        average=jnp.zeros_like(image),
+        weight=jnp.zeros(()),
+        history=jnp.full((total_steps(image.shape[:2], settings),), jnp.nan),
+        step=jnp.zeros((), jnp.int32),
+        undone=jnp.zeros((), jnp.int32),
+        rate=jnp.ones(()),
+        stop=jnp.asarray(StopReason.RUNNING, jnp.int32),
+        key=step_key,
+    )
+
+
+def fit(
+    key: PRNGKeyArray,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+) -> FitState:
+    """Fits `image` from start to end; see `fit_block` for the arguments."""
+    state = init_fit(key, image, settings)
+    return advance(state, image, known, vgg19, settings, steps=state.history.shape[0])
+
+
+def fit_block(
+    state: FitState,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+) -> FitState:
+    """Takes up to `block_steps` steps; returns at once when the lane has stopped.
+
+    Args:
+      state: from `init_fit` or an earlier block.
+      image: y in [0, 1]; values of missing pixels do not matter.
+      known: 1 where y is known, 0 where a pixel is missing.
+      vgg19: weights of phi; None if the loss has no perceptual term.
+      settings: static.
+    """
+    return advance(state, image, known, vgg19, settings, steps=settings.fit.block_steps)
+
+
+def advance(
+    state: FitState,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+    *,
+    steps: int,
+) -> FitState:
+    """Takes up to `steps` steps, fewer if the fit stops."""
+    last = state.step + steps
+
+    def unfinished(state: FitState) -> Array:
+        return (state.stop == StopReason.RUNNING) & (state.step < last)
+
+    return lax.while_loop(unfinished, lambda s: fit_step(s, image, known, vgg19, settings), state)
+
+
+def fit_step(
+    state: FitState,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+) -> FitState:
+    """One step: loss and gradient at the current parameters, guard, stopping rule, Adam."""
+    config = settings.fit
+    objective = _patch_objective if config.forward == "patch" else _image_objective
+    (loss, output), gradient = jax.value_and_grad(objective, has_aux=True)(
+        state.current.params, state.key, state.step, image, known, vgg19, settings
+    )
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+    level = _recent_median(state)
+    blown_up = ~finite | _is_blow_up(loss, level, config.blowup_factor)
+
+    updates, optimizer = _optimizer(settings).update(gradient, state.current.optimizer)
+    updates = jax.tree.map(lambda u: state.rate * u, updates)
+    advanced = Weights(optax.apply_updates(state.current.params, updates), optimizer)
+
+    stop = jnp.where(loss < config.stop_threshold, StopReason.THRESHOLD, StopReason.RUNNING)
+    stop = jnp.where(blown_up, StopReason.RUNNING, stop)
+    undone = state.undone + blown_up
+    stop = jnp.where(
+        (~finite & (state.step == 0)) | (undone > _MOST_UNDONE), StopReason.UNSTABLE, stop
+    )
+    at_end = (stop == StopReason.RUNNING) & (state.step + 1 == state.history.shape[0])
+    stop = jnp.where(at_end, StopReason.MAX_STEPS, stop)
+
+    # The last good state is the newest whose own loss is no worse than usual.
+    usual = ~blown_up & ~(loss > level)
+    good = _where(usual, state.current, state.good)
+    settled = _where(blown_up, good, state.current)
+    memory = config.average_decay
+    average = memory * state.average + (1 - memory) * output
+    return FitState(
+        current=_where(blown_up | (stop != StopReason.RUNNING), settled, advanced),
+        good=good,
+        average=jnp.where(blown_up, state.average, average),
+        weight=jnp.where(blown_up, state.weight, memory * state.weight + (1 - memory)),
+        history=state.history.at[state.step].set(loss),
+        step=state.step + 1,
+        undone=undone,
+        # Going back alone would meet the same blow-up again: go on carefully, then recover.
+        rate=jnp.where(blown_up, 0.5 * state.rate, jnp.minimum(1.0, 1.05 * state.rate)),
+        stop=stop.astype(jnp.int32),
+        key=state.key,
+    )
+
+
+def reconstruct(
+    state: FitState,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    settings: FitSettings,
+) -> Float[Array, "h w c"]:
+    """Mu = f_theta(y), the normal component: the running average of the fit's good outputs.
+
+    Adam now and then loses a fit within one step, so no single step is trusted. Before any good
+    step, and in the patch-wise reading (whose steps see only some patches), it is the network's
+    output for the clean image.
+    """
+    params = state.current.params
+    if settings.fit.forward == "patch":
+        return _reconstruct_by_patches(params, image * known[..., None], settings)
+    clean = apply_skip_network(params, (image * known[..., None])[None], settings.network)[0]
+    weight = jnp.where(state.weight > 0, state.weight, 1.0)
+    return jnp.where(state.weight > 0, state.average / weight, clean)
+
+
+def _image_objective(
+    params: PyTree[Array],
+    key: PRNGKeyArray,
+    step: Array,
+    image: Array,
+    known: Array,
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+) -> tuple[Array, Array]:
+    """Eq. 2, the whole image through the network; also returns the reconstruction."""
+    order_key, permute_key, corrupt_key = _step_keys(key, step)
+    corrupted = _corrupt(corrupt_key, image, known, settings.fit)
+    output = apply_skip_network(params, corrupted[None], settings.network)[0]
+    compared = output
+    if settings.fit.permute_ratio:
+        size = settings.loss.patch_sizes[0]
+        compared = corruption.permute_tiles(
+            permute_key, output, size=size, ratio=settings.fit.permute_ratio
+        )
+    loss = losses.image_loss(order_key, step, image, compared, known, vgg19, settings.loss)
+    return loss, lax.stop_gradient(output)
+
+
+def _patch_objective(
+    params: PyTree[Array],
+    key: PRNGKeyArray,
+    step: Array,
+    image: Array,
+    known: Array,
+    vgg19: VGG19Weights | None,
+    settings: FitSettings,
+) -> tuple[Array, Array]:
+    """Eq. 2, each patch of a minibatch alone through the network."""
+    order_key, permute_key, corrupt_key = _step_keys(key, step)
+    corrupted = _corrupt(corrupt_key, image, known, settings.fit)
+    y, f, weights = [], [], []
+    sizes = zip(settings.loss.patch_sizes, settings.loss.patch_strides, strict=True)
+    for index, (size, stride) in enumerate(sizes):
+        corners = losses.minibatch_corners(
+            jax.random.fold_in(order_key, index), step, image.shape[:2], size, stride, settings.loss
+        )
+        inputs = patch_grid.patches_at(corrupted, corners, size=size)
+        outputs = apply_skip_network(params, inputs, settings.network)
+        if settings.fit.permute_ratio:
+            outputs = corruption.permute_patches(
+                permute_key, outputs, ratio=settings.fit.permute_ratio
+            )
+        y.append(patch_grid.patches_at(image, corners, size=size))
+        weights.append(patch_grid.patches_at(known[..., None], corners, size=size)[..., 0])
+        f.append(outputs)
+    loss = losses.patch_loss(y, f, weights, vgg19, settings.loss)
+    return loss, jnp.zeros_like(image)
+
+
+def _step_keys(key: PRNGKeyArray, step: Array) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
+    """The order of patches is drawn an epoch at a time, so its key is the same at every step."""
+    order_key, step_key = jax.random.split(key)
+    permute_key, corrupt_key = jax.random.split(jax.random.fold_in(step_key, step))
+    return order_key, permute_key, corrupt_key
+
+
+def _corrupt(key: PRNGKeyArray, image: Array, known: Array, config: FitConfig) -> Array:
+    noise_key, mask_key = jax.random.split(key)
+    if config.input_noise:
+        image = corruption.add_noise(noise_key, image, deviation=config.input_noise)
+    if config.mask_ratio:
+        hidden = corruption.block_mask(
+            mask_key, image.shape[:2], ratio=config.mask_ratio, block=config.mask_block
+        )
+        image = corruption.hide(image, hidden)
+    return corruption.hide(image, known == 0)
+
+
+def _reconstruct_by_patches(params: PyTree[Array], image: Array, settings: FitSettings) -> Array:
+    """Overlap mean of the first resolution's patches, each put through the network.
+
+    Chunks take every k-th patch, so that batch statistics are those of the whole image.
+    """
+    size, stride = settings.loss.patch_sizes[0], settings.loss.patch_strides[0]
+    patches = patch_grid.extract_patches(image, size=size, stride=stride)
+    count = patches.shape[0]
+    chunks = -(-count // _PATCH_CHUNK)
+    order = (
+        jnp.arange(-(-count // chunks))[None, :] * chunks + jnp.arange(chunks)[:, None]
+    ) % count
+    outputs = lax.map(lambda i: apply_skip_network(params, patches[i], settings.network), order)
+    by_patch = (
+        jnp.zeros_like(patches).at[order.reshape(-1)].set(outputs.reshape(-1, *patches.shape[1:]))
+    )
+    return patch_grid.overlap_mean(by_patch, image.shape[:2], stride=stride)
+
+
+def _optimizer(settings: FitSettings) -> optax.GradientTransformation:
+    return optax.adam(settings.fit.learning_rate, b2=settings.fit.adam_b2)
+
+
+def _recent_median(state: FitState) -> Float[Array, ""]:
+    """Median loss of the last steps; NaN until there are enough of them."""
+    start = jnp.maximum(state.step - _MEDIAN_WINDOW, 0)
+    window = min(_MEDIAN_WINDOW, state.history.shape[0])
+    recent = lax.dynamic_slice(state.history, (start,), (window,))
+    return jnp.where(state.step >= window, jnp.nanmedian(recent), jnp.nan)
+
+
+def _is_blow_up(loss: Array, level: Array, factor: float) -> Array:
+    """Whether `loss` exceeds its usual level by factor - 1 times; losses may be negative."""
+    if not factor:
+        return jnp.zeros((), bool)
+    return loss - level > (factor - 1) * jnp.abs(level)  # False while the level is NaN
+
+
+def _where(condition: Array, yes: PyTree[Array], no: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -1,0 +1,167 @@
+"""The patch loss of Eq. 2: reconstruction, perceptual inner product, aggregation over resolutions.
+
+How sums are scaled, so that the paper's stopping thresholds have a meaning:
+
+* The reconstruction term of a resolution is the squared error averaged over the patches N_r *and*
+  over the m_r x m_r x C values of a patch. The threshold 1e-4 is then a mean squared error: a
+  root mean square of 0.01 in image units, the deviation of the input noise.
+* The inner product of a patch is summed over the 128 feature channels and averaged over the
+  112 x 112 feature positions, then averaged over the patches. A woven-fabric patch has an inner
+  product of 100-330 with itself and of 80-120 with a flat patch, so the threshold -100 is passed
+  soon after the start. Averaged over channels as well it could never be reached; summed over the
+  positions it would be met before the first step.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ssdnet_jax.core import patches as patch_grid
+from ssdnet_jax.core.config import Aggregation, LossConfig
+from ssdnet_jax.core.resize import resize_bilinear
+from ssdnet_jax.core.vgg19 import Layer, VGG19Weights, vgg19_features
+
+
+def steps_per_epoch(shape: tuple[int, int], config: LossConfig) -> int:
+    """Steps in which minibatches of `patches_per_step` visit every patch once.
+
+    With several resolutions, that of the one with most patches.
+    """
+    return max(
+        -(-patch_grid.patch_count(shape, size=size, stride=stride) // config.patches_per_step)
+        for size, stride in zip(config.patch_sizes, config.patch_strides, strict=True)
+    )
+
+
+def image_loss(
+    key: PRNGKeyArray,
+    step: Int[Array, ""],
+    image: Float[Array, "h w c"],
+    reconstruction: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """Eq. 2 for a network that saw the whole image.
+
+    The reconstruction term takes all patches at every step, without cutting them out; the
+    perceptual term takes a minibatch, drawn without replacement within an epoch.
+
+    Args:
+      key: fixes the order of patches; the same at every step of a fit.
+      step: number of the optimizer step.
+      image: y in [0, 1].
+      reconstruction: f_theta(y).
+      known: 1 where y is known, 0 where a pixel is missing and must not count.
+      vgg19: weights of phi; may be None if w_perc is 0.
+      config: sizes, weights and aggregation.
+    """
+    error = lax.square(image - reconstruction).mean(-1) * known
+
+    def resolution(index: int, size: int, stride: int) -> Array:
+        loss = 0.0
+        if config.w_rec:
+            loss += config.w_rec * reconstruction_term(error, size=size, stride=stride)
+        if config.w_perc:
+            corners = minibatch_corners(
+                jax.random.fold_in(key, index), step, image.shape[:2], size, stride, config
+            )
+            y, f = (
+                patch_grid.patches_at(x, corners, size=size)
+                for x in (image * known[..., None], reconstruction * known[..., None])
+            )
+            loss -= config.w_perc * perceptual_term(y, f, vgg19, config)
+        return loss
+
+    return aggregate([resolution(*r) for r in _resolutions(config)], config.aggregation)
+
+
+def reconstruction_term(error: Float[Array, "h w"], *, size: int, stride: int) -> Float[Array, ""]:
+    """1/N_r sum_p of the mean of `error` over patch p, by weighting pixels with their coverage."""
+    count = patch_grid.patch_count(error.shape, size=size, stride=stride)
+    covered = patch_grid.coverage(error.shape, size=size, stride=stride)
+    return jnp.sum(error * covered) / (count * size**2)
+
+
+def perceptual_term(
+    y: Float[Array, "n m m c"],
+    f: Float[Array, "n m m c"],
+    vgg19: VGG19Weights,
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """Mean over patches of <phi(y), phi(f)>, the paper's unnormalized inner product."""
+    return jnp.mean(
+        inner_products(y, f, vgg19, size=config.perceptual_size, layer=config.perceptual_layer)
+    )
+
+
+def inner_products(
+    y: Float[Array, "n m m c"],
+    f: Float[Array, "n m m c"],
+    vgg19: VGG19Weights,
+    *,
+    size: int,
+    layer: Layer,
+) -> Float[Array, " n"]:
+    """<phi(y), phi(f)> of each pair of patches, resized to `size` pixels (section 3.3).
+
+    Summed over feature channels, averaged over feature positions.
+    """
+
+    def phi(patches: Array) -> Array:
+        return vgg19_features(vgg19, resize_bilinear(patches, size=size), layer=layer)
+
+    return jnp.mean(jnp.sum(phi(y) * phi(f), axis=-1), axis=(1, 2))
+
+
+def patch_loss(
+    y: list[Float[Array, "n m m c"]],
+    f: list[Float[Array, "n m m c"]],
+    known: list[Float[Array, "n m m"]],
+    vgg19: VGG19Weights | None,
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """Eq. 2 on minibatches of patches, one entry a resolution, that the network saw alone."""
+
+    def resolution(y: Array, f: Array, known: Array) -> Array:
+        loss = 0.0
+        if config.w_rec:
+            loss += config.w_rec * jnp.mean(lax.square(y - f) * known[..., None])
+        if config.w_perc:
+            weight = known[..., None]
+            loss -= config.w_perc * perceptual_term(y * weight, f * weight, vgg19, config)
+        return loss
+
+    terms = [resolution(*r) for r in zip(y, f, known, strict=True)]
+    return aggregate(terms, config.aggregation)
+
+
+def minibatch_corners(
+    key: PRNGKeyArray,
+    step: Int[Array, ""],
+    shape: tuple[int, int],
+    size: int,
+    stride: int,
+    config: LossConfig,
+) -> Int[Array, "n 2"]:
+    """Corners of the patches that a step visits: a new random order of all patches each epoch.
+
+    The last minibatch of an epoch is filled up from the epoch's beginning.
+    """
+    corners = jnp.asarray(patch_grid.patch_corners(shape, size=size, stride=stride))
+    count, batch = corners.shape[0], config.patches_per_step
+    steps = -(-count // batch)
+    order = jax.random.permutation(jax.random.fold_in(key, step // steps), count)
+    return corners[order[((step % steps) * batch + jnp.arange(batch)) % count]]
+
+
+def aggregate(terms: list[Float[Array, "*shape"]], aggregation: Aggregation) -> Array:
+    """Lambda: maximum, minimum or mean over resolutions."""
+    operators = {"max": jnp.max, "min": jnp.min, "mean": jnp.mean}
+    return operators[aggregation](jnp.stack(terms), axis=0)
+
+
+def _resolutions(config: LossConfig) -> list[tuple[int, int, int]]:
+    sizes = zip(config.patch_sizes, config.patch_strides, strict=True)
+    return [(index, size, stride) for index, (size, stride) in enumerate(sizes)]

@@ -1,0 +1,100 @@
+"""The anomaly score of Eq. 3: patch errors painted back onto their pixels."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core import patches as patch_grid
+from ssdnet_jax.core.config import LossConfig, ScoreConfig
+from ssdnet_jax.core.losses import aggregate, inner_products
+from ssdnet_jax.core.vgg19 import VGG19Weights
+
+_PERCEPTUAL_CHUNK = 8  # patches embedded at once; bounds memory, changes no value
+
+
+class ScoreMaps(NamedTuple):
+    """Eq. 3 of one image, with and without its min-max scaling.
+
+    Attributes:
+      normalized: S_y as printed in the paper; each term scaled to [0, 1] within the image, so
+        values of different images do not compare.
+      raw: the same sum without the scaling. With alpha_perc = 0 and coverage "mean" this is
+        the mean squared error (image units squared) of the patches around a pixel.
+    """
+
+    normalized: Float[Array, "h w"]
+    raw: Float[Array, "h w"]
+
+
+def score_maps(
+    image: Float[Array, "h w c"],
+    reconstruction: Float[Array, "h w c"],
+    vgg19: VGG19Weights | None,
+    config: ScoreConfig,
+    loss_config: LossConfig,
+) -> ScoreMaps:
+    """Scores how badly `reconstruction` f_theta(y) explains `image` y (Eq. 3).
+
+    Args:
+      image: y in [0, 1].
+      reconstruction: f_theta(y), the normal component.
+      vgg19: weights of phi; may be None if alpha_perc is 0.
+      config: sizes, weights and aggregation of the score.
+      loss_config: layer and input size of phi.
+    """
+    error = lax.square(image - reconstruction).mean(-1)
+    normalized, raw = [], []
+    for size, stride in zip(config.patch_sizes, config.patch_strides, strict=True):
+        terms = []
+        if config.alpha_rec:
+            sums = patch_grid.patch_sums(error, size=size, stride=stride) / size**2
+            terms.append((config.alpha_rec, sums))
+        if config.alpha_perc:
+            products = patch_inner_products(
+                image, reconstruction, vgg19, loss_config, size=size, stride=stride
+            )
+            terms.append((-config.alpha_perc, products))
+        maps = [(a, _painted(v, error.shape, size, stride, config)) for a, v in terms]
+        raw.append(sum(a * m for a, m in maps))
+        normalized.append(sum(a * min_max(m) for a, m in maps))
+    return ScoreMaps(aggregate(normalized, config.aggregation), aggregate(raw, config.aggregation))
+
+
+def patch_inner_products(
+    image: Float[Array, "h w c"],
+    reconstruction: Float[Array, "h w c"],
+    vgg19: VGG19Weights,
+    config: LossConfig,
+    *,
+    size: int,
+    stride: int,
+) -> Float[Array, "rows columns"]:
+    """<phi(R_p y), phi(R_p f(y))> of every patch, a few patches at a time."""
+    shape = image.shape[:2]
+    corners = jnp.asarray(patch_grid.patch_corners(shape, size=size, stride=stride))
+
+    def product(corner: Array) -> Array:
+        y, f = (patch_grid.patches_at(x, corner[None], size=size) for x in (image, reconstruction))
+        return inner_products(
+            y, f, vgg19, size=config.perceptual_size, layer=config.perceptual_layer
+        )[0]
+
+    rows = len(patch_grid.patch_starts(shape[0], size=size, stride=stride))
+    return lax.map(product, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
+
+
+def min_max(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+    """(M - min M) / (max M - min M); a constant map becomes 0."""
+    low, high = jnp.min(values), jnp.max(values)
+    return jnp.where(high > low, (values - low) / jnp.where(high > low, high - low, 1.0), 0.0)
+
+
+def _painted(
+    patch_values: Array, shape: tuple[int, int], size: int, stride: int, config: ScoreConfig
+) -> Array:
+    painted = patch_grid.paint(patch_values, shape, size=size, stride=stride)
+    if config.coverage == "paper":
+        return painted / patch_values.size
+    return painted / patch_grid.coverage(shape, size=size, stride=stride)

@@ -1,0 +1,151 @@
+"""The skip encoder-decoder f_theta, the paper's regularizer R(theta) (section 3.2).
+
+Architecture, initial distribution and batch-statistics normalization are those of Deep Image Prior
+(Ulyanov, Vedaldi, Lempitsky 2018; `skip`), which the paper adopts. Per scale: a 1x1 skip branch;
+a stride-2 and a stride-1 convolution; the next scale; upsampling; concatenation of both branches
+(centre-cropped to the smaller); a 3x3 and a 1x1 convolution.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.convolution import conv2d, pad2d
+from ssdnet_jax.core.normalization import normalize
+from ssdnet_jax.core.resize import upsample2x
+
+_ACTIVATIONS = {
+    "leaky_relu": lambda x: jnp.maximum(x, 0.2 * x),
+    "elu": jax.nn.elu,
+    "swish": jax.nn.swish,
+    "none": lambda x: x,
+}
+
+
+def init_skip_network(
+    key: PRNGKeyArray, config: NetworkConfig, *, channels: int
+) -> PyTree[Float[Array, "..."]]:
+    """Draws parameters of a network from `channels` to `channels` image channels.
+
+    Convolution kernels and biases follow torch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)), to which the
+    method is sensitive (Flax's default is another distribution); scales are 1 and shifts 0.
+    """
+    smallest = smallest_image_side(config)
+    probe = jnp.zeros((1, smallest, smallest, channels))
+    return SkipNetwork(config, channels).init(key, probe)["params"]
+
+
+def apply_skip_network(
+    params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"], config: NetworkConfig
+) -> Float[Array, "b h w c"]:
+    """Reconstructs `images`; statistics are taken over the whole batch, at any time.
+
+    A batch is one lane: images that must not influence each other go through `jax.vmap`.
+    """
+    return SkipNetwork(config, images.shape[-1]).apply({"params": params}, images)
+
+
+def smallest_image_side(config: NetworkConfig) -> int:
+    """Smallest height or width, in pixels, that the network can take.
+
+    Reflection needs more pixels than it mirrors, also at the deepest scale, which is 2^scales
+    times smaller than the image.
+    """
+    scales = len(config.channels_down)
+    largest_kernel = max(config.kernel_down, config.kernel_up, config.kernel_skip)
+    deepest = 1 + (largest_kernel - 1) // 2 if config.padding == "reflection" else 1
+    return (deepest - 1) * 2**scales + 1
+
+
+class SkipNetwork(nn.Module):
+    """`skip` as a Flax module; `init_skip_network` and `apply_skip_network` are its pure face."""
+
+    config: NetworkConfig
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w channels"]:
+        x = Scale(self.config, 0, name="scale0")(x)
+        x = Convolution(self.channels, 1, padding=self.config.padding, name="output")(x)
+        return jax.nn.sigmoid(x) if self.config.sigmoid else x
+
+
+class Scale(nn.Module):
+    """One scale of the encoder-decoder and, inside it, all deeper ones."""
+
+    config: NetworkConfig
+    index: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w up"]:
+        config, i = self.config, self.index
+        down, up, skip = config.channels_down[i], config.channels_up[i], config.channels_skip[i]
+
+        def block(x: Array, features: int, kernel: int, name: str, stride: int = 1) -> Array:
+            x = Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")(x)
+            return _ACTIVATIONS[config.activation](BatchNormalization(name=f"{name}_norm")(x))
+
+        deeper = block(x, down, config.kernel_down, "down", stride=2)
+        deeper = block(deeper, down, config.kernel_down, "deep")
+        if i + 1 < len(config.channels_down):
+            deeper = Scale(config, i + 1, name=f"scale{i + 1}")(deeper)
+        deeper = upsample2x(deeper, upsampling=config.upsampling)
+        if skip:
+            branch = block(x, skip, config.kernel_skip, "skip")
+            deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
+        y = BatchNormalization(name="merge_norm")(deeper)
+        y = block(y, up, config.kernel_up, "up")
+        return block(y, up, 1, "mix") if config.conv1x1_up else y
+
+
+class Convolution(nn.Module):
+    """Convolution with bias, padded to keep the size (halve it at stride 2)."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: str = "reflection"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hh ww features"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        fan_in = math.prod(shape[:3])
+        kernel = self.param("kernel", torch_uniform, shape, fan_in)
+        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        x = pad2d(x, margin=(self.kernel_size - 1) // 2, padding=self.padding)
+        return conv2d(x, kernel, self.stride) + bias
+
+
+class BatchNormalization(nn.Module):
+    """Batch normalization by batch statistics only (Deep Image Prior never leaves training mode).
+
+    Biased variance, epsilon 1e-5, learned scale and shift. For one image it is instance
+    normalization.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],))
+        return normalize(x, scale, shift)
+
+
+def torch_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int) -> Array:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's default for convolution kernels and biases."""
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def centre_crop(a: Float[Array, "b h w c"], b: Float[Array, "b hh ww d"]) -> tuple[Array, Array]:
+    """Crops both to the smaller height and width, keeping their centres."""
+    height, width = (min(a.shape[axis], b.shape[axis]) for axis in (1, 2))
+
+    def crop(x: Array) -> Array:
+        top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+        return x[:, top : top + height, left : left + width]
+
+    return crop(a), crop(b)

@@ -1,0 +1,85 @@
+"""VGG19 features phi up to conv2_2, the paper's perceptual embedding (section 3.3).
+
+"The eighth layer": torchvision's `features[:8]`, that is conv2_2 before its ReLU, 128 channels at
+half the input's height and width. Weights are frozen and come as an argument (see
+`ssdnet_jax.data.weights`).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Layer = Literal["conv2_2", "relu2_2"]
+VGG19Weights = Mapping[str, Mapping[str, Float[Array, "..."]]]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def vgg19_features(
+    weights: VGG19Weights, images: Float[Array, "b h w c"], *, layer: Layer = "conv2_2"
+) -> Float[Array, "b h//2 w//2 features"]:
+    """Embeds images in [0, 1] of one (repeated) or three channels.
+
+    Args:
+      weights: `conv1_1`, `conv1_2`, `conv2_1`, `conv2_2`, each with `kernel` (HWIO) and `bias`.
+      images: NHWC in [0, 1]; the ImageNet normalization is done here.
+      layer: "conv2_2" (before the ReLU) or "relu2_2" (after it).
+
+    Raises:
+      ValueError: if `images` has neither one nor three channels, or `layer` is unknown.
+    """
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(f"images have {images.shape[-1]} channels; expected 1 or 3")
+    if layer not in ("conv2_2", "relu2_2"):
+        raise ValueError(f"layer is {layer!r}; expected 'conv2_2' or 'relu2_2'")
+    x = jnp.broadcast_to(images, (*images.shape[:3], 3))
+    x = (x - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
+    x = jax.nn.relu(_convolve(weights["conv1_1"], x))
+    x = jax.nn.relu(_convolve(weights["conv1_2"], x))
+    x = max_pool2x2(x)
+    x = jax.nn.relu(_convolve(weights["conv2_1"], x))
+    x = _convolve(weights["conv2_2"], x)
+    return jax.nn.relu(x) if layer == "relu2_2" else x
+
+
+def max_pool2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
+    """Maximum of each 2x2 block; an odd last row or column is dropped."""
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    return x.max(axis=(2, 4))
+
+
+def _convolve(layer: Mapping[str, Array], x: Array) -> Array:
+    return frozen_conv2d(x, layer["kernel"]) + layer["bias"]
+
+
+@jax.custom_vjp
+def frozen_conv2d(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]
+) -> Float[Array, "b h w o"]:
+    """Zero-padded convolution of the same size whose kernel is a constant.
+
+    Its image gradient is again a forward NHWC convolution, which is fast in compiled loops on a CPU
+    (unlike `lax.conv`'s own gradients); since the kernel is shared, vmap only widens the batch.
+    The kernel's gradient is zero by definition.
+    """
+    return lax.conv_general_dilated(
+        x, kernel, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, Array]:
+    return frozen_conv2d(x, kernel), kernel
+
+
+def _backward(kernel: Array, g: Array) -> tuple[Array, Array]:
+    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    return frozen_conv2d(g, flipped), jnp.zeros_like(kernel)
+
+
+frozen_conv2d.defvjp(_forward, _backward)

@@ -1,0 +1,1 @@
+"""Everything that reads pixels or weights: decoding, layouts, weights, synthetic textures."""

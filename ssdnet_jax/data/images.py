@@ -1,0 +1,277 @@
+"""Images and maps on disk: decoding, finding, resizing, writing.
+
+Contract: an image is float32 (H, W, C) in [0, 1] with C in {1, 3}; a mask is bool (H, W); a score
+map is float (H, W). Sizes are (height, width) in pixels.
+"""
+
+import dataclasses
+import fnmatch
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssdnet_jax.data._decode import decode
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.errors import InputError
+
+IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".pgm",
+    ".ppm",
+    ".pbm",
+    ".pnm",
+    ".npy",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedImage:
+    """One image read from a file.
+
+    Attributes:
+        pixels: float32 (H, W, C) in [0, 1]; C is 1 for grey, 3 for colour; 0 where missing.
+        missing: bool (H, W), True where the file holds no value (NaN or fully transparent);
+            None if every pixel is there.
+        warnings: what the reader dropped or converted, one line each.
+    """
+
+    pixels: np.ndarray
+    missing: np.ndarray | None
+    warnings: tuple[str, ...]
+
+
+def read_image(path: str | os.PathLike[str]) -> DecodedImage:
+    """Reads an image file as float32 in [0, 1].
+
+    Integer samples are divided by their full scale (255, 65535, ...), float samples are taken as
+    they are. A colour file whose three channels are equal everywhere is returned as one channel.
+    EXIF orientation is applied; of several frames the first is read.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP, GIF, WebP, PGM/PPM or .npy ((H, W) or (H, W, C)).
+
+    Raises:
+        InputError: the file is missing, empty, damaged, not an image, larger than 89,478,485
+            pixels, has no pixel that is not missing, or holds values outside [0, 1] or infinite.
+    """
+    path = Path(path)
+    raw = decode(path)
+    notes = raw.notes
+    if raw.full_scale is None:
+        raise InputError(
+            f"{path}: found {raw.samples.dtype} samples; expected uint8, uint16 or float in [0, 1]"
+        )
+    missing = np.isnan(raw.samples).any(axis=-1)
+    if raw.alpha is not None:
+        missing |= raw.alpha == 0
+        partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
+        if partial:
+            notes += (f"{partial} partially transparent pixels are read as opaque",)
+    if missing.all():
+        raise InputError(f"{path}: every pixel is missing (NaN or transparent); expected an image")
+
+    pixels = np.where(missing[..., None], 0, raw.samples)
+    if raw.full_scale == 1.0:
+        _check_float_range(path, pixels[~missing])
+    pixels = np.clip(pixels.astype(np.float32) / np.float32(raw.full_scale), 0.0, 1.0)
+    if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+    return DecodedImage(np.ascontiguousarray(pixels), missing if missing.any() else None, notes)
+
+
+def _check_float_range(path: Path, values: np.ndarray) -> None:
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{path}: found infinite values; expected values in [0, 1], NaN = missing")
+    if low < -1e-6 or high > 1 + 1e-6:  # rounding of a resampled image is let through
+        raise InputError(
+            f"{path}: found float values from {low:.6g} to {high:.6g}; expected [0, 1]"
+        )
+
+
+def read_mask(path: str | os.PathLike[str], *, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads a mask file as bool (H, W): True where any channel is not zero.
+
+    Fully transparent pixels are False; palette files count by colour, so black is False.
+
+    Args:
+        path: a file of any format that `read_image` knows, or of any integer type.
+        shape: the (height, width) of the image it belongs to, EXIF orientation applied.
+
+    Raises:
+        InputError: unreadable as for `read_image`, NaN or infinite values, or another size.
+    """
+    path = Path(path)
+    raw = decode(path)
+    if not np.isfinite(raw.samples).all():
+        raise InputError(f"{path}: found NaN or infinite values; expected a mask of finite values")
+    mask = (raw.samples != 0).any(axis=-1)
+    if raw.alpha is not None:
+        mask &= raw.alpha > 0
+    if shape is not None and mask.shape != tuple(shape):
+        raise InputError(
+            f"{path}: found a mask of {mask.shape[0]} x {mask.shape[1]} (height x width); expected "
+            f"{shape[0]} x {shape[1]}, the size of its image"
+        )
+    return mask
+
+
+def find_images(pattern: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
+    """Lists the images that a file name, a folder or a glob stands for.
+
+    Folders are searched recursively for `IMAGE_SUFFIXES` in any case, following links but never in
+    circles; names that start with a dot are skipped. In a glob `**` stands for any number of
+    folders.
+
+    Returns:
+        The root (a file's folder, the folder itself, or a glob's longest parent without wildcards)
+        and the paths relative to it, sorted.
+
+    Raises:
+        InputError: nothing is there, or nothing with a known suffix.
+    """
+    path = Path(pattern)
+    suffixes = " ".join(IMAGE_SUFFIXES)
+    if path.is_dir():
+        found = [relative for relative in _walk(path) if is_image_name(relative.name)]
+        if not found:
+            raise InputError(f"{path}: found no images in the folder; expected files of {suffixes}")
+        return path, sorted(found, key=Path.as_posix)
+    if path.exists():
+        return path.parent, [Path(path.name)]
+
+    literal = next((i for i, part in enumerate(path.parts) if _has_wildcard(part)), None)
+    if literal is None:
+        raise InputError(f"{path}: no such file or folder; expected an image, a folder or a glob")
+    root, parts = Path(*path.parts[:literal]), path.parts[literal:]
+    depth = None if "**" in parts else len(parts)
+    found = [
+        relative
+        for relative in _walk(root, depth)
+        if is_image_name(relative.name) and _matches(relative.parts, parts)
+    ]
+    if not found:
+        raise InputError(f"{path}: the glob matches no image; expected files of {suffixes}")
+    return root, sorted(found, key=Path.as_posix)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has a known image suffix (any case) and is not hidden."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _has_wildcard(part: str) -> bool:
+    return any(character in part for character in "*?[")
+
+
+def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        return any(_matches(names[i:], patterns[1:]) for i in range(len(names) + 1))
+    return (
+        bool(names)
+        and fnmatch.fnmatchcase(names[0], patterns[0])
+        and _matches(names[1:], patterns[1:])
+    )
+
+
+def _walk(root: Path, depth: int | None = None) -> Iterator[Path]:
+    """Files below `root` relative to it, at most `depth` names deep, each folder visited once."""
+    visited = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        relative = Path(folder).relative_to(root)
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            subfolders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        yield from (relative / name for name in files)
+        deeper = depth is None or len(relative.parts) + 1 < depth
+        subfolders[:] = sorted(s for s in subfolders if deeper and not s.startswith("."))
+
+
+def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image, bilinearly, smoothed before shrinking (`skimage.transform.resize`).
+
+    Args:
+        pixels: float (H, W, C) in [0, 1].
+        size: (height, width) wanted.
+
+    Returns:
+        float32 (height, width, C) in [0, 1].
+    """
+    return np.clip(_resize(pixels, size), 0.0, 1.0)
+
+
+def resize_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a finite float map (H, W) to (height, width), bilinearly, within its own range."""
+    return np.clip(
+        _resize(score_map, size), np.float32(score_map.min()), np.float32(score_map.max())
+    )
+
+
+def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from skimage.transform import resize
+
+    _check_size(size)
+    array = np.asarray(array, np.float32)
+    if array.shape[:2] == tuple(size):
+        return array.copy()
+    shape = (*size, *array.shape[2:])
+    # Along an axis that grows, skimage's anti-aliasing filter has sigma 0: no smoothing.
+    return resize(array, shape, order=1, anti_aliasing=True, preserve_range=True).astype(np.float32)
+
+
+def resize_missing(missing: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a mask of missing pixels: True where any missing pixel overlaps the new pixel."""
+    _check_size(size)
+    result = np.asarray(missing, bool)
+    for axis, target in enumerate(size):
+        source = result.shape[axis]
+        start = np.arange(target) * source // target
+        stop = -(-(np.arange(target) + 1) * source // target)
+        counts = np.insert(np.cumsum(result, axis=axis), 0, 0, axis=axis)
+        result = counts.take(stop, axis=axis) > counts.take(start, axis=axis)
+    return result
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size}; expected (height, width), both at least 1")
+
+
+def write_tiff_map(path: str | os.PathLike[str], score_map: np.ndarray) -> None:
+    """Writes a map (H, W) as a float32 TIFF, ZIP-compressed, without loss, atomically."""
+    import tifffile
+
+    values = np.asarray(score_map, np.float32)
+    _check_two_axes(values)
+    write_atomically(
+        path,
+        lambda file: tifffile.imwrite(
+            file, values, compression="zlib", photometric="minisblack", metadata=None
+        ),
+    )
+
+
+def write_mask_png(path: str | os.PathLike[str], mask: np.ndarray) -> None:
+    """Writes a bool mask (H, W) as an 8-bit grey PNG of 0 and 255, atomically."""
+    mask = np.asarray(mask, bool)
+    _check_two_axes(mask)
+    write_atomically(path, lambda file: Image.fromarray(mask * np.uint8(255)).save(file, "PNG"))
+
+
+def _check_two_axes(array: np.ndarray) -> None:
+    if array.ndim != 2:
+        raise ValueError(f"found an array of shape {array.shape}; expected (H, W)")

@@ -1,0 +1,423 @@
+"""Weights of the first four VGG19 convolutions, for the perceptual term.
+
+They are torchvision's `VGG19_Weights.IMAGENET1K_V1`, layers `features.0`, `.2`, `.5` and `.7`, read
+from a file the user has or fetched once into the user's cache. Whatever the container, the
+values are held against one SHA-256, so a result never depends on where the weights came from.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import io
+import json
+import logging
+import math
+import os
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
+from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
+from ssdnet_jax.errors import InputError
+
+DEFAULT_URL = "https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors"
+CACHE_FILE = "vgg19_imagenet1k_v1_conv1_1-conv2_2.npz"
+TIMEOUT_SECONDS = 30.0
+HEADER_LIMIT_BYTES = 2**20
+"""Largest safetensors header accepted; VGG19's own takes about 4 kB."""
+
+_TORCHVISION_LAYERS = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7}
+_ARRAY_LIMIT_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**18
+_OPTIONS = (
+    "give --vgg19_weights=PATH, set SSDNET_VGG19_WEIGHTS to a file, set SSDNET_VGG19_URL to a "
+    "mirror, or use a configuration without the perceptual term"
+)
+
+ConvolutionWeights = dict[str, dict[str, np.ndarray]]
+"""{"conv1_1": {"kernel": (height, width, in, out) float32, "bias": (out,) float32}, ...}."""
+
+
+@dataclass(frozen=True)
+class WeightSpecification:
+    """Which weights are meant.
+
+    Attributes:
+        kernel_shapes: Convolution name -> kernel shape (out, in, height, width), in network order.
+        sha256: Hexadecimal digest over the little-endian float32 C-order bytes of each
+            convolution's kernel (out, in, height, width) and then its bias, in network order.
+    """
+
+    kernel_shapes: Mapping[str, tuple[int, int, int, int]]
+    sha256: str
+
+    @property
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """`"conv1_1/weight"`, `"conv1_1/bias"`, ... -> shape, in the order of the digest."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.kernel_shapes.items():
+            shapes |= {f"{name}/weight": shape, f"{name}/bias": shape[:1]}
+        return shapes
+
+
+VGG19_IMAGENET1K_V1 = WeightSpecification(
+    kernel_shapes={
+        "conv1_1": (64, 3, 3, 3),
+        "conv1_2": (64, 64, 3, 3),
+        "conv2_1": (128, 64, 3, 3),
+        "conv2_2": (128, 128, 3, 3),
+    },
+    sha256="61e9953601a9a88ef8573c6d3c14a4c39955b87acc55cdfe2567918dc0332a97",
+)
+
+
+def load_vgg19_weights(
+    path: str | Path | None = None,
+    *,
+    url: str | None = None,
+    cache_folder: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> ConvolutionWeights:
+    """Loads the ImageNet weights of VGG19's conv1_1, conv1_2, conv2_1 and conv2_2.
+
+    The first of these that is given is used: `path`; the file named by the environment variable
+    SSDNET_VGG19_WEIGHTS; the file in the cache; a download of 1 MB, kept in the cache.
+
+    Args:
+        path: `.npz` (`conv1_1/weight` (out, in, height, width), `conv1_1/bias`, ...),
+            `.safetensors` or torchvision's own `.pth`/`.pt` (`features.0.weight`, ...).
+        url: Address of a safetensors file with `features.0.weight`, ...; by default the
+            environment variable SSDNET_VGG19_URL, else timm's copy on the Hugging Face hub.
+        cache_folder: By default `user_cache_folder()`.
+        report: Given one line before a download starts, and one if the cached file is unusable;
+            by default a warning is logged.
+
+    Returns:
+        For each convolution `kernel` (height, width, in, out) and `bias` (out,), float32.
+
+    Raises:
+        InputError: If the weights cannot be had, or are not torchvision's IMAGENET1K_V1.
+    """
+    return load_pinned_weights(
+        VGG19_IMAGENET1K_V1, path, url=url, cache_folder=cache_folder, report=report
+    )
+
+
+def random_vgg19_weights(
+    seed: int, channels: tuple[int, int, int, int] = (64, 64, 128, 128)
+) -> ConvolutionWeights:
+    """Draws weights of the same structure: normal of variance 2 / fan-in, zero biases.
+
+    Args:
+        seed: Seed of the draw; equal seeds give equal weights.
+        channels: Output channels of the four convolutions.
+
+    Returns:
+        As `load_vgg19_weights`, with 3x3 kernels from three input channels on.
+
+    Source: He et al., Delving Deep into Rectifiers, arXiv 1502.01852.
+    """
+    generator = np.random.default_rng(seed)
+    weights, channels_in = {}, 3
+    for name, channels_out in zip(_TORCHVISION_LAYERS, channels, strict=True):
+        kernel = generator.standard_normal((3, 3, channels_in, channels_out), np.float32)
+        scale = np.float32(math.sqrt(2 / (9 * channels_in)))
+        weights[name] = {"kernel": kernel * scale, "bias": np.zeros(channels_out, np.float32)}
+        channels_in = channels_out
+    return weights
+
+
+def load_pinned_weights(
+    specification: WeightSpecification,
+    path: str | Path | None = None,
+    *,
+    url: str | None = None,
+    cache_folder: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> ConvolutionWeights:
+    """Does what `load_vgg19_weights` says for the weights that `specification` pins."""
+    report = report or logging.getLogger(__name__).warning
+    if path or (path := os.environ.get("SSDNET_VGG19_WEIGHTS")):
+        return _to_convolutions(_read_file(Path(path).expanduser(), specification))
+
+    cached = Path(cache_folder or user_cache_folder()) / CACHE_FILE
+    try:
+        return _to_convolutions(_read_file(cached, specification))
+    except InputError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            report(f"cached VGG19 weights are unusable and will be downloaded again: {error}")
+    url = url or os.environ.get("SSDNET_VGG19_URL") or DEFAULT_URL
+    size = sum(4 * math.prod(shape) for shape in specification.tensor_shapes.values())
+    report(f"downloading VGG19 weights ({size / 1e6:.1f} MB) from {url} to {cached}")
+    try:
+        tensors = _download(url, cached, specification)
+    except InputError as error:
+        raise InputError(f"{error}; {_OPTIONS}") from error
+    return _to_convolutions(tensors)
+
+
+def _to_convolutions(tensors: Mapping[str, np.ndarray]) -> ConvolutionWeights:
+    weights: ConvolutionWeights = {}
+    for name, tensor in tensors.items():
+        convolution, part = name.split("/")
+        weights.setdefault(convolution, {})["kernel" if part == "weight" else "bias"] = (
+            np.ascontiguousarray(tensor.transpose(2, 3, 1, 0)) if part == "weight" else tensor
+        )
+    return weights
+
+
+def _torchvision_name(name: str) -> str:
+    convolution, part = name.split("/")
+    return f"features.{_TORCHVISION_LAYERS[convolution]}.{part}"
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _read_file(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+    """Reads and verifies `{"conv1_1/weight": ..., "conv1_1/bias": ..., ...}`."""
+    readers = {
+        ".npz": _read_npz,
+        ".safetensors": _read_safetensors,
+        ".pth": _read_pth,
+        ".pt": _read_pth,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: weights of type {path.suffix!r}; expected {', '.join(readers)}")
+    try:
+        found = reader(path, specification)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a file of VGG19 weights"
+        ) from error
+    tensors = {name: found[name] for name in specification.tensor_shapes}  # in the digest's order
+    for name, shape in specification.tensor_shapes.items():
+        _check_tensor(path, name, tensors[name].shape, tensors[name].dtype, shape)
+    if (digest := _sha256(tensors)) != specification.sha256:
+        raise InputError(
+            f"{path}: these are not torchvision's VGG19 IMAGENET1K_V1 weights "
+            f"(SHA-256 of the values {digest}, expected {specification.sha256}); "
+            "other weights can be passed as parameters from Python"
+        )
+    return tensors
+
+
+def _read_npz(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+    tensors = {}
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for name in specification.tensor_shapes:
+                try:
+                    size = archive.getinfo(f"{name}.npy").file_size
+                except KeyError:
+                    raise InputError(f"{path}: no array {name}; {_EXPECTED_NPZ}") from None
+                if size > _ARRAY_LIMIT_BYTES:
+                    raise InputError(f"{path}: {name} takes {size} bytes; {_EXPECTED_NPZ}")
+                with archive.open(f"{name}.npy") as member:
+                    tensors[name] = np.lib.format.read_array(member, allow_pickle=False)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise nearly anything on broken files
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: not a readable .npz file ({reason})") from error
+    return tensors
+
+
+_EXPECTED_NPZ = "expected conv1_1/weight (out, in, height, width), conv1_1/bias, ... as float32"
+
+
+def _read_pth(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+    names = {name: _torchvision_name(name) for name in specification.tensor_shapes}
+    tensors = read_torch_checkpoint(path, names.values())
+    return {name: tensors[torchvision] for name, torchvision in names.items()}
+
+
+def _read_safetensors(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        file_size = file.seek(0, io.SEEK_END)
+
+        def read(start: int, stop: int) -> bytes:
+            if stop > file_size:
+                raise InputError(f"{path}: ends at byte {file_size}; expected {stop} (truncated?)")
+            file.seek(start)
+            return file.read(stop - start)
+
+        places = _safetensors_places(read, path, specification)
+        return {
+            name: _to_array(read(start, stop), specification.tensor_shapes[name])
+            for name, (start, stop) in places.items()
+        }
+
+
+def _safetensors_places(
+    read: Callable[[int, int], bytes], source: str | Path, specification: WeightSpecification
+) -> dict[str, tuple[int, int]]:
+    """Finds each tensor's first and end byte in a safetensors file, in the order of the file.
+
+    The format: header length (uint64, little endian), JSON header, raw tensors. Source:
+    https://github.com/huggingface/safetensors#format
+    """
+    length = int.from_bytes(read(0, 8), "little")
+    if not 2 <= length <= HEADER_LIMIT_BYTES:
+        raise InputError(
+            f"{source}: not a safetensors file (header of {length} bytes; "
+            f"expected at most {HEADER_LIMIT_BYTES})"
+        )
+    encoded = read(8, 8 + length)
+    try:
+        header = json.loads(encoded)
+    except (ValueError, RecursionError):
+        raise InputError(f"{source}: not a safetensors file (header is not JSON)") from None
+    places = {}
+    for name, shape in specification.tensor_shapes.items():
+        torchvision = _torchvision_name(name)
+        try:
+            entry = header[torchvision]
+            dtype, found_shape = str(entry["dtype"]), tuple(entry["shape"])
+            start, stop = (8 + length + int(offset) for offset in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(f"{source}: no usable tensor {torchvision} in its header") from None
+        _check_tensor(source, torchvision, found_shape, dtype.replace("F32", "float32"), shape)
+        if start < 8 + length or stop - start != 4 * math.prod(shape):
+            raise InputError(
+                f"{source}: {torchvision} is at bytes {start} to {stop}; "
+                f"expected {4 * math.prod(shape)} bytes behind the header"
+            )
+        places[name] = start, stop
+    return dict(sorted(places.items(), key=lambda item: item[1]))
+
+
+def _check_tensor(
+    source: str | Path, name: str, found: tuple, dtype: object, shape: tuple[int, ...]
+) -> None:
+    if found != shape or str(dtype) != "float32":
+        raise InputError(
+            f"{source}: {name} is {dtype!s:.20} {found!s:.60}; expected float32 {shape}"
+        )
+
+
+def _to_array(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+
+
+def _sha256(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+# --- download ------------------------------------------------------------------------------------
+
+
+def _download(url: str, cached: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+    """Fetches, verifies and caches the tensors; what arrived whole is kept for the next try."""
+    shapes = specification.tensor_shapes
+    # the address is part of the name, so that pieces of two different files never mix
+    prefix = f".{hashlib.sha256(url.encode()).hexdigest()[:12]}-"
+    partials = {
+        name: cached.with_name(f"{prefix}{_torchvision_name(name)}.partial") for name in shapes
+    }
+    data: dict[str, bytes] = {}
+    for name, shape in shapes.items():
+        with contextlib.suppress(OSError):  # most often: there is none, or a peer just removed it
+            kept = partials[name].read_bytes()
+            if len(kept) == 4 * math.prod(shape):
+                data[name] = kept
+    if len(data) < len(shapes):
+        remote = _RemoteFile(url)
+        try:
+            places = _safetensors_places(remote.read, url, specification)
+            for name, (start, stop) in places.items():
+                if name not in data:
+                    data[name] = remote.read(start, stop)
+                    write_to_cache(partials[name], lambda file, name=name: file.write(data[name]))
+        finally:
+            remote.close()
+
+    tensors = {name: _to_array(data[name], shape) for name, shape in shapes.items()}
+    found = _sha256(tensors)
+    if found == specification.sha256:
+        write_to_cache(cached, lambda file: np.savez(file, **tensors))
+    for partial in partials.values():
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    if found != specification.sha256:
+        raise InputError(
+            f"{url}: not torchvision's VGG19 IMAGENET1K_V1 weights "
+            f"(SHA-256 of the values {found}, expected {specification.sha256})"
+        )
+    return tensors
+
+
+class _RemoteFile:
+    """Byte ranges of a file behind HTTP.
+
+    A server that ignores the Range header sends the file from its beginning; that one answer is
+    then read onwards for as long as the ranges asked for ascend.
+    """
+
+    def __init__(self, url: str):
+        self._url = url
+        self._stream: Any = None
+        self._position = 0
+        self._answers_ranges = False
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Returns the bytes from `start` to `stop` - 1."""
+        if not self._url.lower().startswith(("http://", "https://")):
+            raise InputError(f"{self._url}: expected an address beginning with http:// or https://")
+        try:
+            if self._stream is None or self._position > start:
+                self._open(start, stop)
+            while self._position < start:
+                self._take(min(start - self._position, _CHUNK_BYTES))
+            chunks = []
+            while self._position < stop:
+                chunks.append(self._take(min(stop - self._position, _CHUNK_BYTES)))
+            if self._answers_ranges:
+                self.close()
+            return b"".join(chunks)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.close()
+            if isinstance(error, InputError):
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{self._url}: download failed ({reason})") from error
+
+    def _open(self, start: int, stop: int) -> None:
+        self.close()
+        request = urllib.request.Request(
+            self._url,
+            headers={"Range": f"bytes={start}-{stop - 1}", "User-Agent": "ssdnet-jax"},
+        )
+        # build_opener reads the proxy variables now, urlopen only at its first call
+        self._stream = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
+        self._position = 0
+        self._answers_ranges = self._stream.status == http.client.PARTIAL_CONTENT
+        if self._answers_ranges:
+            content_range = self._stream.headers.get("Content-Range", "")
+            if not content_range.startswith(f"bytes {start}-"):
+                raise InputError(
+                    f"{self._url}: answered with {content_range!r:.60}; expected bytes {start}-"
+                )
+            self._position = start
+
+    def _take(self, count: int) -> bytes:
+        data = self._stream.read(count)
+        if not data:
+            raise ConnectionError(f"the answer ended at byte {self._position}")
+        self._position += len(data)
+        return data

@@ -1,0 +1,13 @@
+"""Errors a user can cause and mend; each message is one line: what, found, expected."""
+
+
+class SSDnetError(ValueError):
+    """Base of all errors that name something the user can change."""
+
+
+class InputError(SSDnetError):
+    """An image, mask, weight file or folder that cannot be used."""
+
+
+class ConfigError(SSDnetError):
+    """A configuration field, or a combination of fields, that cannot work."""

@@ -1,0 +1,1 @@
+"""Running the method over files: work list, workdir, progress, devices."""

@@ -1,0 +1,36 @@
+"""The embedded example: a real texture with a planted defect, and how well it was found."""
+
+from collections.abc import Callable
+
+from ssdnet_jax.data.images import DecodedImage
+from ssdnet_jax.runner.workdir import Workdir
+
+NAME = "example.png"
+
+
+def sources() -> dict[str, Callable[[], DecodedImage]]:
+    """The example as the only image of a run."""
+
+    def read() -> DecodedImage:
+        from ssdnet_jax.data.synthetic import embedded_example
+
+        image, _, _ = embedded_example()
+        return DecodedImage(image, None, ())
+
+    return {NAME: read}
+
+
+def verdict(workdir: Workdir) -> str:
+    """One line: AUROC and average precision of the written map against the planted mask."""
+    import tifffile
+
+    from ssdnet_jax.data.synthetic import embedded_example
+    from ssdnet_jax.evaluation.metrics import auprc, auroc
+
+    _, mask, description = embedded_example()
+    score_map = tifffile.imread(workdir.map_path(NAME))
+    return (
+        f"{description}: AUROC {auroc(mask, score_map):.3f}, "
+        f"average precision {auprc(mask, score_map):.3f} "
+        f"(chance: 0.500 and {mask.mean():.3f}); see {workdir.heatmap_path(NAME)}"
+    )
