@@ -49,7 +49,6 @@ class FitConfig:
 
     forward: Literal["image", "patch"] = "image"  # the network sees the image, or each patch alone
     learning_rate: float = 0.01  # Adam, > 0
-    adam_b2: float = 0.999  # Adam's memory of squared gradients, in [0, 1)
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 0  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 1e-4  # the fit ends when the loss of Eq. 2 first falls below this

@@ -110,14 +110,15 @@ def _image_gradient(g: Float[Array, "b hh ww o"], kernel: Float[Array, "k k i o"
 
 
 def _row_kernel_gradient(x: Array, g: Array, k: int) -> Float[Array, "k k i o"]:
-    taps = _row_taps(x, k)
-    height, o = g.shape[1], g.shape[3]
-    flat_g = g.reshape(-1, o)
-    return jnp.stack([(_rows(taps, r, height).T @ flat_g).reshape(k, -1, o) for r in range(k)])
-
-
-def _rows(taps: Array, first: int, height: int) -> Float[Array, "n m"]:
-    return lax.slice_in_dim(taps, first, first + height, axis=1).reshape(-1, taps.shape[-1])
+    """One product of the row taps with the cotangent at its k row offsets, side by side."""
+    i, o = x.shape[3], g.shape[3]
+    taps = _row_taps(x, k).reshape(-1, k * i)
+    zero = jnp.zeros((), g.dtype)
+    shifted = [
+        lax.pad(g, zero, ((0, 0, 0), (r, k - 1 - r, 0), (0, 0, 0), (0, 0, 0))) for r in range(k)
+    ]
+    offsets = lax.concatenate(shifted, 3).reshape(-1, k * o)
+    return jnp.moveaxis((taps.T @ offsets).reshape(k, i, k, o), 2, 0)
 
 
 def _tap(x: Array, r: int, c: int, stride: int, height: int, width: int) -> Array:

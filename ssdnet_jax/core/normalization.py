@@ -20,8 +20,9 @@ def normalize(
 
 
 def _forward(x: Array, scale: Array, shift: Array) -> tuple[Array, tuple[Array, ...]]:
-    mean = jnp.mean(x, axis=(0, 1, 2))
-    variance = jnp.mean(lax.square(x - mean), axis=(0, 1, 2))
+    count = x.size // x.shape[-1]
+    mean = jnp.sum(x, axis=(0, 1, 2)) / count
+    variance = jnp.sum(lax.square(x - mean), axis=(0, 1, 2)) / count
     inverse_deviation = lax.rsqrt(variance + EPSILON)
     y = (x - mean) * (inverse_deviation * scale) + shift
     return y, (x, mean, inverse_deviation, scale)

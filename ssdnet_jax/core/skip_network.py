@@ -6,11 +6,14 @@ a stride-2 and a stride-1 convolution; the next scale; upsampling; concatenation
 (centre-cropped to the smaller); a 3x3 and a 1x1 convolution.
 """
 
+import functools
+import itertools
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
@@ -34,9 +37,49 @@ def init_skip_network(
     Convolution kernels and biases follow torch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)), to which the
     method is sensitive (Flax's default is another distribution); scales are 1 and shifts 0.
     """
-    smallest = smallest_image_side(config)
-    probe = jnp.zeros((1, smallest, smallest, channels))
-    return SkipNetwork(config, channels).init(key, probe)["params"]
+    structure = parameter_structure(config, channels=channels)
+    # One draw for all tensors: a draw for each would take longer to compile than the network.
+    uniform = jax.random.uniform(key, (parameter_count(structure),), minval=-1.0, maxval=1.0)
+    params = flatten_dict(unflatten_parameters(uniform, structure))
+    for path, value in params.items():
+        if path[-1] in ("scale", "shift"):
+            params[path] = jnp.full_like(value, 1.0 if path[-1] == "scale" else 0.0)
+        else:
+            fan_in = math.prod(params[(*path[:-1], "kernel")].shape[:3])
+            params[path] = value / math.sqrt(fan_in)
+    return unflatten_dict(params)
+
+
+@functools.cache  # tracing a network takes most of a second, and every fit asks
+def parameter_structure(config: NetworkConfig, *, channels: int) -> PyTree[jax.ShapeDtypeStruct]:
+    """Names and shapes of a network's parameters."""
+    side = smallest_image_side(config)
+    probe = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    network = SkipNetwork(config, channels)
+    return jax.eval_shape(network.init, jax.random.key(0), probe)["params"]
+
+
+def parameter_count(structure: PyTree) -> int:
+    """How many numbers a network has."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(structure))
+
+
+def flatten_parameters(params: PyTree[Float[Array, "..."]]) -> Float[Array, " parameters"]:
+    """All parameters as one vector, in the order of `jax.tree.leaves`."""
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(params)])
+
+
+def unflatten_parameters(
+    vector: Float[Array, " parameters"], structure: PyTree[jax.ShapeDtypeStruct]
+) -> PyTree[Float[Array, "..."]]:
+    """The inverse of `flatten_parameters`."""
+    leaves, definition = jax.tree.flatten(structure)
+    ends = list(itertools.accumulate(math.prod(leaf.shape) for leaf in leaves))
+    pieces = [
+        jax.lax.slice_in_dim(vector, end - math.prod(leaf.shape), end).reshape(leaf.shape)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    return jax.tree.unflatten(definition, pieces)
 
 
 def apply_skip_network(
@@ -113,9 +156,9 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hh ww features"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        fan_in = math.prod(shape[:3])
-        kernel = self.param("kernel", torch_uniform, shape, fan_in)
-        bias = self.param("bias", torch_uniform, (self.features,), fan_in)
+        # `init_skip_network` draws the values; here only the shapes matter.
+        kernel = self.param("kernel", nn.initializers.zeros, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = pad2d(x, margin=(self.kernel_size - 1) // 2, padding=self.padding)
         return conv2d(x, kernel, self.stride) + bias
 
@@ -132,12 +175,6 @@ class BatchNormalization(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],))
         return normalize(x, scale, shift)
-
-
-def torch_uniform(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int) -> Array:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's default for convolution kernels and biases."""
-    bound = 1 / math.sqrt(fan_in)
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def centre_crop(a: Float[Array, "b h w c"], b: Float[Array, "b hh ww d"]) -> tuple[Array, Array]:

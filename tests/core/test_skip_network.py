@@ -1,0 +1,206 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.skip_network import (
+    apply_skip_network,
+    centre_crop,
+    flatten_parameters,
+    init_skip_network,
+    parameter_count,
+    parameter_structure,
+    smallest_image_side,
+    unflatten_parameters,
+)
+from ssdnet_jax.data.torch_parameters import skip_parameters_from_torch
+
+GOLDEN = {
+    "dip_skip_5scale_reflection_bilinear": NetworkConfig(),
+    "dip_skip_3scale_zero_nearest": NetworkConfig(
+        channels_down=(16, 32, 64),
+        channels_up=(16, 32, 64),
+        channels_skip=(4, 0, 4),
+        padding="zero",
+        upsampling="nearest",
+    ),
+    "dip_skip_3scale_odd_45x37": NetworkConfig(
+        channels_down=(8, 16, 32), channels_up=(8, 16, 32), channels_skip=(4, 4, 4)
+    ),
+}
+TINY = NetworkConfig(channels_down=(4, 6), channels_up=(4, 6), channels_skip=(2, 0))
+
+
+apply = jax.jit(apply_skip_network, static_argnames="config")
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def loss_and_gradient(params, x, target, config):
+    def loss(params):
+        return jnp.mean((apply_skip_network(params, x, config) - target) ** 2)
+
+    return jax.value_and_grad(loss)(params)
+
+
+@pytest.fixture(params=GOLDEN, scope="module")
+def golden(request, shared):
+    """The original PyTorch network: its file, our configuration, and its parameters as ours."""
+    file = np.load(shared / "golden" / f"{request.param}.npz")
+    config = GOLDEN[request.param]
+    tensors = {str(name): file[f"param/{name}"] for name in file["param_order"]}
+    params = skip_parameters_from_torch(tensors, config)
+    x, target = nhwc(file["input"]), nhwc(file["target"])
+    return file, config, params, loss_and_gradient(params, x, target, config)
+
+
+def nhwc(array):
+    return jnp.asarray(np.moveaxis(array, 1, -1))
+
+
+def test_output_and_loss_equal_the_original(golden):
+    file, config, params, (loss, _) = golden
+    output = apply(params, nhwc(file["input"]), config=config)
+    np.testing.assert_allclose(output, nhwc(file["output"]), rtol=1e-4)
+    np.testing.assert_allclose(loss, file["mse_loss"], rtol=1e-4)
+
+
+def test_gradient_norms_equal_the_original(golden):
+    file, config, _, (_, gradient) = golden
+    names = [str(name) for name in file["param_order"]]
+    norms = {name: float(file[f"grad_norm/{name}"]) for name in names}
+    ours = arrays_by_torch_name(gradient, config, names)
+    # A bias in front of a normalization has no effect; its gradient is rounding noise.
+    real = [name for name in names if norms[name] > 1e-6]
+    assert len(real) > len(names) / 2
+    for name in real:
+        np.testing.assert_allclose(np.linalg.norm(ours[name]), norms[name], rtol=1e-4, err_msg=name)
+
+
+def test_small_gradients_equal_the_original_entry_by_entry(golden):
+    file, config, _, (_, gradient) = golden
+    names = [str(name) for name in file["param_order"]]
+    given = [n for n in names if f"grad/{n}" in file and file[f"grad_norm/{n}"] > 1e-6]
+    ours = arrays_by_torch_name(gradient, config, names)
+    assert given
+    for name in given:
+        expected = file[f"grad/{name}"]
+        actual = ours[name].transpose(3, 2, 0, 1) if expected.ndim == 4 else ours[name]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, atol=1e-4 * scale, err_msg=name)
+
+
+def test_output_after_one_adam_step_equals_the_original(golden):
+    file, config, params, (_, gradient) = golden
+    optimizer = optax.adam(0.01)
+    updates, _ = optimizer.update(gradient, optimizer.init(params))
+    output = apply(optax.apply_updates(params, updates), nhwc(file["input"]), config=config)
+    expected = nhwc(file["output_after_one_adam_step_lr_0.01"])
+    np.testing.assert_allclose(output, expected, rtol=1e-4)
+
+
+def test_parameter_count_equals_the_original(golden):
+    file, config, _, _ = golden
+    expected = sum(file[f"param/{name}"].size for name in file["param_order"])
+    channels = file["input"].shape[1]
+    assert parameter_count(parameter_structure(config, channels=channels)) == expected
+
+
+def arrays_by_torch_name(params, config, names):
+    """Which of our arrays each torch tensor lands in, by sending numbered tensors through."""
+    shapes = {tuple(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    stamps = {name: np.full((1, 1, 1, 1), i) for i, name in enumerate(names)}
+    landed = skip_parameters_from_torch(stamps, config)
+    return {
+        names[int(np.ravel(leaf)[0])]: np.asarray(shapes[tuple(path)])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(landed)
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "count"),
+    [
+        (NetworkConfig(), 1, 1_037_193),
+        (NetworkConfig(), 3, 1_037_523),
+        (NetworkConfig((128,) * 5, (128,) * 5, (4,) * 5), 3, 2_184_307),
+    ],
+)
+def test_parameter_counts_of_known_networks(config, channels, count):
+    assert parameter_count(parameter_structure(config, channels=channels)) == count
+
+
+def test_initial_values_follow_torch():
+    params = init_skip_network(jax.random.key(0), NetworkConfig(), channels=1)
+    kernel = params["scale0"]["scale1"]["up_conv"]["kernel"]
+    bound = 1 / np.sqrt(np.prod(kernel.shape[:3]))
+    assert np.abs(kernel).max() <= bound
+    assert np.std(kernel) == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    bias = params["scale0"]["scale1"]["up_conv"]["bias"]
+    assert 0 < np.abs(bias).max() <= bound
+    assert (params["scale0"]["up_norm"]["scale"] == 1).all()
+    assert (params["scale0"]["up_norm"]["shift"] == 0).all()
+    other = init_skip_network(jax.random.key(1), NetworkConfig(), channels=1)
+    assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
+
+
+def test_flattening_comes_back():
+    params = init_skip_network(jax.random.key(0), TINY, channels=1)
+    structure = parameter_structure(TINY, channels=1)
+    again = unflatten_parameters(flatten_parameters(params), structure)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize("padding", ["reflection", "zero"])
+@pytest.mark.parametrize("scales", [1, 2, 3])
+def test_the_smallest_image_goes_through_and_a_smaller_one_does_not(padding, scales):
+    channels = (2,) * scales
+    config = NetworkConfig(channels, channels, channels, padding=padding)
+    side = smallest_image_side(config)
+    params = init_skip_network(jax.random.key(0), config, channels=1)
+    assert apply(params, jnp.ones((1, side, side, 1)), config=config).shape[1] == side
+    if padding == "reflection":
+        with pytest.raises((TypeError, ValueError)):
+            apply(params, jnp.ones((1, side - 1, side - 1, 1)), config=config)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 23), (12, 31)])
+@pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
+def test_output_has_the_size_of_the_input_and_lies_in_the_unit_interval(shape, upsampling):
+    config = NetworkConfig((4, 4), (4, 4), (2, 2), upsampling=upsampling)
+    params = init_skip_network(jax.random.key(0), config, channels=3)
+    x = jax.random.uniform(jax.random.key(1), (2, *shape, 3))
+    output = apply(params, x, config=config)
+    # An even deeper branch is cropped to the skip branch, which has the image's own size.
+    assert output.shape == x.shape
+    assert ((output > 0) & (output < 1)).all()
+
+
+def test_a_lane_does_not_depend_on_its_neighbour():
+    params = init_skip_network(jax.random.key(0), TINY, channels=1)
+    x = jax.random.uniform(jax.random.key(1), (2, 1, 16, 16, 1))
+    lanes = jax.jit(jax.vmap(lambda x: apply_skip_network(params, x, TINY)))
+    with_other = lanes(x.at[1].set(100.0))
+    np.testing.assert_array_equal(lanes(x)[0], with_other[0])
+    np.testing.assert_allclose(lanes(x)[1], apply(params, x[1], config=TINY), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "swish", "none"])
+def test_every_activation_gives_another_finite_output(activation):
+    config = NetworkConfig((4,), (4,), (2,), activation=activation, sigmoid=False)
+    params = init_skip_network(jax.random.key(0), config, channels=1)
+    x = jax.random.uniform(jax.random.key(1), (1, 8, 8, 1))
+    output = apply(params, x, config=config)
+    leaky = apply(params, x, config=NetworkConfig((4,), (4,), (2,), sigmoid=False))
+    assert np.isfinite(output).all()
+    assert np.allclose(output, leaky) == (activation == "leaky_relu")
+
+
+def test_centre_crop_keeps_the_middle():
+    a = jnp.arange(5.0).reshape(1, 5, 1, 1)
+    b = jnp.arange(8.0).reshape(1, 8, 1, 1)
+    small, cropped = centre_crop(a, b)
+    np.testing.assert_array_equal(small, a)
+    np.testing.assert_array_equal(np.ravel(cropped), [1, 2, 3, 4, 5])
