@@ -6,19 +6,15 @@ Command:
 Expected: as for `configs/fabric.py`, plus a pass of VGG19 over all patches for the score.
 """
 
-import importlib.util
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from ssdnet_jax.config import to_config_dict
+from ssdnet_jax.flags import load_config
 
 
 def get_config() -> ConfigDict:
     """`fabric.py` with (alpha_rec, alpha_perc) = (0, 1)."""
-    path = Path(__file__).with_name("fabric.py")
-    specification = importlib.util.spec_from_file_location("fabric", path)
-    fabric = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(fabric)
-    config = fabric.get_config()
+    config = to_config_dict(load_config("fabric"))
     config.score.alpha_rec, config.score.alpha_perc = 0.0, 1.0
     config.score.patch_strides = (8,)
     return config

@@ -3,8 +3,10 @@
 import dataclasses
 import difflib
 import math
+import operator
+import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
@@ -21,9 +23,7 @@ class InpaintConfig:
 
     max_steps: int = 150  # steps, >= 1
     stop_threshold: float = 1e-4  # the fit ends when its loss first falls below this
-    mask_ratio: float = (
-        0.1  # known pixels hidden at each step, so that filling is learned, in [0, 1)
-    )
+    mask_ratio: float = 0.1  # share of known pixels hidden at each step, in [0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,9 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(values: Mapping[str, Any]) -> Config:
-    """Builds and checks a configuration from nested mappings.
+    """Builds and checks a configuration from nested mappings; fields left out keep their defaults.
+
+    Integers pass for floats, and an integer or a list of them for a tuple.
 
     Raises:
       ConfigError: a field is unknown (names the nearest valid one), has the wrong type, or a value
@@ -72,8 +74,11 @@ def from_config_dict(values: Mapping[str, Any]) -> Config:
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
-    config = _build(Config, values, prefix="")
-    check(config)
+    config = _build(Config, values, prefix="config")
+    _check_values(config)
+    _check_combinations(config)
+    if config.image_size:
+        check_against_image(config, (config.image_size, config.image_size))
     return config
 
 
@@ -88,115 +93,8 @@ def field_names(cls: type = Config, prefix: str = "") -> list[str]:
     return names
 
 
-def unknown_field(name: str) -> ConfigError:
-    """The error for a configuration field that does not exist, with the nearest that does."""
-    known = field_names()
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or difflib.get_close_matches(
-        name.split(".")[-1], [k for k in known if "." in k or "." not in name], n=1, cutoff=0.0
-    )
-    return ConfigError(f"config.{name}: no such field; the nearest is config.{near[0]}")
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    built = {}
-    for name, value in values.items():
-        if name not in fields:
-            raise unknown_field(prefix + name)
-        kind = fields[name].type
-        if dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"config.{prefix}{name}: found {value!r}; expected fields")
-            built[name] = _build(kind, value, f"{prefix}{name}.")
-        else:
-            built[name] = _convert(f"config.{prefix}{name}", value, kind)
-    return cls(**built)
-
-
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """Checks a value against its field's type; integers pass for floats, lists for tuples."""
-    if typing.get_origin(kind) is typing.Literal:
-        legal = typing.get_args(kind)
-        if value not in legal:
-            raise ConfigError(f"{name}: found {value!r}; expected one of {', '.join(legal)}")
-        return value
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, int):
-            value = (value,)
-        if not isinstance(value, tuple | list) or not all(type(v) is int for v in value):
-            raise ConfigError(f"{name}: found {value!r}; expected integers, for example (16, 32)")
-        return tuple(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name}: found {value!r}; expected {kind.__name__}")
-    return value
-
-
-def check(config: Config) -> None:
-    """Checks ranges and combinations that do not depend on the image.
-
-    Raises:
-      ConfigError: names the field, what was found and what is legal.
-    """
-    for name, (low, high) in _RANGES.items():
-        value = _lookup(config, name)
-        for v in value if isinstance(value, tuple) else (value,):
-            if not (math.isfinite(v) and low <= v < high):
-                limits = f"at least {low:g}" + (f" and below {high:g}" if high < math.inf else "")
-                raise ConfigError(f"config.{name}: found {v:g}; expected {limits}")
-    network = config.network
-    for name in ("channels_up", "channels_skip"):
-        if len(getattr(network, name)) != len(network.channels_down):
-            raise ConfigError(
-                f"config.network.{name}: found {len(getattr(network, name))} scales; expected "
-                f"{len(network.channels_down)} as in config.network.channels_down"
-            )
-    for name in ("kernel_down", "kernel_up", "kernel_skip"):
-        if getattr(network, name) % 2 == 0:
-            raise ConfigError(
-                f"config.network.{name}: found {getattr(network, name)}; expected an odd number"
-            )
-    for part in ("loss", "score"):
-        _check_patches(part, getattr(config, part))
-    if not config.fit.learning_rate > 0:
-        raise ConfigError(
-            f"config.fit.learning_rate: found {config.fit.learning_rate}; expected above 0"
-        )
-    if config.loss.w_rec == config.loss.w_perc == 0:
-        raise ConfigError("config.loss: w_rec and w_perc are both 0; expected one above 0")
-    if config.fit.permute_ratio > 1:
-        raise ConfigError(
-            f"config.fit.permute_ratio: found {config.fit.permute_ratio}; expected at most 1"
-        )
-    if 0 < config.fit.blowup_factor <= 1:
-        raise ConfigError(
-            f"config.fit.blowup_factor: found {config.fit.blowup_factor}; expected 0 or above 1"
-        )
-    alphas = config.score.alpha_rec + config.score.alpha_perc
-    if not math.isclose(alphas, 1.0, abs_tol=1e-6):
-        raise ConfigError(
-            f"config.score: alpha_rec + alpha_perc is {alphas:g}; expected 1 (paper, Eq. 3)"
-        )
-
-
-def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
-    sizes, strides = config.patch_sizes, config.patch_strides
-    if not sizes or len(sizes) != len(strides):
-        raise ConfigError(
-            f"config.{part}.patch_strides: found {len(strides)} strides for {len(sizes)} "
-            f"patch sizes; expected one for each"
-        )
-    for size, stride in zip(sizes, strides, strict=True):
-        if stride > size:
-            raise ConfigError(
-                f"config.{part}.patch_strides: found {stride} for patches of {size} pixels; "
-                f"expected at most {size}, or pixels between patches would never be seen"
-            )
-
-
-def check_against_image(config: Config, shape: tuple[int, int], *, missing: bool = False) -> None:
-    """Checks what depends on the size, in pixels, at which an image is fitted.
+def check_against_image(config: Config, shape: tuple[int, int]) -> None:
+    """Checks what depends on the size (height, width), in pixels, at which an image is fitted.
 
     Raises:
       ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -209,58 +107,151 @@ def check_against_image(config: Config, shape: tuple[int, int], *, missing: bool
                 f"config.{part}.patch_sizes: found a patch of {largest} pixels; expected at most "
                 f"{min(shape)}, the image is fitted at {height} x {width}"
             )
+    # Inpainting sees the whole image, also where the fit sees patches; those are never larger.
+    seen, side = "the image", min(shape)
+    if config.fit.forward == "patch":
+        seen, side = "a patch", min(config.loss.patch_sizes)
     smallest = smallest_image_side(config.network)
-    sides = {"image": min(shape), "patch": min(config.loss.patch_sizes)}
-    for forward in {config.fit.forward} | ({"image"} if missing else set()):
-        if sides[forward] < smallest:
-            seen = "a patch" if forward == "patch" else "the image"
-            raise ConfigError(
-                f"config.network.channels_down: found {len(config.network.channels_down)} scales "
-                f"with {config.network.padding} padding, which need {smallest} pixels; expected "
-                f"fewer scales, {seen} has {sides[forward]}"
-            )
+    if side < smallest:
+        raise ConfigError(
+            f"config.network.channels_down: found {len(config.network.channels_down)} scales "
+            f"with {config.network.padding} padding, which need {smallest} pixels; expected "
+            f"fewer scales, {seen} has {side}"
+        )
 
 
-def _lookup(config: Config, name: str) -> Any:
-    value = config
-    for part in name.split("."):
-        value = getattr(value, part)
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    """An instance of a dataclass, and of those inside it, from nested mappings."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{prefix}: found {values!r}; expected a group of fields")
+    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+    built = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        if key not in kinds:
+            known = [f"config.{field}" for field in field_names()]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"{name}: no such field; the nearest is {near}")
+        convert = _build if dataclasses.is_dataclass(kinds[key]) else _convert
+        built[key] = convert(kinds[key], value, name)
+    return cls(**built)
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """The value as its field's type, which it must have but for the lenience of the caller."""
+    if typing.get_origin(kind) is typing.Literal:
+        legal = typing.get_args(kind)
+        if value not in legal:
+            raise ConfigError(f"{name}: found {value!r}; expected one of {', '.join(legal)}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        entries = value if isinstance(value, tuple | list) else (value,)
+        if not all(type(entry) is int for entry in entries):
+            raise ConfigError(f"{name}: found {value!r}; expected integers, for example 16,32")
+        return tuple(entries)
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name}: found {value!r}; expected {_KINDS[kind]}")
     return value
 
 
-_UP = math.inf
-_RANGES = {  # name: (lowest legal value, first value that is too high)
-    "image_size": (0, _UP),
-    "seed": (0, 2**32),
-    "network.channels_down": (1, _UP),
-    "network.channels_up": (1, _UP),
-    "network.channels_skip": (0, _UP),
-    "network.kernel_down": (1, _UP),
-    "network.kernel_up": (1, _UP),
-    "network.kernel_skip": (1, _UP),
-    "loss.patch_sizes": (1, _UP),
-    "loss.patch_strides": (1, _UP),
-    "loss.w_rec": (0, _UP),
-    "loss.w_perc": (0, _UP),
-    "loss.perceptual_size": (2, _UP),
-    "loss.patches_per_step": (1, _UP),
-    "fit.learning_rate": (0, _UP),
-    "fit.adam_b2": (0, 1),
-    "fit.epochs": (1, _UP),
-    "fit.max_steps": (0, _UP),
-    "fit.stop_threshold": (-_UP, _UP),
-    "fit.input_noise": (0, _UP),
-    "fit.mask_ratio": (0, 1),
-    "fit.mask_block": (1, _UP),
-    "fit.permute_ratio": (0, _UP),
-    "fit.blowup_factor": (0, _UP),
-    "fit.average_decay": (0, 1),
-    "fit.block_steps": (1, _UP),
-    "score.patch_sizes": (1, _UP),
-    "score.patch_strides": (1, _UP),
-    "score.alpha_rec": (0, _UP),
-    "score.alpha_perc": (0, _UP),
-    "inpaint.max_steps": (1, _UP),
-    "inpaint.stop_threshold": (-_UP, _UP),
-    "inpaint.mask_ratio": (0, 1),
+def _check_values(config: Config) -> None:
+    for name, (expected, is_legal) in _RANGES.items():
+        value = operator.attrgetter(name)(config)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not -math.inf < number < math.inf:
+                raise ConfigError(f"config.{name}: found {number}; expected a finite number")
+            if not is_legal(number):
+                raise ConfigError(f"config.{name}: found {number}; expected {expected}")
+
+
+def _check_combinations(config: Config) -> None:
+    network = config.network
+    scales = len(network.channels_down)
+    if not scales:
+        raise ConfigError("config.network.channels_down: found no scale; expected one or more")
+    for name in ("channels_up", "channels_skip"):
+        found = len(getattr(network, name))
+        if found != scales:
+            raise ConfigError(
+                f"config.network.{name}: found {found} scales; expected {scales} as in "
+                f"config.network.channels_down"
+            )
+    for part in ("loss", "score"):
+        _check_patches(part, getattr(config, part))
+    if config.loss.w_rec == config.loss.w_perc == 0:
+        raise ConfigError(
+            "config.loss.w_rec: found 0 and config.loss.w_perc 0; expected one above 0"
+        )
+    alphas = config.score.alpha_rec + config.score.alpha_perc
+    if not math.isclose(alphas, 1.0, abs_tol=1e-6):
+        raise ConfigError(
+            f"config.score.alpha_rec: found {alphas:g} as its sum with config.score.alpha_perc; "
+            f"expected 1 (paper, Eq. 3)"
+        )
+
+
+def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
+    sizes, strides = config.patch_sizes, config.patch_strides
+    if not sizes:
+        raise ConfigError(f"config.{part}.patch_sizes: found no size; expected one or more")
+    if len(sizes) != len(strides):
+        raise ConfigError(
+            f"config.{part}.patch_strides: found {len(strides)} strides for {len(sizes)} "
+            f"patch sizes; expected one for each"
+        )
+    for size, stride in zip(sizes, strides, strict=True):
+        if stride > size:
+            raise ConfigError(
+                f"config.{part}.patch_strides: found {stride} for patches of {size} pixels; "
+                f"expected at most {size}, or pixels between patches would never be seen"
+            )
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+
+_Range = tuple[str, Callable[[float], bool]]
+_FINITE: _Range = ("a finite number", lambda v: True)
+_FROM_0: _Range = ("at least 0", lambda v: v >= 0)
+_FROM_1: _Range = ("at least 1", lambda v: v >= 1)
+_FROM_2: _Range = ("at least 2", lambda v: v >= 2)
+_ABOVE_0: _Range = ("above 0", lambda v: v > 0)
+_ODD: _Range = ("an odd number, at least 1", lambda v: v >= 1 and v % 2 == 1)
+_BELOW_1: _Range = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_UP_TO_1: _Range = ("at least 0 and at most 1", lambda v: 0 <= v <= 1)
+
+_RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry of a tuple
+    "image_size": _FROM_0,
+    "seed": ("at least 0 and below 2^32", lambda v: 0 <= v < 2**32),
+    "network.channels_down": _FROM_1,
+    "network.channels_up": _FROM_1,
+    "network.channels_skip": _FROM_0,
+    "network.kernel_down": _ODD,
+    "network.kernel_up": _ODD,
+    "network.kernel_skip": _ODD,
+    "loss.patch_sizes": _FROM_1,
+    "loss.patch_strides": _FROM_1,
+    "loss.w_rec": _FROM_0,
+    "loss.w_perc": _FROM_0,
+    "loss.perceptual_size": _FROM_2,
+    "loss.patches_per_step": _FROM_1,
+    "fit.learning_rate": _ABOVE_0,
+    "fit.epochs": _FROM_1,
+    "fit.max_steps": _FROM_0,
+    "fit.stop_threshold": _FINITE,
+    "fit.input_noise": _FROM_0,
+    "fit.mask_ratio": _BELOW_1,
+    "fit.mask_block": _FROM_1,
+    "fit.permute_ratio": _UP_TO_1,
+    "fit.blowup_factor": ("0 or above 1", lambda v: v == 0 or v > 1),
+    "fit.average_decay": _BELOW_1,
+    "fit.block_steps": _FROM_1,
+    "score.patch_sizes": _FROM_1,
+    "score.patch_strides": _FROM_1,
+    "score.alpha_rec": _FROM_0,
+    "score.alpha_perc": _FROM_0,
+    "inpaint.max_steps": _FROM_1,
+    "inpaint.stop_threshold": _FINITE,
+    "inpaint.mask_ratio": _BELOW_1,
 }

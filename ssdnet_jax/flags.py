@@ -1,17 +1,24 @@
 """Command-line flags: parsing, named configurations, readable help and one-line errors."""
 
+import ast
+import dataclasses
 import difflib
-import importlib.util
+import inspect
+import io
+import runpy
 import textwrap
+import tokenize
+import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from ssdnet_jax.config import Config, field_names, from_config_dict, unknown_field
+from ssdnet_jax.config import Config, field_names, from_config_dict, to_config_dict
 from ssdnet_jax.errors import ConfigError
 
+METHODS = ("ssdnet",)
 CONFIG_FOLDERS = (
     Path(__file__).parent / "configs",  # installed
     Path(__file__).parent.parent / "configs",  # in the repository
@@ -46,47 +53,76 @@ Results in DIR:
   masks/PATH.png          255 where the score is above Otsu's threshold
   results.csv, run.json   a line a picture; configuration, versions, device, seed, command
 
-Exit status: 0 all pictures done, 1 some failed, 2 wrong flags or configuration.
+Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
+input or work folder), 130 interrupted.
 """
 
 
-def define(values: flags.FlagValues, *, methods: Sequence[str]) -> None:
-    """Defines the flags of `ssdnet` on `values`."""
-    flags.DEFINE_string("input", None, "picture, folder or glob", flag_values=values)
-    flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
-    flags.DEFINE_integer("image_size", None, "fitted side in pixels", flag_values=values)
-    flags.DEFINE_string("vgg19_weights", None, "VGG19 file", flag_values=values)
-    flags.DEFINE_enum("method", methods[0], list(methods), "method", flag_values=values)
-    config_flags.DEFINE_config_file(
-        "config", str(config_path("default")), "configuration", flag_values=values
-    )
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What the command line says; None where a flag was not given.
+
+    Attributes:
+      config: `--config` with its overrides applied, checked.
+      input: picture, folder or glob.
+      workdir: where results go.
+      vgg19_weights: file of VGG19.
+      method: one of `METHODS`.
+      help_config: whether only the configuration's fields are asked for.
+    """
+
+    config: Config
+    input: str | None
+    workdir: str | None
+    vgg19_weights: str | None
+    method: str
+    help_config: bool
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[Config, flags.FlagValues]:
-    """Parses the command line.
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line; `--flag=value` and `--flag value` are the same.
 
     Args:
-      values: with the flags of `define`.
-      arguments: `sys.argv`.
+      arguments: `sys.argv`, the program's name first.
 
     Raises:
       ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
     """
-    _refuse_unknown(values, arguments)
+    values = flags.FlagValues()
+    for name in ("input", "workdir", "image_size", "vgg19_weights"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_string("method", METHODS[0], "", flag_values=values)
+    flags.DEFINE_string("config", "default", "", flag_values=values)
+    flags.DEFINE_boolean("help_config", False, "", flag_values=values)
+    # Text for now: which type a field has and what is legal is said in one place, `Config`.
+    for field in field_names():
+        flags.DEFINE_string(f"config.{field}", None, "", flag_values=values)
     try:
-        rest = values([arguments[0], *(_named_config(a) for a in arguments[1:])])
+        _, *rest = values(arguments)
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, OSError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"--config: {' '.join(str(error).split())}") from error
-    if len(rest) > 1:
-        raise ConfigError(f"found {rest[1]!r}; expected flags only, for example --input={rest[1]}")
-    config_dict = values["config"].value
-    if values["image_size"].value is not None:
-        config_dict.image_size = values["image_size"].value
-    return from_config_dict(config_dict), values
+        raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+    if rest:
+        raise ConfigError(f"found {rest[0]!r}; expected flags only, for example --input={rest[0]}")
+    if values.method not in METHODS:
+        raise ConfigError(f"--method: found {values.method!r}; expected {' or '.join(METHODS)}")
+
+    given = {field: values[f"config.{field}"].value for field in field_names()}
+    if values.image_size is not None:
+        given["image_size"] = values.image_size
+    overrides = {field: _literal(text) for field, text in given.items() if text is not None}
+    config_dict = to_config_dict(load_config(values.config))
+    with config_dict.ignore_type():  # types are checked below, with messages that name the field
+        config_dict.update_from_flattened_dict(overrides)
+    return Arguments(
+        config=from_config_dict(config_dict),
+        **{
+            field.name: values[field.name].value
+            for field in dataclasses.fields(Arguments)
+            if field.name != "config"
+        },
+    )
 
 
 def config_names() -> list[str]:
@@ -105,90 +141,109 @@ def config_path(name: str) -> Path:
     Raises:
       ConfigError: there is neither.
     """
-    if Path(name).suffix == ".py" and Path(name).exists():
-        return Path(name)
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        return path
     # `configs/grid.py` works from any folder, not only from the repository.
-    stem = Path(name).stem if Path(name).parent.name in ("", "configs") else name
-    if stem not in config_names():
-        near = difflib.get_close_matches(stem, config_names(), n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"--config={name}: no such configuration; expected {', '.join(config_names())} "
-            f"or the path of a .py file{hint}"
-        )
-    return config_folder() / f"{stem}.py"
+    if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".py"):
+        shipped = config_folder() / f"{path.stem}.py"
+        if path.stem in config_names():
+            return shipped
+    near = difflib.get_close_matches(path.stem, config_names(), n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"--config: found no configuration {name!r}; expected {', '.join(config_names())} "
+        f"or the path of a .py file{hint}"
+    )
 
 
 def load_config(name: str) -> Config:
     """Loads a configuration by name or path, as `--config=NAME` does.
 
     Raises:
-      ConfigError: unknown name, or the file's values are not legal.
+      ConfigError: unknown name, a file that cannot be run, or values that are not legal.
     """
     path = config_path(name)
-    specification = importlib.util.spec_from_file_location(f"ssdnet_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return from_config_dict(module.get_config())
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        values = get_config() if callable(get_config) else None
+    except Exception as error:  # the file is a program, anything can go wrong in it
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path}: cannot be run ({type(error).__name__}: {reason}); expected a Python file "
+            f"with a function get_config"
+        ) from error
+    if not callable(get_config):
+        raise ConfigError(
+            f"{path}: found no function get_config; expected one that returns a ConfigDict"
+        )
+    try:
+        return from_config_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
-def help_text(methods: Sequence[str]) -> str:
+def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(names=", ".join(config_names()), methods=" or ".join(methods))
+    return _USAGE.format(names=", ".join(config_names()), methods=" or ".join(METHODS))
 
 
 def config_help(config: Config) -> str:
-    """What `--help_config` prints: each field with its value and the comment of its definition."""
-    import inspect
+    """What `--help_config` prints: each field with its value, legal words and meaning."""
+    lines: list[str] = []
 
-    from ssdnet_jax import config as config_module
-    from ssdnet_jax.core import config as core_config
+    def describe(group: Any, prefix: str) -> None:
+        comments = _field_comments(type(group))
+        for field in dataclasses.fields(group):
+            name, value = f"{prefix}.{field.name}", getattr(group, field.name)
+            if dataclasses.is_dataclass(value):
+                describe(value, name)
+                continue
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words = " or ".join(typing.get_args(field.type)) if isinstance(value, str) else ""
+            meaning = "; ".join(filter(None, (words, comments.get(field.name))))
+            lines.append(f"--{name}={shown}")
+            lines.extend(textwrap.wrap(meaning, 94, initial_indent=_TAB, subsequent_indent=_TAB))
 
-    comments: dict[str, dict[str, str]] = {}
-    for module in (core_config, config_module):
-        owner = ""
-        for line in inspect.getsource(module).splitlines():
-            if line.startswith("class "):
-                owner = line[6:].split(":")[0].split("(")[0]
-            elif line.startswith("    ") and "  # " in line and ": " in line:
-                name = line.strip().split(":")[0]
-                comments.setdefault(owner, {})[name] = line.split("  # ", 1)[1]
-    lines = []
-    for name in field_names():
-        owner, value = config, config
-        for part in name.split("."):
-            owner, value = value, getattr(value, part)
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        lines.append(f"--config.{name}={shown}")
-        comment = comments.get(type(owner).__name__, {}).get(name.split(".")[-1], "")
-        lines += textwrap.wrap(comment, 90, initial_indent="      ", subsequent_indent="      ")
+    describe(config, "config")
     return "\n".join(lines)
 
 
-def _named_config(argument: str) -> str:
-    """Turns `--config=grid` into `--config=<path of grid.py>`."""
-    flag, equals, value = argument.partition("=")
-    if flag.lstrip("-") != "config" or not equals:
-        return argument
-    return f"--config={config_path(value)}"
+_TAB = " " * 6
 
 
-def _refuse_unknown(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    known = field_names()
-    groups = {name.rsplit(".", 1)[0] for name in known if "." in name}
-    for argument in arguments[1:]:
-        if not argument.startswith("-"):
-            continue
-        name = argument.lstrip("-").partition("=")[0]
-        if name.startswith("config."):
-            field = name.removeprefix("config.")
-            if field in groups:
-                raise ConfigError(f"--{name}: a group of fields; expected --{name}.FIELD=VALUE")
-            if field.split("[")[0] not in known:
-                raise unknown_field(field)
-            if "=" not in argument:
-                raise ConfigError(f"--{name}: found no value; expected --{name}=VALUE")
-        elif name not in values and name.removeprefix("no") not in values:
-            near = difflib.get_close_matches(name, ["input", "workdir", *values], n=1, cutoff=0.4)
-            hint = f"; the nearest is --{near[0]}" if near else ""
-            raise ConfigError(f"--{name}: no such flag{hint}; see --help")
+def _field_comments(cls: type) -> dict[str, str]:
+    """The comment behind each field of a dataclass; none where only bytecode is installed."""
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    return {
+        node.target.id: comments[line]
+        for node in ast.parse(source).body[0].body
+        if isinstance(node, ast.AnnAssign)
+        for line in range(node.lineno, node.end_lineno + 1)
+        if line in comments
+    }
+
+
+def _literal(text: str) -> Any:
+    """A number, tuple or truth value if `text` reads as one, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _unknown_flag(name: str, known: list[str]) -> ConfigError:
+    groups = {field.rpartition(".")[0] for field in known if field.startswith("config.")}
+    if name in groups:
+        return ConfigError(f"--{name}: found a group of fields; expected --{name}.FIELD=VALUE")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; the nearest is --{near[0]}" if near else ""
+    what = "field" if name.startswith("config.") else "flag"
+    return ConfigError(f"--{name}: no such {what}{hint}; see --help")

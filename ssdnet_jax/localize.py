@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.config import Config, check, check_against_image
+from ssdnet_jax.config import Config, check_against_image, from_config_dict
 from ssdnet_jax.core import fit as fitting
 from ssdnet_jax.core.fit import FitSettings, FitState, StopReason
 from ssdnet_jax.core.score import score_maps
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import ConfigError, InputError
+
+_ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
+SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
 
 _init_fit = jax.jit(fitting.init_fit, static_argnames="settings")
 _fit_block = jax.jit(fitting.fit_block, static_argnames="settings", donate_argnums=0)
@@ -98,8 +101,7 @@ def localize(
       InputError: the image has a wrong shape, type or range, is constant, or could not be fitted.
       ConfigError: a field or a combination of fields cannot work.
     """
-    config = config or Config()
-    check(config)
+    config = from_config_dict(dataclasses.asdict(config or Config()))
     if config.needs_vgg19 and vgg19 is None:
         raise ConfigError(
             "config.loss.w_perc or config.score.alpha_perc is above 0 and vgg19 is None; "
@@ -108,7 +110,7 @@ def localize(
     key = jax.random.key(config.seed) if key is None else key
     pixels, missing = _as_image(image, missing)
     size = pixels.shape[:2] if config.image_size == 0 else (config.image_size, config.image_size)
-    check_against_image(config, size, missing=missing.any())
+    check_against_image(config, size)
     fitted, fitted_missing = _resize_known(pixels, missing, size)
     inpaint_key, fit_key = jax.random.split(key)
     report = report or (lambda progress: None)
@@ -125,8 +127,8 @@ def localize(
     reconstruction, state = _fit(
         fit_key, fitted, everything, vgg19, config.fit_settings, "fit", report
     )
-    steps = int(state.step)
-    report(Progress("score", steps, steps, float(state.history[max(steps - 1, 0)])))
+    losses = np.asarray(state.history)[: int(state.step)]
+    report(Progress("score", len(losses), len(losses), float(losses[-1])))
     maps = jax.device_get(
         _score_maps(fitted, reconstruction, vgg19, config=config.score, loss_config=config.loss)
     )
@@ -142,20 +144,22 @@ def localize(
         image=pixels,
         reconstruction=mu,
         residual=pixels - mu,
-        losses=np.asarray(state.history)[:steps],
-        steps=steps,
+        losses=losses,
+        steps=len(losses),
         stop_reason=StopReason(int(state.stop)).name.lower(),
         restorations=int(state.undone),
     )
 
 
 def otsu_threshold(score_map: np.ndarray) -> float:
-    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value."""
+    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
+
+    A float32 number, so that the map is above it in the same pixels however they are compared.
+    """
     from skimage.filters import threshold_otsu
 
-    if score_map.min() == score_map.max():
-        return float(score_map.max())
-    return float(threshold_otsu(score_map))
+    # In double precision also a nearly constant map can be divided into bins.
+    return float(np.float32(threshold_otsu(score_map.astype(np.float64))))
 
 
 def _fit(
@@ -173,7 +177,9 @@ def _fit(
     report(Progress(stage, 0, total, float("nan")))
     state = _init_fit(key, image, settings=settings)
     while int(state.stop) == StopReason.RUNNING:
-        state = _fit_block(state, image, known, vgg19, settings=settings)
+        # One step first, so that something is seen to move as soon as compilation is over.
+        steps = settings.fit.block_steps if int(state.step) else 1
+        state = _fit_block(state, image, known, vgg19, settings=settings, steps=steps)
         step = int(state.step)
         report(Progress(stage, step, total, float(state.history[step - 1])))
     if int(state.stop) == StopReason.UNSTABLE:
@@ -190,8 +196,12 @@ def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.nd
     shape = pixels.shape
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in shape:
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise InputError(f"image has shape {shape}; expected (H, W), (H, W, 1) or (H, W, 3)")
+    if min(shape[:2]) < SMALLEST_SIDE:
+        raise InputError(
+            f"image is {shape[0]} x {shape[1]} pixels; expected at least {SMALLEST_SIDE} a side"
+        )
     if pixels.dtype in (np.uint8, np.uint16):
         pixels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
     elif not np.issubdtype(pixels.dtype, np.floating):
@@ -206,15 +216,14 @@ def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.nd
     if unknown.all():
         raise InputError("every pixel is missing; expected an image")
     known = pixels[~unknown]
-    if not (known.min() >= 0 and known.max() <= 1):
-        raise InputError(
-            f"image has values from {known.min():g} to {known.max():g}; expected [0, 1]"
-        )
-    if known.min() == known.max():
-        raise InputError(
-            f"image is constant ({known.min():g} everywhere); expected a picture with structure"
-        )
-    return np.where(unknown[..., None], 0, pixels).astype(np.float32), unknown
+    low, high = known.min(), known.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise InputError(f"image has values from {low:.6g} to {high:.6g}; expected [0, 1]")
+    if (known == known[0]).all():
+        color = ", ".join(f"{value:.3g}" for value in known[0])
+        raise InputError(f"image is constant ({color} everywhere); expected a picture of something")
+    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1))
+    return pixels.astype(np.float32), unknown
 
 
 def _resize_known(

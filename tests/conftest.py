@@ -1,5 +1,7 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,3 +15,34 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("SSDNET_SHARED is not set to a folder: real images and golden files are absent")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, Any]:
+    """Fields of a configuration that compiles and runs fast; for `from_config_dict`."""
+    return {
+        "image_size": 32,
+        "network": {
+            "channels_down": (2,),
+            "channels_up": (2,),
+            "channels_skip": (0,),
+            "padding": "zero",
+            "upsampling": "nearest",
+            "activation": "none",
+            "conv1x1_up": False,
+        },
+        "loss": {"patch_sizes": (8,), "patch_strides": (4,)},
+        "score": {"patch_sizes": (8,), "patch_strides": (2,)},
+        "fit": {"max_steps": 5, "block_steps": 2},
+        "inpaint": {"max_steps": 3},
+    }
+
+
+@pytest.fixture(scope="module")
+def fast_compilation() -> Iterator[None]:
+    """XLA without most of its optimizations, for tests in which little is computed."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -201,7 +201,7 @@ def fit_step(
         step=state.step + 1,
         undone=undone,
         # Going back alone would meet the same blow-up again: go on carefully, then recover.
-        rate=jnp.where(blown_up, 0.5 * state.rate, jnp.minimum(1.0, 1.05 * state.rate)),
+        rate=jnp.where(blown_up, 0.5 * state.rate, jnp.minimum(1.0, 1.25 * state.rate)),
         stop=stop.astype(jnp.int32),
         key=state.key,
     )

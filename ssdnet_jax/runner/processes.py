@@ -11,20 +11,36 @@ from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.cache import user_cache_folder
 from ssdnet_jax.data.images import find_images
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
 
 
 def find_inputs(pattern: str, workdir: Path) -> tuple[Path, list[Path]]:
-    """Images that `pattern` names, without those that earlier runs wrote into `workdir`.
+    """Images that `pattern` names, without those that runs of `ssdnet` have written.
+
+    Returns:
+      The root and the paths below it; see `find_images`.
 
     Raises:
       InputError: there is none.
     """
+    if not pattern:
+        raise InputError("--input: found no name; expected a picture, a folder or a glob")
     root, relatives = find_images(pattern)
-    own = [workdir.resolve() / name for name in ("maps", "heatmaps", "masks")]
-    kept = [p for p in relatives if not any(_inside(root / p, folder) for folder in own)]
+    kept = [path for path in relatives if not _is_result(root, path, workdir.resolve())]
     if not kept:
-        raise InputError(f"{pattern}: found only results of --workdir={workdir}; expected images")
+        raise InputError(f"{pattern}: found only results of ssdnet; expected images")
     return root, kept
+
+
+def _is_result(root: Path, relative: Path, workdir: Path) -> bool:
+    """Whether an image lies in a result folder of `workdir`, or of another one below `root`."""
+    image = (root / relative).resolve()
+    if any(image.is_relative_to(workdir / name) for name in RESULT_FOLDERS):
+        return True
+    return any(
+        folder.name in RESULT_FOLDERS and is_workdir(root / folder.parent)
+        for folder in relative.parents
+    )
 
 
 def use_compilation_cache() -> None:
@@ -35,11 +51,11 @@ def use_compilation_cache() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = user_cache_folder() / "xla"
     try:
+        folder = user_cache_folder() / "xla"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         private = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022
-    except OSError:
+    except (OSError, InputError):
         return  # without a cache the run is slower, nothing else
     if private:
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -48,8 +64,16 @@ def use_compilation_cache() -> None:
 
 
 def device_name() -> str:
-    """The device that fits run on, in words."""
-    device = jax.devices()[0]
+    """The device that fits run on, in words.
+
+    Raises:
+      InputError: JAX cannot use the platform that was asked for, by JAX_PLATFORMS.
+    """
+    try:
+        device = jax.devices()[0]
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"JAX found no device ({reason}); expected a CPU or a GPU") from error
     if device.platform == "cpu":
         return f"CPU ({os.cpu_count()} cores)"
     return f"{device.device_kind} ({device.platform})"
@@ -64,7 +88,3 @@ def vgg19_weights(
     from ssdnet_jax.data.weights import load_vgg19_weights
 
     return load_vgg19_weights(path, report=report)
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)

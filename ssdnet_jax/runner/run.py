@@ -14,8 +14,8 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, read_image, write_mask_png, write_tiff_map
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.localize import Localization, Progress, localize
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.terminal import Terminal, one_line
 from ssdnet_jax.runner.workdir import Row, Workdir
 
 
@@ -27,9 +27,6 @@ class Summary:
     failed: int
     finished_before: int
     seconds: float
-
-
-Localize = Callable[..., Localization]
 
 
 def run(
@@ -59,10 +56,11 @@ def run(
         image_started = time.monotonic()
         try:
             row = _run_one(relative, read, config, workdir, terminal, vgg19)
-        except (SSDnetError, OSError, MemoryError) as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            row = Row(path=relative, status="error", error=message)
-            terminal.problem(message if relative in message else f"{relative}: {message}")
+        except (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            # JAX errors, such as a device without enough memory, go on for many lines.
+            message = " ".join(str(error).strip().partition("\n\n")[0].split())
+            row = Row(path=relative, status="error", error=message or type(error).__name__)
+            terminal.problem(row.error if relative in row.error else f"{relative}: {row.error}")
             failed += 1
         row = dataclasses.replace(row, seconds=time.monotonic() - image_started)
         workdir.append(row)
@@ -99,17 +97,13 @@ def _run_one(
     decoded = read()
     for warning in decoded.warnings:
         terminal.problem(f"{relative}: {warning}")
-
-    def report(progress: Progress) -> None:
-        terminal.progress(progress)
-
     result = localize(
         decoded.pixels,
         config,
         image_key(config.seed, relative),
         missing=decoded.missing,
         vgg19=vgg19,
-        report=report,
+        report=terminal.progress,
     )
     terminal.stage("writing")
     write_tiff_map(workdir.map_path(relative), result.score_map)
@@ -120,7 +114,7 @@ def _run_one(
         score_map=result.score_map,
         mask=result.mask,
         reconstruction=result.reconstruction,
-        title=relative,
+        title=one_line(relative),
     )
     return Row(
         path=relative,

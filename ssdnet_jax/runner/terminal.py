@@ -2,10 +2,18 @@
 
 import sys
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ssdnet_jax.localize import Progress
 from ssdnet_jax.runner.workdir import Row
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+# tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
+_TEXT = "{desc}{bar}"
+_STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
+_STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
 
 
 class Terminal:
@@ -17,97 +25,83 @@ class Terminal:
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None):
         self._out = out or sys.stdout
         self._err = err or sys.stderr
-        self._live = self._err.isatty()
-        self._line = ""
-        self._started = time.monotonic()
-        self._image, self._number, self._images = "", 0, 0
-        self._stage_started: tuple[str, int, float] = ("", 0, 0.0)
-
-    def stage(self, text: str) -> None:
-        """Names what is going on now."""
-        self._show(f"{self._prefix()}{text}")
+        self._line = _live_line(self._err) if self._err.isatty() else None
+        self._count, self._name = "", ""
+        self._started = 0.0
 
     def start_image(self, name: str, number: int, images: int) -> None:
         """The image `number` (from 0) of `images` begins."""
-        self._image, self._number, self._images = name, number, images
+        if number == 0:
+            self._started = time.monotonic()
+        left = ""
+        if number:
+            seconds = (time.monotonic() - self._started) / number * (images - number)
+            left = f", {duration(seconds)} left"
+        self._count = f"[{number + 1}/{images}{left}] " if images > 1 else ""
+        self._name = one_line(name)
         self.stage("reading")
+
+    def stage(self, text: str) -> None:
+        """Names what is going on with the image, for as long as it has no steps to count."""
+        if self._line is not None:
+            self._line.bar_format = _TEXT
+            self._describe(text)
 
     def progress(self, progress: Progress) -> None:
         """Shows step, rate, time left and loss of the current fit."""
+        if self._line is None:
+            return
         if progress.stage == "score":
-            return self.stage("scoring")
-        if progress.step == 0:
-            # The first call compiles, which takes far longer than any step.
-            self._stage_started = (progress.stage, -1, 0.0)
-            return self.stage("compiling (the first image of a size takes longer)")
-        stage, first_step, since = self._stage_started
-        now = time.monotonic()
-        if first_step < 0:
-            self._stage_started = (stage, progress.step, now)
-            pace = ""
+            self.stage(_STAGES["score"])
+        elif progress.step == 0:
+            self._line.n = 0
+            self.stage("compiling (the first image of a size takes longer)")
         else:
-            rate = (progress.step - first_step) / max(now - since, 1e-9)
-            left = (progress.total - progress.step) / max(rate, 1e-9)
-            pace = f", {rate:.1f} steps/s, {duration(left)} left at most"
-        name = "inpainting" if stage == "inpaint" else "fitting"
-        return self.stage(
-            f"{name} step {progress.step}/{progress.total}{pace}, loss {progress.loss:.2e}"
-        )
+            if self._line.n == 0:
+                # The first call compiles, which takes far longer than any step: the clock of the
+                # rate starts after it.
+                self._line.reset(total=progress.total)
+                self._line.initial = progress.step
+            self._line.bar_format = _STEPS
+            self._line.n = progress.step
+            self._line.set_postfix_str(f"loss {progress.loss:.2e}", refresh=False)
+            self._describe(_STAGES[progress.stage])
 
     def end_image(self, row: Row) -> None:
         """Leaves one line for a finished image."""
         if row.status == "ok":
-            steps = f", {row.steps} steps" if row.steps else ""
-            self._permanent(
-                f"{self._prefix()}score {row.score:.3g}, {100 * row.anomalous_fraction:.1f} % "
-                f"anomalous{steps}, {duration(row.seconds or 0)}"
+            self.note(
+                f"{self._count}{self._name}: score {row.score:.3g}, "
+                f"{row.anomalous_fraction:.1%} anomalous, {row.steps} steps, "
+                f"{duration(row.seconds)}"
             )
 
     def problem(self, text: str) -> None:
-        """A warning or an error, always shown."""
-        self._clear()
-        print(f"ssdnet: {text}", file=self._err, flush=True)
+        """A warning or an error, always shown, always in one line."""
+        self._print(f"ssdnet: {one_line(text)}", self._err)
 
     def note(self, text: str) -> None:
         """Something a person wants to know and a pipe does not."""
-        self._permanent(text)
+        if self._line is not None:
+            self._print(text, self._err)
 
     def summary(self, text: str) -> None:
-        """The last line of a run, the only one on standard output."""
-        self._clear()
-        print(text, file=self._out, flush=True)
+        """The last lines of a run, the only ones on standard output."""
+        self._print(one_line(text), self._out)
 
-    def _prefix(self) -> str:
-        if self._images == 0:
-            return ""
-        if self._images == 1:
-            return f"{self._image}: "
-        finished = self._number
-        left = ""
-        if finished:
-            seconds = (time.monotonic() - self._started) / finished * (self._images - finished)
-            left = f", {duration(seconds)} left"
-        return f"[{finished + 1}/{self._images}{left}] {self._image}: "
+    def _describe(self, text: str) -> None:
+        name = self._name if len(self._name) <= 32 else f"…{self._name[-31:]}"
+        self._line.set_description_str(f"{self._count}{name}: {text}")
 
-    def _permanent(self, text: str) -> None:
-        if self._live:
-            self._clear()
-            print(text, file=self._err, flush=True)
+    def _print(self, text: str, stream: TextIO) -> None:
+        if self._line is not None:
+            self._line.clear()
+        print(text, file=stream, flush=True)
 
-    def _show(self, text: str) -> None:
-        if self._live:
-            import shutil
 
-            width = shutil.get_terminal_size().columns - 1
-            text = text if len(text) <= width else text[: width - 1] + "…"
-            self._err.write("\r" + text.ljust(len(self._line)))
-            self._err.flush()
-            self._line = text
-
-    def _clear(self) -> None:
-        if self._live and self._line:
-            self._err.write("\r" + " " * len(self._line) + "\r")
-            self._line = ""
+def one_line(text: str) -> str:
+    """Text whose control characters and stray bytes, legal in file names, are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:
@@ -118,3 +112,18 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _live_line(stream: TextIO) -> "tqdm":
+    from tqdm import tqdm
+
+    return tqdm(
+        file=stream,
+        position=0,  # the only line, also if an earlier one was never closed
+        leave=False,
+        dynamic_ncols=True,
+        smoothing=0,  # the mean rate
+        unit=" steps",
+        ascii="  ",
+        bar_format=_TEXT,
+    )

@@ -5,15 +5,15 @@ finished image whenever the run was cut off. run.json holds the configuration; a
 be mixed into the same folder.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
 import platform
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,20 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+RESULT_FOLDERS = ("maps", "heatmaps", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """An opened work folder; see `open_workdir`."""
+    """An opened work folder; see `open_workdir`.
+
+    Attributes:
+      path: the folder.
+      finished: by path, the images that earlier runs finished.
+    """
 
     path: Path
-    finished: Mapping[str, Row]  # rows with status "ok" of earlier runs
+    finished: Mapping[str, Row]
 
     def map_path(self, relative: str) -> Path:
         """Raw score map, float32 TIFF. The image's suffix stays, so a.png and a.jpg differ."""
@@ -74,49 +80,70 @@ class Workdir:
         """Binary mask, 0 and 255."""
         return self.path / "masks" / f"{relative}.png"
 
+    def has_files(self, relative: str) -> bool:
+        """Whether all files of an image are in place."""
+        files = (self.map_path(relative), self.heatmap_path(relative), self.mask_path(relative))
+        return all(file.is_file() for file in files)
+
     def append(self, row: Row) -> None:
-        """Adds a line to results.csv and makes sure that it is on disk."""
-        with (self.path / "results.csv").open("a", newline="", encoding="utf-8") as file:
+        """Adds a line to results.csv and makes sure that it is on disk.
+
+        Raises:
+          InputError: it cannot be written, for example because the disk is full.
+        """
+        with _named_errors(self.path), (self.path / "results.csv").open("ab") as file:
             file.write(_csv_line(_cells(row)))
             file.flush()
             os.fsync(file.fileno())
 
 
-def open_workdir(path: Path, config: Config, *, method: str, run: Mapping[str, Any]) -> Workdir:
+def open_workdir(
+    path: Path,
+    config: Config,
+    *,
+    method: str,
+    root: Path | None,
+    run: Mapping[str, Any] | None = None,
+) -> Workdir:
     """Creates or re-opens a work folder.
 
     Images that an earlier run with the same configuration finished are kept; rows of failed
-    images are dropped, so that they are tried again.
+    images, and of images whose files have gone, are dropped, so that they are tried again.
 
     Args:
       path: the folder.
       config: decides the results; compared with that of the earlier run.
       method: likewise.
+      root: folder to which the paths of images are relative, likewise: elsewhere the same path
+        is another image. None for images that are not files.
       run: what else to note in run.json (command, device, seed).
 
     Raises:
       InputError: the folder cannot be written, or holds a results.csv of something else.
       ConfigError: the folder belongs to a run with another configuration; names what differs.
     """
-    settings = json.loads(json.dumps({"method": method, "config": dataclasses.asdict(config)}))
-    try:
+    settings = {
+        "method": method,
+        "root": str(root.resolve()) if root else None,
+        "config": dataclasses.asdict(config),
+    }
+    with _named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        _refuse_other_settings(path, settings)
-        rows = _read_rows(path / "results.csv")
-        finished = {row.path: row for row in rows if row.status == "ok"}
-        text = _csv_line(COLUMNS) + "".join(_csv_line(_cells(r)) for r in finished.values())
-        note = {**settings, **run, "versions": versions(), "started": _now()}
-        write_atomically(path / "results.csv", lambda file: file.write(text.encode()))
-        write_atomically(
-            path / "run.json",
-            lambda file: file.write((json.dumps(note, indent=2) + "\n").encode()),
-        )
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be used as a work folder ({error.strerror or error}); "
-            f"expected a folder that can be created and written"
-        ) from error
-    return Workdir(path, finished)
+        _refuse_other_settings(path, json.loads(json.dumps(settings)))
+        rows = {row.path: row for row in _read_rows(path / "results.csv")}
+        folder = Workdir(path, {})
+        kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
+        note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
+        text = json.dumps(note, indent=2) + "\n"
+        table = b"".join(map(_csv_line, [COLUMNS, *map(_cells, kept.values())]))
+        write_atomically(path / "run.json", lambda file: file.write(text.encode()))
+        write_atomically(path / "results.csv", lambda file: file.write(table))
+    return Workdir(path, kept)
+
+
+def is_workdir(path: Path) -> bool:
+    """Whether a run has used `path` as its work folder."""
+    return (path / "results.csv").is_file() and (path / "run.json").is_file()
 
 
 def versions() -> dict[str, str]:
@@ -130,13 +157,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def command_line() -> str:
-    """The command that started this process, as it could be typed again."""
-    import shlex
-
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here"."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -148,9 +168,24 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name}: {old} there, {new} here"]
 
 
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be used as a work folder ({error.strerror or error}); "
+            f"expected a folder that can be created and written"
+        ) from error
+
+
 def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
     note = path / "run.json"
     if not note.exists():
+        if (path / "results.csv").exists():
+            raise InputError(
+                f"{path}: found results.csv without run.json; expected both or neither"
+            )
         return
     try:
         earlier = json.loads(note.read_text(encoding="utf-8"))
@@ -159,8 +194,8 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
         raise ConfigError(
-            f"{path}: holds results of another configuration ({'; '.join(found)}); "
-            f"expected the same one, or another --workdir"
+            f"{path}: holds results of another run ({'; '.join(found)}); "
+            f"expected the same settings, or another --workdir"
         )
 
 
@@ -168,31 +203,48 @@ def _read_rows(path: Path) -> list[Row]:
     """Rows of an earlier run; a last line that was cut off is left out."""
     if not path.exists():
         return []
-    lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    if lines and tuple(lines[0]) != COLUMNS:
-        raise InputError(f"{path}: found columns {lines[0]}; expected {','.join(COLUMNS)}")
-    rows = []
-    for cells in lines[1:]:
-        if len(cells) == len(COLUMNS):
-            row = dict(zip(COLUMNS, cells, strict=True))
-            numbers = {
-                name: float(row[name]) if row[name] else None
-                for name in ("score", "threshold", "anomalous_fraction", "loss", "seconds")
-            }
-            steps = int(row["steps"]) if row["steps"] else None
-            rows.append(Row(**{**row, **numbers, "steps": steps}))
-    return rows
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        lines = csv.reader(io.StringIO(text, newline=""))
+        if (header := tuple(next(lines, ()))) != COLUMNS:
+            raise ValueError(f"columns {','.join(header)}")
+        return [_row(cells) for cells in lines if len(cells) == len(COLUMNS)]
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: found {error}; expected a table of {','.join(COLUMNS)}"
+        ) from error
+
+
+def _row(cells: Sequence[str]) -> Row:
+    def number(text: str) -> float | None:
+        return float(text) if text else None
+
+    path, status, score, threshold, anomalous_fraction, steps, loss, seconds, error = cells
+    return Row(
+        path=path,
+        status=status,
+        score=number(score),
+        threshold=number(threshold),
+        anomalous_fraction=number(anomalous_fraction),
+        steps=int(steps) if steps else None,
+        loss=number(loss),
+        seconds=number(seconds),
+        error=error,
+    )
 
 
 def _cells(row: Row) -> Sequence[str]:
+    # Nine digits bring a float32 back exactly.
     values = dataclasses.asdict(row).values()
-    return ["" if v is None else f"{v:.8g}" if isinstance(v, float) else str(v) for v in values]
+    return ["" if v is None else f"{v:.9g}" if isinstance(v, float) else str(v) for v in values]
 
 
-def _csv_line(cells: Sequence[str]) -> str:
+def _csv_line(cells: Sequence[str]) -> bytes:
+    """One line of CSV; bytes of a file name that are no UTF-8 stay as they are."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    # The writer quotes what looks like its own end of line, and both \r and \n need quotes.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")
 
 
 def _now() -> str:

@@ -1,0 +1,135 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssdnet_jax.core import losses
+from ssdnet_jax.core.config import LossConfig
+from ssdnet_jax.core.patches import extract_patches, patch_count
+from ssdnet_jax.core.vgg19 import vgg19_features
+from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
+
+KEY = jax.random.key(0)
+TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
+SHAPE = (13, 11)
+
+
+def pair(channels=2):
+    keys = jax.random.split(KEY)
+    return [jax.random.uniform(k, (*SHAPE, channels)) for k in keys]
+
+
+def loss_of(y, f, config, *, known=None, step=0):
+    known = jnp.ones(SHAPE) if known is None else known
+    return losses.image_loss(KEY, jnp.asarray(step), y, f, known, TINY, config)
+
+
+def literal_reconstruction(y, f, size, stride):
+    """Eq. 2's first term with every patch cut out, averaged over patches and their values."""
+    patches = [extract_patches(x, size=size, stride=stride) for x in (y, f)]
+    return jnp.mean((patches[0] - patches[1]) ** 2)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (4, 2), (5, 3), (11, 7)])
+def test_reconstruction_without_cutting_patches_equals_the_literal_form(size, stride):
+    y, f = pair()
+    config = LossConfig(patch_sizes=(size,), patch_strides=(stride,), w_rec=2.5)
+    expected = 2.5 * literal_reconstruction(y, f, size, stride)
+    assert loss_of(y, f, config) == pytest.approx(float(expected), rel=1e-5)
+    gradient = jax.grad(lambda f: loss_of(y, f, config))(f)
+    expected = jax.grad(lambda f: 2.5 * literal_reconstruction(y, f, size, stride))(f)
+    np.testing.assert_allclose(gradient, expected, atol=1e-7)
+
+
+def test_a_constant_error_of_one_hundredth_meets_the_papers_threshold():
+    y, _ = pair()
+    assert loss_of(y, y + 0.01, LossConfig(patch_sizes=(8,))) == pytest.approx(1e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize(("aggregation", "operator"), [("max", max), ("min", min)])
+def test_resolutions_are_aggregated(aggregation, operator):
+    y, f = pair()
+    sizes, strides = (2, 9), (2, 3)
+    singles = [
+        float(loss_of(y, f, LossConfig(patch_sizes=(m,), patch_strides=(s,))))
+        for m, s in zip(sizes, strides, strict=True)
+    ]
+    config = LossConfig(patch_sizes=sizes, patch_strides=strides, aggregation=aggregation)
+    assert loss_of(y, f, config) == pytest.approx(operator(singles))
+    mean = dataclasses.replace(config, aggregation="mean")
+    assert loss_of(y, f, mean) == pytest.approx(np.mean(singles))
+
+
+def test_missing_pixels_do_not_count():
+    y, f = pair()
+    known = jnp.ones(SHAPE).at[3:5].set(0.0)
+    config = LossConfig(patch_sizes=(4,), patch_strides=(2,))
+    before = loss_of(y, f, config, known=known)
+    assert loss_of(y, f.at[3:5].add(100.0), config, known=known) == pytest.approx(float(before))
+    assert before < loss_of(y, f, config)
+
+
+def test_perceptual_term_is_the_negative_inner_product_of_the_features():
+    y, f = pair(channels=3)
+    config = LossConfig(
+        patch_sizes=(8,), patch_strides=(8,), w_rec=0.0, w_perc=1.5, perceptual_size=12
+    )
+    count = patch_count(SHAPE, size=8, stride=8)
+    config = dataclasses.replace(config, patches_per_step=count)
+    patches = [extract_patches(x, size=8, stride=8) for x in (y, f)]
+    resized = [jax.image.resize(p, (count, 12, 12, 3), "bilinear") for p in patches]
+    phi = [vgg19_features(TINY, r) for r in resized]
+    # Summed over channels, averaged over the 6 x 6 positions and over patches.
+    expected = -1.5 * float(jnp.sum(phi[0] * phi[1])) / 36 / count
+    assert loss_of(y, f, config) == pytest.approx(expected, rel=1e-4)
+    both = dataclasses.replace(config, w_rec=1.0)
+    added = expected + float(literal_reconstruction(y, f, 8, 8))
+    assert loss_of(y, f, both) == pytest.approx(added, rel=1e-4)
+
+
+def test_an_epoch_visits_every_patch_and_the_next_in_another_order():
+    config = LossConfig(patch_sizes=(4,), patch_strides=(3,), patches_per_step=5)
+    steps = losses.steps_per_epoch(SHAPE, config)
+    count = patch_count(SHAPE, size=4, stride=3)
+    assert steps == -(-count // 5)
+
+    def epoch(first):
+        batches = [
+            losses.minibatch_corners(KEY, jnp.asarray(first + s), SHAPE, 4, 3, config)
+            for s in range(steps)
+        ]
+        assert all(b.shape == (5, 2) for b in batches)
+        return [tuple(map(int, corner)) for batch in batches for corner in batch]
+
+    first, second = epoch(0), epoch(steps)
+    assert len(set(first)) == len(set(second)) == count
+    assert len(set(first[:count])) == count
+    assert first != second
+
+
+def test_epochs_are_those_of_the_resolution_with_most_patches():
+    config = LossConfig(patch_sizes=(4, 8), patch_strides=(1, 8), patches_per_step=7)
+    assert losses.steps_per_epoch(SHAPE, config) == -(-10 * 8 // 7)
+
+
+def test_patch_loss_equals_image_loss_when_all_patches_are_in_the_minibatch():
+    y, f = pair()
+    config = LossConfig(patch_sizes=(4,), patch_strides=(3,))
+    patches = [[extract_patches(x, size=4, stride=3)] for x in (y, f, jnp.ones((*SHAPE, 1)))]
+    known = [p[..., 0] for p in patches[2]]
+    actual = losses.patch_loss(patches[0], patches[1], known, None, config)
+    assert actual == pytest.approx(float(loss_of(y, f, config)), rel=1e-5)
+
+
+def test_the_papers_fabric_threshold_lies_between_a_flat_and_a_perfect_reconstruction(shared):
+    from ssdnet_jax.data.images import read_image
+
+    weights = load_vgg19_weights(shared / "weights" / "vgg19_imagenet_conv1_1-conv2_2.npz")
+    image = read_image(shared / "data/fabric/aitex/test/c006/0011.png").pixels
+    y = extract_patches(jnp.asarray(image), size=16, stride=16)[::64]
+    product = jax.jit(
+        lambda y, f: jnp.mean(losses.inner_products(y, f, weights, size=224, layer="conv2_2"))
+    )
+    assert product(y, jnp.full_like(y, image.mean())) < 100 < product(y, y)

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssdnet_jax.core.config import LossConfig, ScoreConfig
+from ssdnet_jax.core.losses import inner_products
+from ssdnet_jax.core.patches import extract_patches, patch_corners
+from ssdnet_jax.core.score import min_max, score_maps
+from ssdnet_jax.data.weights import random_vgg19_weights
+
+TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
+LOSS = LossConfig(perceptual_size=12)
+SHAPE = (14, 12)
+
+
+def pair(channels=3):
+    keys = jax.random.split(jax.random.key(0))
+    return [jax.random.uniform(k, (*SHAPE, channels)) for k in keys]
+
+
+def painted(patch_values, size, stride):
+    """sum_p R_p v_p / N_r, pixel by pixel, and how many patches lie on each pixel."""
+    total, covered = np.zeros(SHAPE), np.zeros(SHAPE)
+    corners = patch_corners(SHAPE, size=size, stride=stride)
+    for (row, column), value in zip(corners, patch_values, strict=True):
+        total[row : row + size, column : column + size] += value
+        covered[row : row + size, column : column + size] += 1
+    return total / len(corners), total / covered
+
+
+def scaled(m):
+    return (m - m.min()) / (m.max() - m.min())
+
+
+@pytest.mark.parametrize("coverage", ["paper", "mean"])
+def test_reconstruction_score_equals_eq_3_patch_by_patch(coverage):
+    y, f = pair()
+    config = ScoreConfig(patch_sizes=(5,), patch_strides=(2,), coverage=coverage)
+    patches = [np.asarray(extract_patches(x, size=5, stride=2)) for x in (y, f)]
+    errors = ((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3))
+    expected = painted(errors, 5, 2)[coverage == "mean"]
+    maps = score_maps(y, f, None, config, LOSS)
+    np.testing.assert_allclose(maps.raw, expected, rtol=1e-4)
+    np.testing.assert_allclose(maps.normalized, scaled(expected), atol=1e-4)
+
+
+def test_perceptual_score_equals_eq_3_patch_by_patch():
+    y, f = pair()
+    config = ScoreConfig(
+        patch_sizes=(6,), patch_strides=(3,), alpha_rec=0.25, alpha_perc=0.75, coverage="paper"
+    )
+    patches = [extract_patches(x, size=6, stride=3) for x in (y, f)]
+    products = np.asarray(inner_products(*patches, TINY, size=12, layer="conv2_2"))
+    errors = np.asarray(((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3)))
+    rec, perc = painted(errors, 6, 3)[0], painted(products, 6, 3)[0]
+    maps = jax.jit(score_maps, static_argnums=(3, 4))(y, f, TINY, config, LOSS)
+    np.testing.assert_allclose(maps.raw, 0.25 * rec - 0.75 * perc, rtol=1e-3, atol=1e-5)
+    expected = 0.25 * scaled(rec) - 0.75 * scaled(perc)
+    np.testing.assert_allclose(maps.normalized, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(("aggregation", "operator"), [("max", np.max), ("min", np.min)])
+def test_resolutions_are_aggregated_pixel_by_pixel(aggregation, operator):
+    y, f = pair()
+    singles = [
+        score_maps(y, f, None, ScoreConfig(patch_sizes=(m,), patch_strides=(1,)), LOSS)
+        for m in (3, 7)
+    ]
+    config = ScoreConfig(patch_sizes=(3, 7), patch_strides=(1, 1), aggregation=aggregation)
+    both = score_maps(y, f, None, config, LOSS)
+    for name in ("raw", "normalized"):
+        expected = operator([getattr(s, name) for s in singles], axis=0)
+        np.testing.assert_allclose(getattr(both, name), expected, rtol=1e-5)
+
+
+def test_a_planted_error_is_the_maximum_and_far_pixels_are_zero():
+    y, _ = pair()
+    f = y.at[3, 4].add(0.5)
+    maps = score_maps(y, f, None, ScoreConfig(patch_sizes=(3,), patch_strides=(1,)), LOSS)
+    assert np.unravel_index(np.argmax(maps.raw), SHAPE) == (3, 4)
+    assert maps.normalized[3, 4] == 1.0
+    assert (maps.raw[:, 8:] == 0).all()
+
+
+def test_min_max_of_a_constant_map_is_zero():
+    np.testing.assert_array_equal(min_max(jnp.full((3, 3), 7.0)), 0.0)
+
+
+def test_vmap_over_images_equals_a_loop():
+    y, f = pair()
+    config = ScoreConfig(patch_sizes=(5,), patch_strides=(2,))
+    lanes = jax.vmap(lambda y, f: score_maps(y, f, None, config, LOSS).raw)(
+        jnp.stack([y, f]), jnp.stack([f, f / 2])
+    )
+    np.testing.assert_allclose(lanes[0], score_maps(y, f, None, config, LOSS).raw, rtol=1e-5)
+    np.testing.assert_allclose(lanes[1], score_maps(f, f / 2, None, config, LOSS).raw, rtol=1e-5)

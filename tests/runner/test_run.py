@@ -1,0 +1,235 @@
+import io
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.data.images import DecodedImage
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.run import file_sources, image_key, run
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import _read_rows, open_workdir
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return from_config_dict(tiny)
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch):
+    """Figures have tests of their own and take most of the time."""
+
+    def write(path, **parts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(parts["title"])
+
+    monkeypatch.setattr("ssdnet_jax.evaluation.figures.write_heatmap_figure", write)
+
+
+class Run:
+    """One call of `run` into a work folder, with what it printed."""
+
+    def __init__(self, path, sources, config):
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.workdir = open_workdir(path, config, method="ssdnet", root=None)
+        self.summary = run(sources, config, self.workdir, Terminal(self.out, self.err))
+
+    def counts(self):
+        return self.summary.finished, self.summary.failed, self.summary.finished_before
+
+    def rows(self):
+        return {row.path: row for row in read_rows(self.workdir.path)}
+
+
+def read_rows(path):
+    return _read_rows(path / "results.csv")
+
+
+def picture(seed=0, **options):
+    image = grid_texture((40, 56), period=8, seed=seed)
+    return lambda: DecodedImage(image, options.get("missing"), options.get("warnings", ()))
+
+
+def failing(error):
+    def read():
+        raise error
+
+    return read
+
+
+def test_an_image_leaves_its_map_mask_heat_map_and_row(tmp_path, config):
+    done = Run(tmp_path, {"s/a.png": picture()}, config)
+    assert done.counts() == (1, 0, 0)
+    row = done.rows()["s/a.png"]
+    score_map = tifffile.imread(tmp_path / "maps" / "s" / "a.png.tiff")
+    mask = np.asarray(Image.open(tmp_path / "masks" / "s" / "a.png.png"))
+    expected = localize(picture()().pixels, config, image_key(config.seed, "s/a.png"))
+    assert score_map.dtype == np.float32
+    np.testing.assert_array_equal(score_map, expected.score_map)
+    np.testing.assert_array_equal(mask, np.where(expected.mask, 255, 0))
+    assert (tmp_path / "heatmaps" / "s" / "a.png.png").read_text() == "s/a.png"
+    assert (row.status, row.error, row.steps) == ("ok", "", 5)
+    assert np.float32(row.score) == score_map.max()
+    assert np.float32(row.threshold) == np.float32(expected.threshold)
+    assert row.anomalous_fraction == pytest.approx(np.mean(mask > 0))
+    assert np.float32(row.loss) == expected.losses[-1]
+    assert 0 < row.seconds < 600
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("/x/b.png: damaged; expected an image"), "/x/b.png: damaged"),
+        (InputError("image is constant; expected another"), "b.png: image is constant"),
+        (OSError(28, "No space left on device"), "b.png: [Errno 28] No space left"),
+        (MemoryError(), "b.png: MemoryError"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\n\nAllocator:\n" * 9),
+            "b.png: RESOURCE_EXHAUSTED: Out of memory",
+        ),
+    ],
+)
+def test_a_failing_image_gets_a_row_and_the_others_go_on(tmp_path, config, error, words):
+    sources = {"a.png": picture(), "b.png": failing(error), "c.png": picture(1)}
+    done = Run(tmp_path, sources, config)
+    assert done.counts() == (2, 1, 0)
+    rows = done.rows()
+    assert [row.status for row in rows.values()] == ["ok", "error", "ok"]
+    assert rows["b.png"].error and rows["b.png"].score is None
+    (line,) = done.err.getvalue().splitlines()
+    assert line.startswith(f"ssdnet: {words}")
+    assert len(line) < 100
+
+
+def test_an_error_in_the_program_itself_is_not_hidden(tmp_path, config):
+    with pytest.raises(ZeroDivisionError):
+        Run(tmp_path, {"a.png": failing(ZeroDivisionError())}, config)
+
+
+def test_an_image_that_cannot_be_fitted_is_named(tmp_path, config):
+    constant = DecodedImage(np.full((40, 40, 1), 0.5, np.float32), None, ())
+    done = Run(tmp_path, {"s/flat.png": lambda: constant}, config)
+    assert done.err.getvalue().startswith("ssdnet: s/flat.png: image is constant (0.5")
+    assert done.rows()["s/flat.png"].error.startswith("image is constant (0.5")
+
+
+def test_warnings_of_the_reader_are_shown(tmp_path, config):
+    done = Run(tmp_path, {"a.gif": picture(warnings=("only the first of 2 frames",))}, config)
+    assert done.err.getvalue() == "ssdnet: a.gif: only the first of 2 frames\n"
+
+
+def test_missing_pixels_are_passed_on(tmp_path, config):
+    missing = np.zeros((40, 56), bool)
+    missing[10:20, 10:20] = True
+    done = Run(tmp_path, {"a.png": picture(missing=missing)}, config)
+    expected = localize(
+        picture()().pixels, config, image_key(config.seed, "a.png"), missing=missing
+    )
+    np.testing.assert_array_equal(
+        tifffile.imread(done.workdir.map_path("a.png")), expected.score_map
+    )
+
+
+def test_finished_images_are_neither_read_nor_fitted_again(tmp_path, config):
+    first = Run(tmp_path, {"a.png": picture(), "b.png": failing(InputError("damaged"))}, config)
+    assert first.counts() == (1, 1, 0)
+    before = first.workdir.map_path("a.png").stat()
+    again = {"a.png": failing(AssertionError("read again")), "b.png": picture(), "c.png": picture()}
+    second = Run(tmp_path, again, config)
+    assert second.counts() == (2, 0, 1)
+    assert first.workdir.map_path("a.png").stat() == before
+    assert {path: row.status for path, row in second.rows().items()} == dict.fromkeys(again, "ok")
+
+
+def test_an_image_whose_map_has_gone_is_fitted_again(tmp_path, config):
+    first = Run(tmp_path, {"a.png": picture(), "b.png": picture(1)}, config)
+    first.workdir.map_path("a.png").unlink()
+    second = Run(tmp_path, {"a.png": picture(), "b.png": failing(AssertionError())}, config)
+    assert second.counts() == (1, 0, 1)
+    assert second.workdir.map_path("a.png").exists()
+    assert len(read_rows(tmp_path)) == 2
+
+
+def test_a_row_comes_after_its_files(tmp_path, config, monkeypatch):
+    def interrupted(path, **parts):
+        raise KeyboardInterrupt
+
+    finished = Run(tmp_path, {"a.png": picture()}, config)
+    monkeypatch.setattr("ssdnet_jax.evaluation.figures.write_heatmap_figure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, {"a.png": picture(), "b.png": picture(1)}, config)
+    assert set(finished.rows()) == {"a.png"}
+
+
+def test_a_result_does_not_depend_on_the_neighbours(tmp_path, config):
+    names = ["a.png", "b.png", "c.png"]
+    sources = {name: picture(seed) for seed, name in enumerate(names)}
+    together = Run(tmp_path / "together", sources, config)
+    backwards = Run(tmp_path / "backwards", dict(reversed(sources.items())), config)
+    alone = Run(tmp_path / "alone", {"b.png": sources["b.png"]}, config)
+    maps = [done.workdir.map_path("b.png").read_bytes() for done in (together, backwards, alone)]
+    assert maps[0] == maps[1] == maps[2]
+    assert maps[0] != together.workdir.map_path("a.png").read_bytes()
+
+
+def test_the_key_depends_on_seed_and_path_only():
+    def bits(seed, relative):
+        return tuple(jax.random.key_data(image_key(seed, relative)).tolist())
+
+    assert bits(0, "s/a.png") == bits(0, "s/a.png")
+    stray = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    names = ["s/a.png", "a.png", "A.png", "b.png", "ü.png", stray]
+    assert len({bits(seed, name) for seed in (0, 1, 2**32 - 1) for name in names}) == 18
+
+
+def test_the_key_is_the_same_on_every_machine_and_in_every_version():
+    assert jax.random.key_data(image_key(3, "s/a.png")).tolist() == [3242897248, 410941335]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with space.png", "ü 検査.png", 'comma,quote".png', "new\nline.png", "dollar$x$.png", "a.b"],
+)
+def test_files_of_any_name_can_be_scored_twice(tmp_path, config, name):
+    (tmp_path / "in").mkdir()
+    Image.fromarray((picture()().pixels[..., 0] * 255).astype(np.uint8)).save(
+        tmp_path / "in" / name, "PNG"
+    )
+    sources = file_sources(tmp_path / "in", [Path(name)])
+    assert Run(tmp_path / "out", sources, config).counts() == (1, 0, 0)
+    second = Run(tmp_path / "out", sources, config)
+    assert second.counts() == (0, 0, 1)
+    assert second.workdir.map_path(name).is_file()
+
+
+def test_sources_read_their_own_file(tmp_path):
+    for number, name in enumerate(["a.npy", "b.npy"]):
+        np.save(tmp_path / name, np.linspace(0, number, 4).reshape(2, 2))
+    sources = file_sources(tmp_path, [Path("a.npy"), Path("b.npy")])
+    assert sources["a.npy"]().pixels.max() == 0
+    assert sources["b.npy"]().pixels.max() == 1
+
+
+def test_the_terminal_is_told_about_every_image(tmp_path, config):
+    calls = []
+
+    class Recorder(Terminal):
+        def start_image(self, name, number, images):
+            calls.append((name, number, images))
+
+        def end_image(self, row):
+            calls.append((row.path, row.status))
+
+    sources = {"a.png": picture(), "b.png": failing(InputError("damaged"))}
+    workdir = open_workdir(tmp_path, config, method="ssdnet", root=None)
+    run(sources, config, workdir, Recorder(io.StringIO(), io.StringIO()))
+    assert calls == [("a.png", 0, 2), ("a.png", "ok"), ("b.png", 1, 2), ("b.png", "error")]

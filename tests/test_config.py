@@ -1,0 +1,287 @@
+import dataclasses
+import json
+import operator
+import typing
+
+import ml_collections
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ssdnet_jax.config import (
+    _RANGES,
+    Config,
+    check_against_image,
+    field_names,
+    from_config_dict,
+    to_config_dict,
+)
+from ssdnet_jax.errors import ConfigError
+
+
+def nested(name, value):
+    """{"fit": {"epochs": value}} for "fit.epochs"."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def kind_of(name):
+    *groups, last = name.split(".")
+    cls = type(operator.attrgetter(".".join(groups))(Config())) if groups else Config
+    return {field.name: field.type for field in dataclasses.fields(cls)}[last]
+
+
+def refused(values, *words):
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(values)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def odd(limit):
+    return st.integers(0, limit).map(lambda n: 2 * n + 1)
+
+
+@st.composite
+def configs(draw):
+    """Legal configurations, every field drawn."""
+    scales = draw(st.integers(1, 3))
+    sizes = draw(st.lists(st.integers(20, 40), min_size=1, max_size=3))
+    alpha = draw(st.floats(0, 1))
+    words = {
+        name: draw(st.sampled_from(typing.get_args(kind_of(name))))
+        for name in field_names()
+        if typing.get_origin(kind_of(name)) is typing.Literal
+    }
+    flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
+    positive = st.floats(1e-9, 1e9)
+    any_number = st.floats(allow_nan=False, allow_infinity=False)
+    share = st.floats(0, 1, exclude_max=True)
+    count = st.integers(1, 10**6)
+
+    def entries(length, low=1, high=64):
+        return tuple(draw(st.lists(st.integers(low, high), min_size=length, max_size=length)))
+
+    numbers = {
+        "image_size": draw(st.one_of(st.just(0), st.integers(64, 4096))),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+        "network.channels_down": entries(scales),
+        "network.channels_up": entries(scales),
+        "network.channels_skip": entries(scales, low=0),
+        "network.kernel_down": draw(odd(2)),
+        "network.kernel_up": draw(odd(2)),
+        "network.kernel_skip": draw(odd(2)),
+        "loss.patch_sizes": tuple(sizes),
+        "loss.patch_strides": entries(len(sizes), high=20),
+        "loss.w_rec": draw(positive),
+        "loss.w_perc": draw(st.floats(0, 1e9)),
+        "loss.perceptual_size": draw(st.integers(2, 512)),
+        "loss.patches_per_step": draw(count),
+        "fit.learning_rate": draw(positive),
+        "fit.epochs": draw(count),
+        "fit.max_steps": draw(st.integers(0, 10**6)),
+        "fit.stop_threshold": draw(any_number),
+        "fit.input_noise": draw(st.floats(0, 1e3)),
+        "fit.mask_ratio": draw(share),
+        "fit.mask_block": draw(count),
+        "fit.permute_ratio": draw(st.floats(0, 1)),
+        "fit.blowup_factor": draw(st.one_of(st.just(0.0), st.floats(1.01, 1e3))),
+        "fit.average_decay": draw(share),
+        "fit.block_steps": draw(count),
+        "score.patch_sizes": tuple(sizes),
+        "score.patch_strides": entries(len(sizes), high=20),
+        "score.alpha_rec": alpha,
+        "score.alpha_perc": 1 - alpha,
+        "inpaint.max_steps": draw(count),
+        "inpaint.stop_threshold": draw(any_number),
+        "inpaint.mask_ratio": draw(share),
+    }
+    values = {**words, **flags, **numbers}
+    assert set(values) == set(field_names())
+    config = to_config_dict(Config())
+    with config.ignore_type():
+        config.update_from_flattened_dict(values)
+    return config
+
+
+@given(configs())
+def test_every_legal_configuration_survives_a_round_trip(values):
+    try:
+        config = from_config_dict(values)
+    except ConfigError as error:
+        assume("channels_down" not in str(error))  # more scales than the patches can take
+        raise
+    assert from_config_dict(to_config_dict(config)) == config
+    assert from_config_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert hash(config) == hash(from_config_dict(values))
+
+
+def wrong_values():
+    """(field, value) pairs of which each is of a wrong type or out of range."""
+    inf, nan = float("inf"), float("nan")
+    below = {  # one value below the range and, where there is one, one above
+        "image_size": [-1],
+        "seed": [-1, 2**32],
+        "network.kernel_down": [0, 2, -1],
+        "network.kernel_up": [0, 4],
+        "network.kernel_skip": [0, 2],
+        "loss.w_rec": [-0.1],
+        "loss.w_perc": [-1.0],
+        "loss.perceptual_size": [1],
+        "loss.patches_per_step": [0],
+        "fit.learning_rate": [0.0, -0.1],
+        "fit.epochs": [0],
+        "fit.max_steps": [-1],
+        "fit.stop_threshold": [],
+        "fit.input_noise": [-0.01],
+        "fit.mask_ratio": [-0.1, 1.0],
+        "fit.mask_block": [0],
+        "fit.permute_ratio": [-0.1, 1.1],
+        "fit.blowup_factor": [-1.0, 0.5, 1.0],
+        "fit.average_decay": [-0.1, 1.0],
+        "fit.block_steps": [0],
+        "score.alpha_rec": [-0.1],
+        "score.alpha_perc": [-0.1],
+        "inpaint.max_steps": [0],
+        "inpaint.stop_threshold": [],
+        "inpaint.mask_ratio": [-0.1, 1.0],
+    }
+    for name in field_names():
+        kind, wrong = kind_of(name), [None, {}, object]
+        if typing.get_origin(kind) is typing.Literal:
+            wrong += ["", "no such word", 1, ["image"]]
+        elif typing.get_origin(kind) is tuple:
+            low = -1 if name.endswith("channels_skip") else 0
+            wrong += ["", "16", 1.0, (1.0,), (True,), ("16",), (), low, (low,)]
+        elif kind is bool:
+            wrong += [0, 1, "true", 1.0]
+        elif kind is int:
+            wrong += [1.5, "3", True, (3,), *below[name]]
+        else:
+            wrong += ["0.5", True, (0.5,), 1j, inf, -inf, nan, 10**400, *below[name]]
+        yield from ((name, value) for value in wrong)
+
+
+@pytest.mark.parametrize(("name", "value"), list(wrong_values()), ids=lambda v: str(v)[:30])
+def test_a_wrong_value_is_refused_and_its_field_is_named(name, value):
+    refused(nested(name, value), f"config.{name}:", "expected")
+
+
+def test_every_number_has_a_range_and_no_range_is_left_over():
+    numbers = {
+        name
+        for name in field_names()
+        if kind_of(name) is not bool and typing.get_origin(kind_of(name)) is not typing.Literal
+    }
+    assert set(_RANGES) == numbers
+
+
+def test_integers_and_lists_pass_where_no_meaning_is_lost():
+    config = from_config_dict(
+        {"fit": {"learning_rate": 1}, "loss": {"patch_sizes": 8, "patch_strides": [4]}}
+    )
+    assert config.fit.learning_rate == 1.0 and type(config.fit.learning_rate) is float
+    assert config.loss.patch_sizes == (8,)
+    assert config.loss.patch_strides == (4,)
+
+
+def test_fields_left_out_keep_their_defaults():
+    assert from_config_dict({}) == Config()
+    assert from_config_dict(ml_collections.ConfigDict({"seed": 3})) == Config(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "nearest"),
+    [
+        ({"fit": {"learning_rat": 1.0}}, "config.fit.learning_rate"),
+        ({"learning_rate": 1.0}, "config.fit.learning_rate"),
+        ({"optimizer": {"learning_rate": 1.0}}, "config.fit.learning_rate"),
+        ({"loss": {"patch_size": 8}}, "config.loss.patch_sizes"),
+        ({"Seed": 1}, "config.seed"),
+        ({"fit": {3: 1}}, "the nearest is config."),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_nearest_one(values, nearest):
+    if "optimizer" in values:
+        refused(values, "config.optimizer: no such field")
+    else:
+        refused(values, "no such field", nearest)
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "grid"])
+def test_what_is_no_mapping_is_refused(values):
+    refused(values, "config:", "expected a group of fields")
+
+
+def test_a_value_where_a_group_belongs_is_refused():
+    refused({"fit": 3}, "config.fit: found 3")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"network": {"channels_up": (8, 8)}}, ("channels_up: found 2 scales", "expected 5")),
+        ({"network": {"channels_skip": (4,)}}, ("channels_skip: found 1 scales", "expected 5")),
+        (
+            {"network": {"channels_down": (), "channels_up": (), "channels_skip": ()}},
+            ("config.network.channels_down", "expected one or more"),
+        ),
+        ({"loss": {"patch_sizes": (8, 16)}}, ("config.loss.patch_strides", "found 1 strides")),
+        ({"score": {"patch_sizes": ()}}, ("config.score.patch_sizes", "found no size")),
+        ({"score": {"patch_strides": (17,)}}, ("config.score.patch_strides", "at most 16")),
+        ({"loss": {"w_rec": 0.0}}, ("config.loss.w_rec", "config.loss.w_perc", "above 0")),
+        ({"score": {"alpha_rec": 0.5}}, ("config.score.alpha_rec", "expected 1")),
+        ({"image_size": 15}, ("config.loss.patch_sizes", "expected at most 15")),
+        (
+            {"image_size": 32},
+            ("config.network.channels_down: found 5 scales", "33 pixels", "the image has 32"),
+        ),
+        (
+            {"fit": {"forward": "patch"}},
+            ("config.network.channels_down: found 5 scales", "a patch has 16"),
+        ),
+    ],
+)
+def test_an_impossible_combination_is_refused_before_any_image_is_read(values, words):
+    refused(values, *words)
+
+
+def test_the_size_of_an_image_fitted_as_it_is_is_checked_against_the_configuration():
+    config = from_config_dict({"image_size": 0})
+    check_against_image(config, (33, 400))
+    with pytest.raises(ConfigError, match=r"5 scales.*the image has 32"):
+        check_against_image(config, (400, 32))
+    with pytest.raises(ConfigError, match=r"config.loss.patch_sizes.*fitted at 12 x 400"):
+        check_against_image(config, (12, 400))
+
+
+def test_inpainting_reconstructs_pixels_of_the_whole_image():
+    config = from_config_dict(
+        {
+            "loss": {"w_rec": 0.0, "w_perc": 1.0, "patch_sizes": 64, "patch_strides": 64},
+            "fit": {"forward": "patch", "permute_ratio": 0.5, "learning_rate": 0.5},
+            "inpaint": {"max_steps": 7, "stop_threshold": 0.5, "mask_ratio": 0.25},
+        }
+    )
+    settings = config.inpaint_settings
+    assert (settings.loss.w_rec, settings.loss.w_perc) == (1.0, 0.0)
+    assert (settings.fit.forward, settings.fit.permute_ratio) == ("image", 0.0)
+    assert (settings.fit.max_steps, settings.fit.stop_threshold) == (7, 0.5)
+    assert settings.fit.mask_ratio == 0.25
+    assert settings.fit.learning_rate == 0.5
+    assert config.fit_settings.fit == config.fit
+
+
+@pytest.mark.parametrize(
+    ("w_perc", "alpha_perc", "needed"), [(0, 0, False), (1, 0, True), (0, 1, True)]
+)
+def test_vgg19_is_needed_by_either_perceptual_term(w_perc, alpha_perc, needed):
+    values = {
+        "loss": {"w_perc": w_perc},
+        "score": {"alpha_rec": 1 - alpha_perc, "alpha_perc": alpha_perc},
+    }
+    assert from_config_dict(values).needs_vgg19 is needed

@@ -1,0 +1,318 @@
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ssdnet_jax import Config, ConfigError, InputError, Progress, StopReason, localize
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.data.synthetic import grid_texture, plant_defect
+from ssdnet_jax.evaluation.metrics import auroc
+from ssdnet_jax.localize import otsu_threshold
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+module = sys.modules["ssdnet_jax.localize"]  # the name in the package is the function
+GREY = grid_texture((40, 56), period=8, seed=1)
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def config(tiny) -> Config:
+    return from_config_dict(tiny)
+
+
+def assert_equal_results(one, other):
+    for field in dataclasses.fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+@pytest.mark.parametrize("shape", [(40, 56, 1), (8, 200, 1), (301, 9, 1), (32, 32, 1), (40, 56, 3)])
+def test_maps_have_the_size_of_the_image(config, shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    result = localize(image, config)
+    assert result.score_map.shape == result.normalized_map.shape == result.mask.shape == shape[:2]
+    assert result.image.shape == result.reconstruction.shape == result.residual.shape == shape
+    assert result.mask.dtype == bool
+    for name in ("score_map", "normalized_map", "image", "reconstruction", "residual", "losses"):
+        assert getattr(result, name).dtype == np.float32
+        assert np.isfinite(getattr(result, name)).all()
+
+
+def test_the_parts_of_a_result_belong_together(config):
+    result = localize(GREY, config)
+    np.testing.assert_array_equal(result.image, GREY)
+    np.testing.assert_array_equal(result.residual, GREY - result.reconstruction)
+    np.testing.assert_array_equal(result.mask, result.score_map > result.threshold)
+    assert result.score == result.score_map.max()
+    assert result.normalized_map.min() >= 0 and result.normalized_map.max() <= 1
+    assert (result.steps, result.losses.shape) == (5, (5,))
+    assert (result.stop_reason, result.restorations) == ("max_steps", 0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.score = 0.0
+
+
+def test_the_score_map_is_the_patch_mean_of_the_squared_error(config):
+    image = grid_texture((32, 32), period=8, seed=2)
+    result = localize(image, config)
+    error = np.square(result.residual[..., 0].astype(np.float64))
+    total, count = np.zeros((32, 32)), np.zeros((32, 32))
+    for top in range(0, 25, 2):
+        for left in range(0, 25, 2):
+            patch = np.s_[top : top + 8, left : left + 8]
+            total[patch] += error[patch].mean()
+            count[patch] += 1
+    np.testing.assert_allclose(result.score_map, total / count, rtol=1e-4)
+
+
+def test_a_planted_defect_scores_higher_than_the_rest(tiny):
+    network = {
+        **tiny["network"],
+        "channels_down": 8,
+        "channels_up": 8,
+        "activation": "leaky_relu",
+    }
+    score = {"patch_sizes": 4, "patch_strides": 1}
+    config = from_config_dict(
+        {**tiny, "network": network, "score": score, "fit": {"max_steps": 150}}
+    )
+    image, mask = plant_defect(
+        grid_texture((32, 32), period=8), kind="blob", center=(20, 12), size=9, contrast=0.5
+    )
+    assert auroc(mask, localize(image, config).score_map) > 0.75
+
+
+def test_equal_keys_give_equal_results_and_others_do_not(config):
+    first = localize(GREY, config, KEY)
+    assert_equal_results(first, localize(GREY, config, KEY))
+    other = localize(GREY, config, jax.random.key(6))
+    assert not np.array_equal(first.score_map, other.score_map)
+
+
+def test_the_seed_decides_where_no_key_is_given(config):
+    seven = dataclasses.replace(config, seed=7)
+    assert_equal_results(localize(GREY, seven), localize(GREY, config, jax.random.key(7)))
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda x: x[..., 0],
+        lambda x: jnp.asarray(x),
+        lambda x: x.astype(np.float64),
+        lambda x: np.round(x * 255).astype(np.uint8),
+        lambda x: np.round(x * 65535).astype(np.uint16),
+    ],
+    ids=["two axes", "JAX", "float64", "uint8", "uint16"],
+)
+def test_images_are_accepted_in_several_forms(config, as_given):
+    scale = np.float32(1 / 255)
+    image = np.round(GREY * 255).astype(np.float32) * scale
+    result, expected = localize(as_given(image), config, KEY), localize(image, config, KEY)
+    np.testing.assert_allclose(result.image, expected.image, atol=1e-6)
+    np.testing.assert_allclose(result.score_map, expected.score_map, rtol=1e-2)
+
+
+def test_the_image_given_is_left_alone(config):
+    image = GREY.copy()
+    image[3, 3] = np.nan
+    before = image.copy()
+    localize(image, config)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_values_that_resampling_pushed_out_of_range_are_let_through(config):
+    image = GREY.astype(np.float64)
+    image[0, 0], image[1, 1] = -1e-7, 1 + 1e-7
+    result = localize(image, config)
+    assert result.image.min() >= 0 and result.image.max() <= 1
+
+
+def test_at_its_own_size_an_image_is_fitted_as_it_is(config):
+    image = grid_texture((32, 32), period=8, seed=2)
+    native = dataclasses.replace(config, image_size=0)
+    assert_equal_results(localize(image, native), localize(image, config))
+
+
+def holes():
+    image, missing = GREY.copy(), np.zeros(GREY.shape[:2], bool)
+    missing[10:20, 30:36] = True
+    missing[0, 0] = True
+    return image, missing
+
+
+def test_missing_pixels_are_filled_in_before_the_fit(config):
+    image, missing = holes()
+    image[missing] = np.nan
+    stages = []
+    result = localize(image, config, KEY, report=lambda p: stages.append(p.stage))
+    assert list(dict.fromkeys(stages)) == ["inpaint", "fit", "score"]
+    np.testing.assert_array_equal(result.image[~missing], GREY[~missing])
+    assert (result.image[missing] > 0).all()
+    for field in ("score_map", "image", "reconstruction", "residual"):
+        assert np.isfinite(getattr(result, field)).all()
+
+
+def test_missing_pixels_may_be_told_by_nan_or_by_a_mask(config):
+    image, missing = holes()
+    by_mask = localize(image, config, KEY, missing=missing)
+    image[missing] = np.nan
+    assert_equal_results(localize(image, config, KEY), by_mask)
+    half = holes()[0]
+    half[:15][missing[:15]] = np.nan
+    assert_equal_results(localize(half, config, KEY, missing=missing), by_mask)
+
+
+def test_what_lies_under_missing_pixels_does_not_matter(config):
+    image, missing = holes()
+    expected = localize(image, config, KEY, missing=missing)
+    image[missing] = 1.0
+    assert_equal_results(localize(image, config, KEY, missing=missing), expected)
+
+
+def test_uint8_images_may_have_missing_pixels(config):
+    image, missing = holes()
+    result = localize(np.round(255 * image).astype(np.uint8), config, missing=missing * 255)
+    assert np.isfinite(result.score_map).all()
+
+
+def test_progress_only_grows_and_ends_where_the_result_says(config):
+    image, missing = holes()
+    seen = []
+    result = localize(image, config, missing=missing, report=seen.append)
+    assert [(p.stage, p.step, p.total) for p in seen] == [
+        ("inpaint", 0, 3),
+        ("inpaint", 1, 3),
+        ("inpaint", 3, 3),
+        ("fit", 0, 5),
+        ("fit", 1, 5),
+        ("fit", 3, 5),
+        ("fit", 5, 5),
+        ("score", 5, 5),
+    ]
+    assert [p.loss for p in seen if p.stage == "fit"][1:] == list(result.losses[[0, 2, 4]])
+    assert all(np.isnan(p.loss) == (p.step == 0) for p in seen)
+    assert seen[-1] == Progress("score", 5, 5, result.losses[-1])
+
+
+def test_a_fit_that_reaches_its_threshold_stops_there(tiny):
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "stop_threshold": 1e6}})
+    result = localize(GREY, config)
+    assert (result.steps, result.stop_reason) == (1, "threshold")
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((40, 56, 2)), ["(40, 56, 2)", "(H, W, 3)"]),
+        (np.zeros((40, 56, 4), np.uint8), ["(40, 56, 4)", "(H, W, 3)"]),
+        (np.zeros(40), ["(40,)", "(H, W)"]),
+        (np.zeros((1, 40, 56, 3)), ["(1, 40, 56, 3)"]),
+        (np.zeros((0, 56)), ["0 x 56", "at least 8"]),
+        (np.eye(7), ["7 x 7", "at least 8"]),
+        (np.eye(40, dtype=int), ["int64", "uint8"]),
+        (np.eye(40, dtype=complex), ["complex128", "float"]),
+        (np.eye(40, dtype=bool), ["bool", "float"]),
+        (np.eye(40).astype(str), ["float"]),
+        (np.eye(40) * 255, ["0 to 255", "[0, 1]"]),
+        (np.eye(40) - 0.5, ["-0.5 to 0.5", "[0, 1]"]),
+        (np.where(np.eye(40) > 0, np.inf, 0), ["inf", "[0, 1]"]),
+        (np.where(np.eye(40) > 0, -np.inf, 0), ["-inf", "[0, 1]"]),
+        (np.full((40, 40), 0.5), ["constant (0.5 everywhere)"]),
+        (np.full((40, 40, 3), np.array([1.0, 0.0, 0.0])), ["constant (1, 0, 0 everywhere)"]),
+        (np.full((40, 40), 7, np.uint8), ["constant"]),
+        (np.where(np.eye(40) > 0, np.nan, 0.5), ["constant"]),
+        (np.full((40, 40), np.nan), ["every pixel is missing"]),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused(config, image, words):
+    with pytest.raises(InputError) as caught:
+        localize(image, config)
+    message = str(caught.value)
+    assert "\n" not in message and "expected" in message
+    for word in words:
+        assert word in message
+
+
+def test_a_mask_of_another_size_is_refused(config):
+    with pytest.raises(InputError, match=r"\(3, 4\); expected \(40, 56\)"):
+        localize(GREY, config, missing=np.zeros((3, 4), bool))
+
+
+def test_a_configuration_made_by_hand_is_checked(config):
+    rate = dataclasses.replace(config.fit, learning_rate=-1.0)
+    with pytest.raises(ConfigError, match=r"config.fit.learning_rate: found -1.0"):
+        localize(GREY, dataclasses.replace(config, fit=rate))
+    sizes = dataclasses.replace(config.loss, patch_sizes=[8])  # a list, which jit could not hash
+    assert_equal_results(
+        localize(GREY, dataclasses.replace(config, loss=sizes)), localize(GREY, config)
+    )
+
+
+def test_a_configuration_that_cannot_fit_the_image_is_refused(config):
+    native = dataclasses.replace(
+        config, image_size=0, score=dataclasses.replace(config.score, patch_sizes=(50,))
+    )
+    with pytest.raises(ConfigError, match=r"config.score.patch_sizes.*fitted at 40 x 56"):
+        localize(GREY, native)
+
+
+@pytest.mark.parametrize("group", ["loss", "score"])
+def test_perceptual_terms_need_weights(tiny, group):
+    terms = {"loss": {"w_perc": 1.0}, "score": {"alpha_rec": 0.5, "alpha_perc": 0.5}}
+    config = from_config_dict({**tiny, group: {**tiny[group], **terms[group]}})
+    with pytest.raises(ConfigError, match=r"w_perc or config.score.alpha_perc.*load_vgg19_weights"):
+        localize(GREY, config)
+
+
+def test_a_fit_that_does_not_stay_finite_is_an_error(config, monkeypatch):
+    fit_block = module._fit_block
+
+    def diverge(*arguments, **options):
+        return fit_block(*arguments, **options)._replace(stop=jnp.asarray(StopReason.UNSTABLE))
+
+    monkeypatch.setattr(module, "_fit_block", diverge)
+    with pytest.raises(InputError, match=r"finite.*after 1 steps.*config.fit.learning_rate"):
+        localize(GREY, config)
+
+
+score_maps = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32),
+)
+
+
+@given(score_maps)
+def test_the_threshold_lies_in_the_range_of_any_map(score_map):
+    threshold = otsu_threshold(score_map)
+    assert score_map.min() <= threshold <= score_map.max()
+    # The same pixels are above it in any precision.
+    assert np.array_equal(score_map > threshold, score_map.astype(np.float64) > threshold)
+
+
+def test_the_threshold_separates_two_heaps():
+    heaps = np.r_[np.linspace(0, 1, 50), np.linspace(9, 10, 50)].reshape(10, 10)
+    assert 0.95 < otsu_threshold(heaps.astype(np.float32)) < 9
+
+
+def test_a_constant_map_has_nothing_above_its_threshold():
+    constant = np.full((5, 5), 0.3, np.float32)
+    assert not (constant > otsu_threshold(constant)).any()
+
+
+def test_a_map_of_two_neighbouring_floats_has_a_threshold():
+    score_map = np.ones((5, 5), np.float32)
+    score_map[2, 2] = np.nextafter(np.float32(1), np.float32(2))
+    assert (score_map > otsu_threshold(score_map)).sum() == 1
+
+
+def test_maps_are_resized_as_the_images_are(config):
+    result = localize(grid_texture((64, 96), period=8), config)
+    small = localize(resize_map(grid_texture((64, 96), period=8)[..., 0], (32, 32)), config)
+    np.testing.assert_allclose(result.score_map, resize_map(small.score_map, (64, 96)), rtol=1e-3)
