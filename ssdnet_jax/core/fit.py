@@ -208,7 +208,7 @@ def fit_step(
 
 
 def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[Array, "..."]]:
-    """theta as `apply_skip_network` takes it."""
+    """Theta as `apply_skip_network` takes it."""
     structure = parameter_structure(settings.network, channels=state.average.shape[-1])
     return unflatten_parameters(state.current.params, structure)
 
@@ -219,7 +219,7 @@ def reconstruct(
     known: Float[Array, "h w"],
     settings: FitSettings,
 ) -> Float[Array, "h w c"]:
-    """mu = f_theta(y), the normal component: the running average of the fit's good outputs.
+    """Mu = f_theta(y), the normal component: the running average of the fit's good outputs.
 
     Adam now and then loses a fit within one step, so no single step is trusted. The patch-wise
     reading, whose steps see only some patches, puts all patches through the final network.

@@ -11,6 +11,8 @@ from ssdnet_jax.core.corruption import (
     permute_tiles,
 )
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 KEY = jax.random.key(0)
 
 

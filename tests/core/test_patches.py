@@ -16,6 +16,8 @@ from ssdnet_jax.core.patches import (
     patch_sums,
 )
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 
 @st.composite
 def grids(draw):

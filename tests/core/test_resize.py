@@ -5,6 +5,8 @@ import pytest
 
 from ssdnet_jax.core.resize import resize_bilinear, upsample2x
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 
 def image(height, width):
     return jax.random.uniform(jax.random.key(0), (2, height, width, 3))

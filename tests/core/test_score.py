@@ -9,6 +9,8 @@ from ssdnet_jax.core.patches import extract_patches, patch_corners
 from ssdnet_jax.core.score import min_max, score_maps
 from ssdnet_jax.data.weights import random_vgg19_weights
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 LOSS = LossConfig(perceptual_size=12)
 SHAPE = (14, 12)
