@@ -227,6 +227,6 @@ def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
 
     pavement = resize_image(brick()[..., None].astype(np.float32) / 255.0, (256, 256))
     image, mask = plant_defect(
-        pavement, kind="scratch", center=(150, 118), size=72, contrast=0.22, seed=3
+        pavement, kind="scratch", center=(150, 118), size=96, contrast=0.45, seed=3
     )
     return image, mask, "brick pavement (scikit-image's brick, CC0) with a planted scratch"
