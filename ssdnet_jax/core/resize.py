@@ -18,7 +18,7 @@ def upsample2x(
     if upsampling == "nearest":
         return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     if upsampling == "bilinear":
-        return _double(_double(x, 1), 2)
+        return _double(_double(x, 2), 1)
     raise ValueError(f"upsampling is {upsampling!r}; expected 'bilinear' or 'nearest'")
 
 
