@@ -16,12 +16,11 @@ from ssdnet_jax.core.score import score_maps
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.programs import program
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
 
-_init_fit = jax.jit(fitting.init_fit, static_argnames="settings")
-_fit_block = jax.jit(fitting.fit_block, static_argnames="settings", donate_argnums=0)
 _reconstruct = jax.jit(fitting.reconstruct, static_argnames="settings")
 _score_maps = jax.jit(score_maps, static_argnames=("config", "loss_config"))
 
@@ -175,11 +174,13 @@ def _fit(
     image = jnp.asarray(image)
     total = fitting.total_steps(image.shape[:2], settings)
     report(Progress(stage, 0, total, float("nan")))
-    state = _init_fit(key, image, settings=settings)
+    state = program(fitting.init_fit, key, image, settings=settings)(key, image)
+    arguments = (image, known, vgg19, jnp.int32(1))
+    block = program(fitting.fit_block, state, *arguments, settings=settings, donate=(0,))
     while int(state.stop) == StopReason.RUNNING:
         # One step first, so that something is seen to move as soon as compilation is over.
         steps = settings.fit.block_steps if int(state.step) else 1
-        state = _fit_block(state, image, known, vgg19, settings=settings, steps=steps)
+        state = block(state, image, known, vgg19, jnp.int32(steps))
         step = int(state.step)
         report(Progress(stage, step, total, float(state.history[step - 1])))
     if int(state.stop) == StopReason.UNSTABLE:

@@ -271,12 +271,12 @@ def test_perceptual_terms_need_weights(tiny, group):
 
 
 def test_a_fit_that_does_not_stay_finite_is_an_error(config, monkeypatch):
-    fit_block = module._fit_block
+    fit_block = module.fitting.fit_block
 
     def diverge(*arguments, **options):
         return fit_block(*arguments, **options)._replace(stop=jnp.asarray(StopReason.UNSTABLE))
 
-    monkeypatch.setattr(module, "_fit_block", diverge)
+    monkeypatch.setattr(module.fitting, "fit_block", diverge)
     with pytest.raises(InputError, match=r"finite.*after 1 steps.*config.fit.learning_rate"):
         localize(GREY, config)
 

@@ -126,7 +126,7 @@ def fit(
 ) -> FitState:
     """Fits `image` from start to end; see `fit_block` for the arguments."""
     state = init_fit(key, image, settings)
-    return fit_block(state, image, known, vgg19, settings, steps=state.history.shape[0])
+    return fit_block(state, image, known, vgg19, state.history.shape[0], settings)
 
 
 def fit_block(
@@ -134,9 +134,8 @@ def fit_block(
     image: Float[Array, "h w c"],
     known: Float[Array, "h w"],
     vgg19: VGG19Weights | None,
-    settings: FitSettings,
-    *,
     steps: Int[Array, ""] | int,
+    settings: FitSettings,
 ) -> FitState:
     """Takes up to `steps` steps, fewer if the fit stops; none when it had stopped before.
 
@@ -145,8 +144,8 @@ def fit_block(
       image: y in [0, 1]; values of missing pixels do not matter.
       known: 1 where y is known, 0 where a pixel is missing.
       vgg19: weights of phi; None if the loss has no perceptual term.
-      settings: static.
       steps: may be traced, so that blocks of any length share one compiled program.
+      settings: static.
     """
     last = state.step + steps
 

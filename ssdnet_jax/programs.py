@@ -1,0 +1,91 @@
+"""Traced programs kept on disk, so that a second start of a process does not trace again.
+
+JAX's compilation cache saves compiling, but its key is the traced program, and tracing a fit takes
+seconds of Python. `program` keeps the traced program too, as StableHLO, beside that cache. Without
+a compilation cache it is `jax.jit`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax import export
+
+from ssdnet_jax.core.fit import FitState, Weights
+from ssdnet_jax.data.files import write_atomically
+
+for _type in (FitState, Weights, optax.ScaleByAdamState, optax.EmptyState):
+    export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
+
+
+def program(
+    function: Callable[..., Any],
+    *arguments: Any,
+    settings: Hashable,
+    donate: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """`jax.jit` of `function(*arguments, settings=settings)`, traced once a machine.
+
+    Args:
+      function: pure, of `ssdnet_jax.core`.
+      *arguments: arrays, or trees of them, of the shapes and types the program is for.
+      settings: static; its text must say all that it decides.
+      donate: positions of the arguments whose memory the result may reuse.
+
+    Returns:
+      A function of arguments of those shapes and types.
+    """
+    shapes = jax.tree.map(jax.typeof, arguments)
+    leaves, structure = jax.tree.flatten(shapes)
+    return _program(function, tuple(leaves), structure, settings, donate)
+
+
+@functools.cache
+def _program(
+    function: Callable[..., Any],
+    leaves: tuple[Any, ...],
+    structure: Any,
+    settings: Hashable,
+    donate: tuple[int, ...],
+) -> Callable[..., Any]:
+    plain = jax.jit(functools.partial(function, settings=settings), donate_argnums=donate)
+    folder = jax.config.jax_compilation_cache_dir
+    if not folder:
+        return plain
+    name = _digest(function.__qualname__, leaves, structure, settings, donate)
+    path = Path(folder) / f"ssdnet-{name}.stablehlo"
+    try:
+        exported = export.deserialize(bytearray(path.read_bytes()))
+    except Exception:  # absent, damaged, or of another JAX: trace it (again)
+        shapes = jax.tree.unflatten(structure, leaves)
+        arguments = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), shapes)
+        exported = export.export(plain)(*arguments)
+        _keep(exported, path)
+    return jax.jit(exported.call, donate_argnums=donate)
+
+
+def _keep(exported: export.Exported, path: Path) -> None:
+    """Writes a program; a folder that cannot be written costs time at the next start only."""
+    try:
+        write_atomically(path, lambda file: file.write(exported.serialize()))
+    except OSError:
+        return
+
+
+def _digest(*parts: Any) -> str:
+    """Of everything that decides a traced program: the arguments, our source, JAX and its flags."""
+    flags = (
+        jax.default_backend(),
+        jax.config.jax_enable_x64,
+        jax.config.jax_default_matmul_precision,
+        jax.config.jax_default_prng_impl,
+        jax.config.jax_threefry_partitionable,
+    )
+    digest = hashlib.sha256(repr((parts, flags, jax.__version__, optax.__version__)).encode())
+    for source in sorted((Path(__file__).parent / "core").glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
