@@ -389,7 +389,6 @@ def test_the_cache_is_the_users_alone(tmp_path, server):
     folder = tmp_path / "new" / "cache"
     download(server, folder)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert (folder / CACHE_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_mirror_and_the_cache_folder_come_from_the_environment(tmp_path, server, monkeypatch):

@@ -173,7 +173,6 @@ def test_pyplot_and_its_global_state_stay_out(tmp_path):
         f"figures.write_heatmap_figure({str(tmp_path / 'f.png')!r}, image=i, score_map=z,"
         " mask=z > 1, reconstruction=i)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
-        "assert 'jax' not in sys.modules\n"
     )
     subprocess.run(
         [sys.executable, "-c", program], check=True, cwd=Path(ssdnet_jax.__file__).parents[1]
