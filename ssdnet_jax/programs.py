@@ -39,8 +39,7 @@ def program(
     Returns:
       A function of arguments of those shapes and types.
     """
-    shapes = jax.tree.map(jax.typeof, arguments)
-    leaves, structure = jax.tree.flatten(shapes)
+    leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
     return _program(function, tuple(leaves), structure, settings, donate)
 
 
@@ -61,11 +60,15 @@ def _program(
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
     except Exception:  # absent, damaged, or of another JAX: trace it (again)
-        shapes = jax.tree.unflatten(structure, leaves)
-        arguments = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), shapes)
-        exported = export.export(plain)(*arguments)
+        exported = export.export(plain)(*jax.tree.unflatten(structure, leaves))
         _keep(exported, path)
     return jax.jit(exported.call, donate_argnums=donate)
+
+
+def _shape(argument: Any) -> jax.ShapeDtypeStruct:
+    """Without JAX's weak types, which a program just traced has and one from disk has not."""
+    abstract = jax.typeof(argument)
+    return jax.ShapeDtypeStruct(abstract.shape, abstract.dtype)
 
 
 def _keep(exported: export.Exported, path: Path) -> None:

@@ -97,6 +97,7 @@ def test_fits_from_disk_equal_fits_traced_now(cache, tiny):
     assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
     restart()
     np.testing.assert_array_equal(history(), traced)
+    assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
     state = functools.partial(init_fit, settings=settings)(jax.random.key(0), image)
     plain = fit_block(state, *arguments, settings=settings)
     np.testing.assert_allclose(traced[:3], plain.history[:3], rtol=1e-4)
