@@ -149,7 +149,7 @@ def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatc
 
 
 def test_shipped_configurations_are_the_settings_of_the_paper():
-    assert config_names() == ["default", "fabric", "fabric_knots", "grid"]
+    assert config_names() == ["default", "fabric", "fabric_knots", "grid", "grid_128"]
     fabric, knots = load_config("fabric"), load_config("fabric_knots")
     assert (fabric.loss.w_rec, fabric.loss.w_perc) == (0.0, 1.0)
     assert (fabric.fit.epochs, fabric.fit.stop_threshold) == (1, -100.0)

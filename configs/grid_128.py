@@ -1,0 +1,22 @@
+"""Periodic patterns in small pictures (128 pixels, cells of about 10): native size, 8-pixel patches.
+
+Command:
+  ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
+
+Expected: see "What to expect" in the README (benchmarks/results/grid_128_native_patch8.json);
+the grid preset, which enlarges such pictures to 256 pixels, finds next to nothing in them.
+"""
+
+from ml_collections import ConfigDict
+
+from ssdnet_jax.config import to_config_dict
+from ssdnet_jax.flags import load_config
+
+
+def get_config() -> ConfigDict:
+    """`grid.py` at the picture's own size, with patches of half the side."""
+    config = to_config_dict(load_config("grid"))
+    config.image_size = 0
+    config.loss.patch_sizes, config.loss.patch_strides = (8,), (4,)
+    config.score.patch_sizes = (8,)
+    return config
