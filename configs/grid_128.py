@@ -1,4 +1,4 @@
-"""Periodic patterns in small pictures (128 pixels, cells of about 10): native size, 8-pixel patches.
+"""Periodic patterns in small pictures (128 pixels, cells of 10): native size, 8-pixel patches.
 
 Command:
   ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
