@@ -3,7 +3,8 @@
 Command:
   ssdnet --config=grid --input=FOLDER --workdir=DIR
 
-Expected: see "What to expect" in the README (benchmarks/results/grid_256.json).
+Expected: AUROC 0.989 +- 0.005, AUPRC 0.665 +- 0.084 on four full-resolution MVTec AD grid images
+(hand-drawn masks, 256 px, 3 seeds); benchmarks/results/grid_256.json.
 """
 
 from ml_collections import ConfigDict

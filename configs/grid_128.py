@@ -3,8 +3,9 @@
 Command:
   ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
 
-Expected: see "What to expect" in the README (benchmarks/results/grid_128_native_patch8.json);
-the grid preset, which enlarges such pictures to 256 pixels, finds next to nothing in them.
+Expected: AUROC 0.945, AUPRC 0.305 on 30 MVTec AD grid images of 128 px (1 seed);
+benchmarks/results/grid_128_native_patch8.json. The grid preset, which enlarges such pictures to
+256 pixels, finds next to nothing in them.
 """
 
 from ml_collections import ConfigDict
