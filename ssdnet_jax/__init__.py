@@ -22,7 +22,9 @@ from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.flags import load_config
-from ssdnet_jax.localize import Localization, Progress, localize
+from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.lanes import Progress
+from ssdnet_jax.stages import Localization
 
 __all__ = [
     "Config",

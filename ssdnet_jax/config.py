@@ -41,13 +41,19 @@ class Config:
     @property
     def fit_settings(self) -> FitSettings:
         """The part that is compiled into the fit."""
-        return FitSettings(network=self.network, loss=self.loss, fit=self.fit)
+        # How many fits there are does not change the program of one.
+        fit = dataclasses.replace(self.fit, seeds=1)
+        return FitSettings(network=self.network, loss=self.loss, fit=fit)
 
     @property
     def inpaint_settings(self) -> FitSettings:
         """The fit of stage one: pixel reconstruction, whole image, some known pixels hidden."""
         fit = dataclasses.replace(
-            self.fit, forward="image", permute_ratio=0.0, **dataclasses.asdict(self.inpaint)
+            self.fit,
+            forward="image",
+            permute_ratio=0.0,
+            seeds=1,
+            **dataclasses.asdict(self.inpaint),
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0)
         return FitSettings(network=self.network, loss=loss, fit=fit)
@@ -246,6 +252,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "fit.permute_ratio": _UP_TO_1,
     "fit.blowup_factor": ("0 or above 1", lambda v: v == 0 or v > 1),
     "fit.average_decay": _BELOW_1,
+    "fit.seeds": _FROM_1,
     "fit.block_steps": _FROM_1,
     "score.patch_sizes": _FROM_1,
     "score.patch_strides": _FROM_1,

@@ -9,7 +9,7 @@ import runpy
 import textwrap
 import tokenize
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,23 @@ Flags:
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
   --method=NAME           {methods}
+  --lanes=N               pictures that a device fits at once; by default as many as its memory
+                          holds, on a CPU one
+  --devices=N             how many of this machine's devices to use; by default all
+  --save_params           keep the fitted networks too
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
   maps/PATH.tiff          raw anomaly score, float32, in the picture's size
   heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
   masks/PATH.png          255 where the score is above Otsu's threshold
+  uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
+  fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
+  params/PATH/            fitted networks, with --save_params
   results.csv, run.json   a line a picture; configuration, versions, device, seed, command
 
 Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
-input or work folder), 130 interrupted.
+input or work folder), 130 interrupted, 143 terminated. The same command again goes on.
 """
 
 
@@ -68,6 +75,9 @@ class Arguments:
       workdir: where results go.
       vgg19_weights: file of VGG19.
       method: one of `METHODS`.
+      lanes: images that a device fits at once; 0: chosen by its memory.
+      devices: local devices to use; 0: all.
+      save_params: whether fitted networks are kept.
       help_config: whether only the configuration's fields are asked for.
     """
 
@@ -76,6 +86,9 @@ class Arguments:
     workdir: str | None
     vgg19_weights: str | None
     method: str
+    lanes: int
+    devices: int
+    save_params: bool
     help_config: bool
 
 
@@ -88,12 +101,48 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
     """
+    own = {
+        "input": None,
+        "workdir": None,
+        "vgg19_weights": None,
+        "method": METHODS[0],
+        "lanes": None,
+        "devices": None,
+        "save_params": False,
+        "help_config": False,
+    }
+    config, given = parse_flags(arguments, own)
+    if given["method"] not in METHODS:
+        raise ConfigError(f"--method: found {given['method']!r}; expected {' or '.join(METHODS)}")
+    for name in ("lanes", "devices"):
+        given[name] = whole_number(f"--{name}", given[name])
+    return Arguments(config=config, **given)
+
+
+def parse_flags(
+    arguments: Sequence[str], own: Mapping[str, str | bool | None]
+) -> tuple[Config, dict[str, Any]]:
+    """Parses a command's own flags beside those that make the configuration.
+
+    The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+      own: the command's flags with their defaults, the one that names its input first. Those whose
+        default is a truth value are switches, the others take text.
+
+    Returns:
+      The configuration, checked, and the values of the command's own flags.
+
+    Raises:
+      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
+    """
     values = flags.FlagValues()
-    for name in ("input", "workdir", "image_size", "vgg19_weights"):
-        flags.DEFINE_string(name, None, "", flag_values=values)
-    flags.DEFINE_string("method", METHODS[0], "", flag_values=values)
+    for name, default in own.items():
+        define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
+        define(name, default, "", flag_values=values)
+    flags.DEFINE_string("image_size", None, "", flag_values=values)
     flags.DEFINE_string("config", "default", "", flag_values=values)
-    flags.DEFINE_boolean("help_config", False, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
     for field in field_names():
         flags.DEFINE_string(f"config.{field}", None, "", flag_values=values)
@@ -104,9 +153,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
     except flags.Error as error:
         raise ConfigError(" ".join(f"{error}; see --help".split())) from error
     if rest:
-        raise ConfigError(f"found {rest[0]!r}; expected flags only, for example --input={rest[0]}")
-    if values.method not in METHODS:
-        raise ConfigError(f"--method: found {values.method!r}; expected {' or '.join(METHODS)}")
+        raise ConfigError(
+            f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"
+        )
 
     given = {field: values[f"config.{field}"].value for field in field_names()}
     if values.image_size is not None:
@@ -115,14 +164,20 @@ def parse(arguments: Sequence[str]) -> Arguments:
     config_dict = to_config_dict(load_config(values.config))
     with config_dict.ignore_type():  # types are checked below, with messages that name the field
         config_dict.update_from_flattened_dict(overrides)
-    return Arguments(
-        config=from_config_dict(config_dict),
-        **{
-            field.name: values[field.name].value
-            for field in dataclasses.fields(Arguments)
-            if field.name != "config"
-        },
-    )
+    return from_config_dict(config_dict), {name: values[name].value for name in own}
+
+
+def whole_number(name: str, text: str | None) -> int:
+    """The value of a flag that counts something; 0 if it was not given.
+
+    Raises:
+      ConfigError: it is no whole number from 1.
+    """
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ConfigError(f"{name}: found {text!r}; expected a whole number from 1")
+    return int(text)
 
 
 def config_names() -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ssdnet_jax.errors import ConfigError, SSDnetError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
-from ssdnet_jax.runner.run import Summary, file_sources, run
+from ssdnet_jax.runner.run import Options, Summary, file_sources, run
 from ssdnet_jax.runner.terminal import Terminal, duration
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -45,10 +45,14 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
     vgg19 = processes.vgg19_weights(config, parsed.vgg19_weights, terminal.problem)
     terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
-    summary = run(sources, config, workdir, terminal, vgg19=vgg19)
-    if root is None and not summary.failed:
+    with processes.stops_on_sigterm() as stop:
+        options = Options(parsed.lanes, parsed.devices, parsed.save_params, stop)
+        summary = run(sources, config, workdir, terminal, vgg19=vgg19, options=options)
+    if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     terminal.summary(_summary_line(summary, path))
+    if summary.stopped:
+        return 143
     return 1 if summary.failed else 0
 
 
@@ -58,4 +62,6 @@ def _summary_line(summary: Summary, workdir: Path) -> str:
         parts.append(f"{summary.finished_before} finished before")
     if summary.failed:
         parts.append(f"{summary.failed} failed")
+    if summary.stopped:
+        parts.append("stopped before the end")
     return f"{', '.join(parts)} in {duration(summary.seconds)}; results in {workdir}"

@@ -16,9 +16,10 @@ import optax
 from jax import export
 
 from ssdnet_jax.core.fit import FitState, Weights
+from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.data.files import write_atomically
 
-for _type in (FitState, Weights, optax.ScaleByAdamState, optax.EmptyState):
+for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState):
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
 
 

@@ -30,6 +30,9 @@ def test_without_flags_the_default_configuration_is_used():
         workdir=None,
         vgg19_weights=None,
         method="ssdnet",
+        lanes=0,
+        devices=0,
+        save_params=False,
         help_config=False,
     )
 
@@ -225,3 +228,13 @@ def test_fields_are_listed_also_without_the_source_of_the_package(monkeypatch):
 
     monkeypatch.setattr(inspect, "getsource", missing)
     assert "--config.fit.learning_rate=0.01" in config_help(Config())
+
+
+def test_lanes_and_devices_are_counts():
+    assert (parsed("--lanes=4").lanes, parsed("--devices=2").devices) == (4, 2)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_a_count_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError, match=f"--lanes: found '{text}'; expected a whole number"):
+        parsed(f"--lanes={text}")

@@ -14,7 +14,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auroc
-from ssdnet_jax.localize import otsu_threshold
+from ssdnet_jax.stages import otsu_threshold
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 module = sys.modules["ssdnet_jax.localize"]  # the name in the package is the function

@@ -75,6 +75,7 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
         "maps/a.png.tiff",
         "heatmaps/a.png.png",
         "masks/a.png.png",
+        "fits/a.png.npz",
         "results.csv",
         "run.json",
     }
@@ -293,22 +294,20 @@ def test_an_interrupted_run_keeps_what_is_finished(ssdnet, quick, tmp_path, monk
     put(tmp_path / "in" / "a.png")
     put(tmp_path / "in" / "b.png")
     flags = [f"--input={tmp_path}/in", f"--workdir={tmp_path}/out"]
-    localize, calls = run_module.localize, []
+    put_result = run_module.Stream.put
 
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return localize(*arguments, **options)
+    def interrupted(stream, result):
+        put_result(stream, result)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "localize", interrupted)
+    monkeypatch.setattr(run_module.Stream, "put", interrupted)
     monkeypatch.setattr(sys, "argv", ["ssdnet", *quick, *flags])
     with pytest.raises(SystemExit) as caught:
         console()
     assert caught.value.code == 130
     assert capsys.readouterr().err.strip() == "ssdnet: interrupted; finished images are kept"
     assert set(rows(tmp_path / "out")) == {"a.png"}
-    monkeypatch.setattr(run_module, "localize", localize)
+    monkeypatch.setattr(run_module.Stream, "put", put_result)
     assert ssdnet(*flags)[1].startswith("1 finished, 1 finished before in ")
 
 

@@ -58,6 +58,7 @@ class FitConfig:
     permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
     blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
     average_decay: float = 0.9  # in [0, 1): memory of the reconstruction's running average; 0: none
+    seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
 
 

@@ -1,7 +1,10 @@
 """What a process needs before it can run: inputs, compilation cache, device, weights."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -61,6 +64,21 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@contextlib.contextmanager
+def stops_on_sigterm() -> Iterator[Callable[[], bool]]:
+    """While it lasts, SIGTERM only makes the function it gives true: a run then ends in order."""
+    asked = threading.Event()
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    except ValueError:  # signals belong to the main thread
+        yield asked.is_set
+        return
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def device_name() -> str:

@@ -1,4 +1,4 @@
-"""Scoring a list of images one after another into a work folder."""
+"""Scoring many images into a work folder: read ahead, fitted in lanes, written behind."""
 
 import dataclasses
 import hashlib
@@ -7,16 +7,38 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.data.images import DecodedImage, read_image, write_mask_png, write_tiff_map
-from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.localize import localize
-from ssdnet_jax.runner.terminal import Terminal, one_line
-from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.runner.devices import lanes_that_fit
+from ssdnet_jax.runner.lanes import fit_stream
+from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
+from ssdnet_jax.runner.stream import Incoming, Stream
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.threads import read_ahead, write_behind
+from ssdnet_jax.runner.workdir import Workdir
+
+Reader = Callable[[], DecodedImage]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a run is carried out; none of these decides what comes out, but for rounding.
+
+    Attributes:
+      lanes: images that a device fits at once; 0: chosen by its memory (`lanes_that_fit`).
+      devices: local devices to use; 0: all.
+      save_params: whether fitted parameters are kept (`runner.checkpoints`).
+      stop: asked between blocks of steps; True ends the run, with finished images kept.
+    """
+
+    lanes: int = 0
+    devices: int = 0
+    save_params: bool = False
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +49,19 @@ class Summary:
     failed: int
     finished_before: int
     seconds: float
+    stopped: bool = False
 
 
 def run(
-    sources: Mapping[str, Callable[[], DecodedImage]],
+    sources: Mapping[str, Reader],
     config: Config,
     workdir: Workdir,
     terminal: Terminal,
     *,
     vgg19: VGG19Weights | None = None,
+    options: Options = Options(),
 ) -> Summary:
-    """Localizes each image and writes its map, heat map, mask and row.
+    """Localizes each image and writes its maps, heat map, mask and row.
 
     An image that fails gets a row with status "error"; the others go on.
 
@@ -47,29 +71,39 @@ def run(
       workdir: images finished there before are left alone.
       terminal: shows progress and problems.
       vgg19: weights of phi, if the configuration needs them.
+      options: lanes, devices and what else does not change results.
     """
     started = time.monotonic()
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
-    failed = 0
-    for number, (relative, read) in enumerate(todo.items()):
-        terminal.start_image(relative, number, len(todo))
-        image_started = time.monotonic()
-        try:
-            row = _run_one(relative, read, config, workdir, terminal, vgg19)
-        except (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
-            # JAX errors, such as a device without enough memory, go on for many lines.
-            message = " ".join(str(error).strip().partition("\n\n")[0].split())
-            row = Row(path=relative, status="error", error=message or type(error).__name__)
-            terminal.problem(row.error if relative in row.error else f"{relative}: {row.error}")
-            failed += 1
-        row = dataclasses.replace(row, seconds=time.monotonic() - image_started)
-        workdir.append(row)
-        terminal.end_image(row)
+    # Of all images, not of those left: a resumed run then has the same lanes, bit for bit.
+    fits = len(sources) * config.fit.seeds
+    devices = max(1, min(options.devices or jax.local_device_count(), fits))
+    ahead = (options.lanes or 2) * devices + 2
+    terminal.start_run(len(todo))
+    with write_behind(ahead) as write:
+        record = Record(workdir, terminal, write)
+        tasks = [lambda name=name, read=todo[name]: _read(name, read, config) for name in todo]
+        with read_ahead(tasks, ahead) as read:
+            stream = Stream(read, config, record, terminal, vgg19, options.save_params)
+            while (bucket := stream.fullest_bucket()) is not None and not options.stop():
+                lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
+                results = fit_stream(
+                    lambda bucket=bucket: stream.take(bucket),
+                    lanes=min(lanes, -(-fits // devices)),
+                    devices=devices,
+                    vgg19=vgg19,
+                    report=stream.report,
+                    stop=options.stop,
+                )
+                for result in results:
+                    stream.put(result)
+    workdir.order(sources)
     return Summary(
-        finished=len(todo) - failed,
-        failed=failed,
+        finished=record.finished,
+        failed=record.failed,
         finished_before=len(sources) - len(todo),
         seconds=time.monotonic() - started,
+        stopped=options.stop(),
     )
 
 
@@ -79,49 +113,17 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big"))
 
 
-def file_sources(root: Path, relatives: Sequence[Path]) -> dict[str, Callable[[], DecodedImage]]:
+def file_sources(root: Path, relatives: Sequence[Path]) -> dict[str, Reader]:
     """Readers of files below `root`, by posix path relative to it."""
     return {path.as_posix(): lambda path=path: read_image(root / path) for path in relatives}
 
 
-def _run_one(
-    relative: str,
-    read: Callable[[], DecodedImage],
-    config: Config,
-    workdir: Workdir,
-    terminal: Terminal,
-    vgg19: VGG19Weights | None,
-) -> Row:
-    from ssdnet_jax.evaluation.figures import write_heatmap_figure
-
-    decoded = read()
-    for warning in decoded.warnings:
-        terminal.problem(f"{relative}: {warning}")
-    result = localize(
-        decoded.pixels,
-        config,
-        image_key(config.seed, relative),
-        missing=decoded.missing,
-        vgg19=vgg19,
-        report=terminal.progress,
-    )
-    terminal.stage("writing")
-    write_tiff_map(workdir.map_path(relative), result.score_map)
-    write_mask_png(workdir.mask_path(relative), result.mask)
-    write_heatmap_figure(
-        workdir.heatmap_path(relative),
-        image=result.image,
-        score_map=result.score_map,
-        mask=result.mask,
-        reconstruction=result.reconstruction,
-        title=one_line(relative),
-    )
-    return Row(
-        path=relative,
-        status="ok",
-        score=result.score,
-        threshold=result.threshold,
-        anomalous_fraction=float(np.mean(result.mask)),
-        steps=result.steps,
-        loss=float(result.losses[-1]),
-    )
+def _read(relative: str, read: Reader, config: Config) -> Incoming:
+    """Reads and prepares an image; an error takes its place."""
+    try:
+        decoded = read()
+        prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
+    except IMAGE_ERRORS as error:
+        return Incoming(relative, None, None, (), error)
+    key = image_key(config.seed, relative)
+    return Incoming(relative, prepared, key, tuple(decoded.warnings), None)

@@ -1,10 +1,12 @@
 """What a person at the terminal sees: one live line, problems on their own lines, a summary."""
 
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ssdnet_jax.localize import Progress
+from ssdnet_jax.runner.lanes import Progress
 from ssdnet_jax.runner.workdir import Row
 
 if TYPE_CHECKING:
@@ -26,31 +28,36 @@ class Terminal:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._line = _live_line(self._err) if self._err.isatty() else None
-        self._count, self._name = "", ""
-        self._started = 0.0
+        self._name = ""
+        self._total = self._done = 0
+        self._started = self._each = 0.0  # seconds; `_each`: an image, on average
+        self._lock = threading.RLock()  # the writing thread has things to say too
 
-    def start_image(self, name: str, number: int, images: int) -> None:
-        """The image `number` (from 0) of `images` begins."""
-        if number == 0:
-            self._started = time.monotonic()
-        left = ""
-        if number:
-            seconds = (time.monotonic() - self._started) / number * (images - number)
-            left = f", {duration(seconds)} left"
-        self._count = f"[{number + 1}/{images}{left}] " if images > 1 else ""
-        self._name = one_line(name)
+    def start_run(self, images: int) -> None:
+        """A run of so many images begins."""
+        self._total, self._done = images, 0
+        self._started = time.monotonic()
         self.stage("reading")
 
+    def images(self, names: Sequence[str]) -> None:
+        """Which images are being fitted."""
+        self._name = one_line(names[0]) if len(names) == 1 else f"{len(names)} images"
+
     def stage(self, text: str) -> None:
-        """Names what is going on with the image, for as long as it has no steps to count."""
-        if self._line is not None:
-            self._line.bar_format = _TEXT
-            self._describe(text)
+        """Names what is going on, for as long as there are no steps to count."""
+        with self._lock:
+            if self._line is not None:
+                self._line.bar_format = _TEXT
+                self._describe(text)
 
     def progress(self, progress: Progress) -> None:
         """Shows step, rate, time left and loss of the current fit."""
         if self._line is None:
             return
+        with self._lock:
+            self._progress(progress)
+
+    def _progress(self, progress: Progress) -> None:
         if progress.stage == "score":
             self.stage(_STAGES["score"])
         elif progress.step == 0:
@@ -68,10 +75,13 @@ class Terminal:
             self._describe(_STAGES[progress.stage])
 
     def end_image(self, row: Row) -> None:
-        """Leaves one line for a finished image."""
+        """Counts an image that is done, and leaves a line for one that is finished."""
+        self._done += 1
+        self._each = (time.monotonic() - self._started) / self._done
         if row.status == "ok":
+            count = f"[{self._done}/{self._total}] " if self._total > 1 else ""
             self.note(
-                f"{self._count}{self._name}: score {row.score:.3g}, "
+                f"{count}{one_line(row.path)}: score {row.score:.3g}, "
                 f"{row.anomalous_fraction:.1%} anomalous, {row.steps} steps, "
                 f"{duration(row.seconds)}"
             )
@@ -91,12 +101,24 @@ class Terminal:
 
     def _describe(self, text: str) -> None:
         name = self._name if len(self._name) <= 32 else f"…{self._name[-31:]}"
-        self._line.set_description_str(f"{self._count}{name}: {text}")
+        self._line.set_description_str(f"{self._count()}{name}{': ' if name else ''}{text}")
+
+    def _count(self) -> str:
+        """Images done, their rate and the time left, for several images."""
+        if self._total <= 1:
+            return ""
+        if not self._done:
+            return f"[0/{self._total}] "
+        each = self._each
+        rate = f"{60 / each:.3g}/min" if each > 1 else f"{1 / each:.3g}/s"
+        left = duration(each * (self._total - self._done))
+        return f"[{self._done}/{self._total}, {rate}, {left} left] "
 
     def _print(self, text: str, stream: TextIO) -> None:
-        if self._line is not None:
-            self._line.clear()
-        print(text, file=stream, flush=True)
+        with self._lock:
+            if self._line is not None:
+                self._line.clear()
+            print(text, file=stream, flush=True)
 
 
 def one_line(text: str) -> str:

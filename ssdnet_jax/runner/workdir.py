@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks")
+RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +80,22 @@ class Workdir:
         """Binary mask, 0 and 255."""
         return self.path / "masks" / f"{relative}.png"
 
+    def uncertainty_path(self, relative: str) -> Path:
+        """Standard deviation of the raw maps over seeds, float32 TIFF; only with several seeds."""
+        return self.path / "uncertainty" / f"{relative}.tiff"
+
+    def fit_path(self, relative: str) -> Path:
+        """What scoring again needs: fitted image, reconstructions, losses (`runner.record`)."""
+        return self.path / "fits" / f"{relative}.npz"
+
+    def params_path(self, relative: str) -> Path:
+        """Folder of the fitted parameters; only with --save_params."""
+        return self.path / "params" / relative
+
     def has_files(self, relative: str) -> bool:
         """Whether all files of an image are in place."""
-        files = (self.map_path(relative), self.heatmap_path(relative), self.mask_path(relative))
+        paths = (self.map_path, self.heatmap_path, self.mask_path, self.fit_path)
+        files = [path(relative) for path in paths]
         return all(file.is_file() for file in files)
 
     def append(self, row: Row) -> None:
@@ -95,6 +108,12 @@ class Workdir:
             file.write(_csv_line(_cells(row)))
             file.flush()
             os.fsync(file.fileno())
+
+    def order(self, relatives: Iterable[str]) -> None:
+        """Rewrites results.csv in the order of the input; images end in another."""
+        rows = {row.path: row for row in _read_rows(self.path / "results.csv")}
+        kept = [rows[path] for path in relatives if path in rows]
+        _write_rows(self.path, kept)
 
 
 def open_workdir(
@@ -135,9 +154,8 @@ def open_workdir(
         kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
-        table = b"".join(map(_csv_line, [COLUMNS, *map(_cells, kept.values())]))
         write_atomically(path / "run.json", lambda file: file.write(text.encode()))
-        write_atomically(path / "results.csv", lambda file: file.write(table))
+        _write_rows(path, kept.values())
     return Workdir(path, kept)
 
 
@@ -197,6 +215,11 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: holds results of another run ({'; '.join(found)}); "
             f"expected the same settings, or another --workdir"
         )
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    table = b"".join(map(_csv_line, [COLUMNS, *map(_cells, rows)]))
+    write_atomically(path / "results.csv", lambda file: file.write(table))
 
 
 def _read_rows(path: Path) -> list[Row]:

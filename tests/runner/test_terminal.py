@@ -5,8 +5,8 @@ import termios
 
 import pytest
 
-from ssdnet_jax.localize import Progress
 from ssdnet_jax.runner import terminal as module
+from ssdnet_jax.runner.lanes import Progress
 from ssdnet_jax.runner.terminal import Terminal, duration, one_line
 from ssdnet_jax.runner.workdir import Row
 
@@ -70,6 +70,15 @@ def clock(monkeypatch):
     return advance
 
 
+def begin(terminal, *names, images=1):
+    terminal.start_run(images)
+    terminal.images(names)
+
+
+def done(path="a.png"):
+    return Row(path, "ok", 0.01234, 0.005, 0.021, 100, 1e-4, 22.4)
+
+
 def fit_one(terminal, clock, *, stage="fit"):
     terminal.progress(Progress(stage, 0, 100, NAN))
     clock(20)  # compilation
@@ -80,10 +89,10 @@ def fit_one(terminal, clock, *, stage="fit"):
 
 def test_the_live_line_shows_steps_rate_time_left_and_loss(streams, clock):
     terminal = Terminal(*streams)
-    terminal.start_image("a.png", 0, 1)
+    begin(terminal, "a.png")
     fit_one(terminal, clock)
     shown = streams[1].shown()
-    assert shown[0] == "a.png: reading"
+    assert shown[0] == "reading"
     assert any("compiling" in line for line in shown)
     assert "a.png: fitting step 1/100" in shown[-2]
     # 20 steps in the 2 seconds since the first; compilation does not count.
@@ -94,7 +103,7 @@ def test_the_live_line_shows_steps_rate_time_left_and_loss(streams, clock):
 
 def test_each_fit_has_its_own_clock(streams, clock):
     terminal = Terminal(*streams)
-    terminal.start_image("a.png", 0, 1)
+    begin(terminal, "a.png")
     fit_one(terminal, clock, stage="inpaint")
     assert "inpainting step 21/100, 10.00 steps/s" in streams[1].shown()[-1]
     clock(50)
@@ -106,29 +115,34 @@ def test_each_fit_has_its_own_clock(streams, clock):
     assert streams[1].shown()[-1] == "a.png: writing"
 
 
-def test_a_folder_shows_images_done_and_time_left(streams, clock):
+def test_a_folder_shows_images_done_rate_and_time_left(streams, clock):
     terminal = Terminal(*streams)
-    clock(500)  # before the first image: not counted
-    terminal.start_image("a.png", 0, 4)
-    assert streams[1].shown()[-1] == "[1/4] a.png: reading"
-    clock(60)
-    terminal.start_image("b.png", 1, 4)
-    assert streams[1].shown()[-1] == "[2/4, 3 min 00 s left] b.png: reading"
-    clock(20)
-    terminal.start_image("c.png", 2, 4)
-    assert streams[1].shown()[-1] == "[3/4, 1 min 20 s left] c.png: reading"
+    clock(500)  # before the run: not counted
+    begin(terminal, "a.png", images=4)
+    fit_one(terminal, clock)  # 22 seconds
+    assert streams[1].shown()[-1].startswith("[0/4] a.png: fitting step 21/100,")
+    terminal.end_image(done())
+    terminal.images(["b.png"])
     fit_one(terminal, clock)
-    assert streams[1].shown()[-1].startswith("[3/4, 1 min 20 s left] c.png: fitting step 21/100,")
+    expected = "[1/4, 2.73/min, 1 min 06 s left] b.png: fitting step 21/100,"
+    assert streams[1].shown()[-1].startswith(expected)
+
+
+def test_several_lanes_are_counted(streams, clock):
+    terminal = Terminal(*streams)
+    begin(terminal, "a.png", "b.png", "c.png", images=4)
+    fit_one(terminal, clock)
+    assert streams[1].shown()[-1].startswith("[0/4] 3 images: fitting step 21/100,")
 
 
 def test_finished_images_leave_a_line_and_the_live_line_goes(streams, clock):
     out, err = streams
     terminal = Terminal(*streams)
     terminal.note("2 images on CPU")
-    terminal.start_image("a.png", 0, 2)
+    begin(terminal, "a.png", images=2)
     fit_one(terminal, clock)
-    terminal.end_image(Row("a.png", "ok", 0.01234, 0.005, 0.021, 100, 1e-4, 22.4))
-    terminal.start_image("b.png", 1, 2)
+    terminal.end_image(done())
+    terminal.images(["b.png"])
     terminal.problem("b.png: damaged")
     terminal.end_image(Row("b.png", "error", error="damaged"))
     terminal.summary("1 finished, 1 failed")
@@ -144,7 +158,7 @@ def test_finished_images_leave_a_line_and_the_live_line_goes(streams, clock):
 @pytest.mark.parametrize("name", ["long" * 60 + ".png", "検査" * 60 + ".png"])
 def test_the_live_line_never_wraps(streams, clock, name):
     terminal = Terminal(*streams)
-    terminal.start_image(name, 0, 1)
+    begin(terminal, name)
     fit_one(terminal, clock)
     wide = {"検", "査"}
     assert all(sum(1 + (c in wide) for c in line) < 100 for line in streams[1].shown())
@@ -155,7 +169,7 @@ def test_a_pipe_gets_problems_and_the_summary_only(clock):
     out, err = io.StringIO(), io.StringIO()
     terminal = Terminal(out, err)
     terminal.note("2 images")
-    terminal.start_image("a.png", 0, 2)
+    begin(terminal, "a.png", images=2)
     fit_one(terminal, clock)
     terminal.stage("writing")
     terminal.end_image(Row("a.png", "ok", 0.1, 0.1, 0.1, 1, 0.1, 0.1))

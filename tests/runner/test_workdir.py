@@ -34,6 +34,7 @@ def finish(workdir, row):
         workdir.map_path(row.path),
         workdir.heatmap_path(row.path),
         workdir.mask_path(row.path),
+        workdir.fit_path(row.path),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -63,7 +64,7 @@ def test_the_note_holds_what_is_needed_to_repeat_the_run(tmp_path):
 
 def test_files_of_equal_stems_do_not_meet(tmp_path):
     workdir = Workdir(tmp_path, {})
-    for place in (workdir.map_path, workdir.heatmap_path, workdir.mask_path):
+    for place in (workdir.map_path, workdir.heatmap_path, workdir.mask_path, workdir.fit_path):
         assert place("s/a.png") != place("s/a.jpg")
         assert place("s/a.png").parent.name == "s"
     assert workdir.map_path("s/a.png") == tmp_path / "maps" / "s" / "a.png.tiff"
@@ -79,7 +80,9 @@ def test_a_finished_image_is_kept_and_a_failed_one_is_tried_again(tmp_path):
     assert "b.png" not in (tmp_path / "results.csv").read_text()
 
 
-@pytest.mark.parametrize("place", [Workdir.map_path, Workdir.heatmap_path, Workdir.mask_path])
+@pytest.mark.parametrize(
+    "place", [Workdir.map_path, Workdir.heatmap_path, Workdir.mask_path, Workdir.fit_path]
+)
 def test_an_image_whose_files_have_gone_is_tried_again(tmp_path, place):
     first = opened(tmp_path)
     finish(first, FINISHED)
@@ -261,6 +264,7 @@ def test_two_steps_of_a_run_leave_no_temporary_files(tmp_path):
     finish(opened(tmp_path), FINISHED)
     opened(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
+        "fits",
         "heatmaps",
         "maps",
         "masks",

@@ -1,0 +1,92 @@
+"""Fitted networks on disk, by Orbax: one folder an image, all seeds in it.
+
+FOLDER/network.json     architecture and image channels
+FOLDER/parameters/      an Orbax checkpoint: `core.skip_network`'s tree, a leading axis of seeds
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.skip_network import (
+    apply_skip_network,
+    parameter_structure,
+    unflatten_parameters,
+)
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.lanes import Fitted
+
+_NETWORK, _PARAMETERS = "network.json", "parameters"
+
+
+def save_networks(
+    folder: str | os.PathLike[str], fits: Sequence[Fitted], network: NetworkConfig
+) -> None:
+    """Writes theta of each fit after its last step; an earlier checkpoint there is replaced."""
+    from orbax.checkpoint import v1 as orbax
+
+    folder = Path(folder).absolute()
+    channels = fits[0].reconstruction.shape[-1]
+    structure = parameter_structure(network, channels=channels)
+    vectors = jnp.stack([fit.params for fit in fits])
+    tree = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(vectors)
+    note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
+    text = json.dumps(note, indent=2) + "\n"
+    write_atomically(folder / _NETWORK, lambda file: file.write(text.encode()))
+    orbax.save_pytree(folder / _PARAMETERS, jax.device_get(tree), overwrite=True)
+
+
+def load_network(
+    folder: str | os.PathLike[str], *, seed: int = 0
+) -> Callable[[Float[Array, "h w c"]], Float[Array, "h w c"]]:
+    """Restores f_theta of one image as a function of an image in [0, 1], jit- and vmap-able.
+
+    Args:
+      folder: `WORKDIR/params/PATH` of a run with --save_params.
+      seed: which of the image's fits, counted from 0.
+
+    Raises:
+      InputError: there is no such checkpoint, or it has not so many seeds.
+    """
+    from orbax.checkpoint import v1 as orbax
+
+    folder = Path(folder).absolute()
+    try:
+        note = json.loads((folder / _NETWORK).read_text(encoding="utf-8"))
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in note["network"].items()}
+        network = NetworkConfig(**fields)
+        channels, seeds = note["channels"], note["seeds"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: found no fitted network ({error}); expected a folder below params/ of a "
+            f"run with --save_params"
+        ) from error
+    if not 0 <= seed < seeds:
+        raise InputError(f"{folder}: holds {seeds} seeds; expected seed from 0 to {seeds - 1}")
+    structure = parameter_structure(network, channels=channels)
+
+    def stacked(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        return np.empty((seeds, *leaf.shape), leaf.dtype)
+
+    try:
+        tree: Any = orbax.load_pytree(folder / _PARAMETERS, jax.tree.map(stacked, structure))
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder}: cannot be restored ({reason}); expected it whole") from error
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), tree)
+    return functools.partial(_reconstruct, params, network)
+
+
+def _reconstruct(params: Any, network: NetworkConfig, image: Array) -> Array:
+    return apply_skip_network(params, jnp.asarray(image)[None], network)[0]

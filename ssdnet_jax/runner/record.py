@@ -1,0 +1,136 @@
+"""Putting results on disk, in the writing thread: files first, then the row that says so."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from ssdnet_jax import stages
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.images import write_mask_png, write_tiff_map
+from ssdnet_jax.errors import SSDnetError
+from ssdnet_jax.runner.lanes import Fitted
+from ssdnet_jax.runner.terminal import Terminal, one_line
+from ssdnet_jax.runner.workdir import Row, Workdir
+
+# What an image may die of without taking the others along.
+IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+
+Submit = Callable[[Callable[[], None]], None]
+
+
+class Record:
+    """Hands finished and failed images to the writing thread, and counts them."""
+
+    def __init__(self, workdir: Workdir, terminal: Terminal, submit: Submit):
+        self._workdir, self._terminal, self._submit = workdir, terminal, submit
+        self._warm = False
+        self.finished = self.failed = 0
+
+    def warm_up(self) -> None:
+        """Imports what writing needs while the device is busy: it takes two seconds."""
+        if not self._warm:
+            self._warm = True
+            self._submit(_import_writers)
+
+    def finish(
+        self,
+        relative: str,
+        prepared: stages.Prepared,
+        fits: Sequence[Fitted],
+        config: Config,
+        vgg19: VGG19Weights | None,
+        started: float,
+        save_params: bool,
+    ) -> None:
+        """Scores the fits of an image and writes its files and its row."""
+
+        def task() -> None:
+            try:
+                result = stages.finish(prepared, fits, config, vgg19)
+                write_fits(self._workdir, relative, prepared, fits)
+                if save_params:
+                    from ssdnet_jax.runner.checkpoints import save_networks
+
+                    save_networks(self._workdir.params_path(relative), fits, config.network)
+                row = write_result(self._workdir, relative, result, seeds=len(fits))
+            except IMAGE_ERRORS as error:
+                self._write_error(relative, error, started)
+                return
+            self._append(row, started)
+            self.finished += 1
+
+        self._submit(task)
+
+    def fail(self, relative: str, error: Exception, started: float) -> None:
+        """Writes the row of an image that failed, and says why."""
+        self._submit(lambda: self._write_error(relative, error, started))
+
+    def _write_error(self, relative: str, error: Exception, started: float) -> None:
+        # JAX errors, such as a device without enough memory, go on for many lines.
+        message = " ".join(str(error).strip().partition("\n\n")[0].split())
+        row = Row(path=relative, status="error", error=message or type(error).__name__)
+        self._terminal.problem(row.error if relative in row.error else f"{relative}: {row.error}")
+        self._append(row, started)
+        self.failed += 1
+
+    def _append(self, row: Row, started: float) -> None:
+        row = dataclasses.replace(row, seconds=time.monotonic() - started)
+        self._workdir.append(row)
+        self._terminal.end_image(row)
+
+
+def write_fits(
+    workdir: Workdir, relative: str, prepared: stages.Prepared, fits: Sequence[Fitted]
+) -> None:
+    """Keeps what scoring again needs: the fitted image, its reconstructions, the losses."""
+    longest = max(len(fit.losses) for fit in fits)
+    losses = [np.pad(f.losses, (0, longest - len(f.losses)), constant_values=np.nan) for f in fits]
+    arrays = {
+        "image": prepared.fitted,
+        "reconstructions": np.stack([fit.reconstruction for fit in fits]),
+        "losses": np.stack(losses),
+        "stop": np.array([int(fit.stop) for fit in fits]),
+        "restorations": np.array([fit.restorations for fit in fits]),
+        "size": np.array(prepared.pixels.shape[:2]),
+    }
+    write_atomically(workdir.fit_path(relative), lambda file: np.savez(file, **arrays))
+
+
+def write_result(
+    workdir: Workdir, relative: str, result: stages.Localization, *, seeds: int
+) -> Row:
+    """Writes an image's maps, mask and heat map; returns its row, without the time it took."""
+    from ssdnet_jax.evaluation.figures import write_heatmap_figure
+
+    write_tiff_map(workdir.map_path(relative), result.score_map)
+    if seeds > 1:
+        write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
+    write_mask_png(workdir.mask_path(relative), result.mask)
+    write_heatmap_figure(
+        workdir.heatmap_path(relative),
+        image=result.image,
+        score_map=result.score_map,
+        mask=result.mask,
+        reconstruction=result.reconstruction,
+        title=one_line(relative),
+    )
+    return Row(
+        path=relative,
+        status="ok",
+        score=result.score,
+        threshold=result.threshold,
+        anomalous_fraction=float(np.mean(result.mask)),
+        steps=result.steps,
+        loss=float(result.losses[-1]),
+    )
+
+
+def _import_writers() -> None:
+    import skimage.filters  # noqa: F401
+
+    import ssdnet_jax.evaluation.figures  # noqa: F401

@@ -1,0 +1,234 @@
+"""The host side of one image: what comes before, between and after its fits.
+
+    prepare -> inpaint_job -> fill -> fit_jobs -> finish
+
+`localize` walks these for one image, `runner.run` for a stream of them.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from ssdnet_jax.config import Config, check_against_image
+from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.core.score import score_maps
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.lanes import Fitted, Job
+
+_ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
+SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
+
+_score_maps = jax.jit(score_maps, static_argnames=("config", "loss_config"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Localization:
+    """What SSDnet says about one image; all arrays are numpy, maps have the input's size.
+
+    Attributes:
+      score_map: float32 (H, W), raw anomaly score (Eq. 3 without min-max scaling).
+      normalized_map: float32 (H, W), Eq. 3 with min-max scaling, in [0, 1] for alpha (1, 0).
+      mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
+      threshold: in units of `score_map`.
+      score: the image's score, the maximum of `score_map`.
+      image: float32 (H, W, C), y: the input with missing pixels filled in.
+      reconstruction: float32 (H, W, C), the normal component mu = f_theta(y); with several
+        seeds, their median, as for both maps.
+      residual: float32 (H, W, C), y - mu, anomaly and noise together (Eq. 1).
+      uncertainty: float32 (H, W), standard deviation of the raw maps over seeds, in units of
+        `score_map`; zero for one seed.
+      losses: float32 (steps,), the loss (Eq. 2) of each step; with several seeds, the first's.
+      steps: optimizer steps taken; with several seeds, the most that one took.
+      stop_reason: "threshold", or "max_steps" if any seed ended so.
+      restorations: how often the guard undid a blow-up of Adam, over all seeds.
+    """
+
+    score_map: np.ndarray
+    normalized_map: np.ndarray
+    mask: np.ndarray
+    threshold: float
+    score: float
+    image: np.ndarray
+    reconstruction: np.ndarray
+    residual: np.ndarray
+    uncertainty: np.ndarray
+    losses: np.ndarray
+    steps: int
+    stop_reason: str
+    restorations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image that has been checked and brought to the size at which it is fitted.
+
+    Attributes:
+      pixels: float32 (H, W, C), the input; 0 where missing.
+      missing: bool (H, W).
+      fitted: float32 (h, w, C), the input at the fit's size; 0 where missing.
+      fitted_missing: bool (h, w).
+      filled: whether missing pixels hold the inpainting's values instead of 0.
+    """
+
+    pixels: np.ndarray
+    missing: np.ndarray
+    fitted: np.ndarray
+    fitted_missing: np.ndarray
+    filled: bool = False
+
+
+def prepare(image: Any, config: Config, *, missing: np.ndarray | None = None) -> Prepared:
+    """Checks and resizes an image; see `localize` for the arguments and errors."""
+    pixels, missing = _as_image(image, missing)
+    size = pixels.shape[:2] if config.image_size == 0 else (config.image_size, config.image_size)
+    check_against_image(config, size)
+    return Prepared(pixels, missing, *_resize_known(pixels, missing, size))
+
+
+def inpaint_job(
+    prepared: Prepared, config: Config, key: PRNGKeyArray, name: Hashable
+) -> Job | None:
+    """Stage one for an image with missing pixels (paper section 5.2); None if it has none left."""
+    if prepared.filled or not prepared.fitted_missing.any():
+        return None
+    known = (~prepared.fitted_missing).astype(np.float32)
+    key = jax.random.split(key)[0]
+    return Job(name, "inpaint", key, prepared.fitted, known, config.inpaint_settings)
+
+
+def fill(prepared: Prepared, inpainted: Fitted) -> Prepared:
+    """Puts the reconstruction of stage one where pixels are missing."""
+    check_fit(inpainted)
+    reconstruction = np.clip(inpainted.reconstruction, 0, 1)
+    fitted = np.where(prepared.fitted_missing[..., None], reconstruction, prepared.fitted)
+    resized = resize_image(fitted, prepared.missing.shape)
+    pixels = np.where(prepared.missing[..., None], resized, prepared.pixels)
+    return dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
+
+
+def fit_jobs(
+    prepared: Prepared, config: Config, key: PRNGKeyArray, names: Sequence[Hashable]
+) -> list[Job]:
+    """One fit a seed, `names` long. The first is the fit of a single seed."""
+    key = jax.random.split(key)[1]
+    keys = [jax.random.fold_in(key, seed) if seed else key for seed in range(len(names))]
+    known = np.ones(prepared.fitted.shape[:2], np.float32)
+    return [
+        Job(name, "fit", key, prepared.fitted, known, config.fit_settings)
+        for name, key in zip(names, keys, strict=True)
+    ]
+
+
+def finish(
+    prepared: Prepared, fits: Sequence[Fitted], config: Config, vgg19: VGG19Weights | None
+) -> Localization:
+    """Scores the fits of one image (Eq. 3) and combines its seeds by the median.
+
+    Raises:
+      InputError: a fit did not stay finite.
+    """
+    for fit in fits:
+        check_fit(fit)
+    shape = prepared.pixels.shape[:2]
+    reconstructions = np.stack([fit.reconstruction for fit in fits])
+    maps = [
+        jax.device_get(
+            _score_maps(prepared.fitted, mu, vgg19, config=config.score, loss_config=config.loss)
+        )
+        for mu in reconstructions
+    ]
+    raw = np.stack([each.raw for each in maps])
+    normalized = np.stack([each.normalized for each in maps])
+    score_map = resize_map(np.median(raw, axis=0), shape)
+    threshold = otsu_threshold(score_map)
+    mu = resize_image(np.median(reconstructions, axis=0), shape)
+    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+    return Localization(
+        score_map=score_map,
+        normalized_map=resize_map(np.median(normalized, axis=0), shape),
+        mask=score_map > threshold,
+        threshold=threshold,
+        score=float(score_map.max()),
+        image=prepared.pixels,
+        reconstruction=mu,
+        residual=prepared.pixels - mu,
+        uncertainty=resize_map(raw.std(axis=0), shape),
+        losses=fits[0].losses,
+        steps=max(len(fit.losses) for fit in fits),
+        stop_reason="max_steps" if unfinished else "threshold",
+        restorations=sum(fit.restorations for fit in fits),
+    )
+
+
+def check_fit(fit: Fitted) -> None:
+    """Raises InputError if a fit did not stay finite."""
+    if fit.stop == StopReason.UNSTABLE:
+        raise InputError(
+            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"expected a finite loss, try a smaller config.fit.learning_rate"
+        )
+
+
+def otsu_threshold(score_map: np.ndarray) -> float:
+    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
+
+    A float32 number, so that the map is above it in the same pixels however they are compared.
+    """
+    from skimage.filters import threshold_otsu
+
+    # In double precision also a nearly constant map can be divided into bins.
+    return float(np.float32(threshold_otsu(score_map.astype(np.float64))))
+
+
+def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Checks an image and brings it to float32 (H, W, C) with a mask of missing pixels."""
+    pixels = np.asarray(image)
+    shape = pixels.shape
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise InputError(f"image has shape {shape}; expected (H, W), (H, W, 1) or (H, W, 3)")
+    if min(shape[:2]) < SMALLEST_SIDE:
+        raise InputError(
+            f"image is {shape[0]} x {shape[1]} pixels; expected at least {SMALLEST_SIDE} a side"
+        )
+    if pixels.dtype in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    elif not np.issubdtype(pixels.dtype, np.floating):
+        raise InputError(f"image is {pixels.dtype}; expected float in [0, 1], uint8 or uint16")
+    unknown = np.isnan(pixels).any(axis=-1)
+    if missing is not None:
+        if np.shape(missing) != unknown.shape:
+            raise InputError(
+                f"mask of missing pixels has shape {np.shape(missing)}; expected {unknown.shape}"
+            )
+        unknown |= np.asarray(missing, bool)
+    if unknown.all():
+        raise InputError("every pixel is missing; expected an image")
+    known = pixels[~unknown]
+    low, high = known.min(), known.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise InputError(f"image has values from {low:.6g} to {high:.6g}; expected [0, 1]")
+    if (known == known[0]).all():
+        color = ", ".join(f"{value:.3g}" for value in known[0])
+        raise InputError(f"image is constant ({color} everywhere); expected a picture of something")
+    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1))
+    return pixels.astype(np.float32), unknown
+
+
+def _resize_known(
+    pixels: np.ndarray, missing: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours."""
+    if not missing.any():
+        return resize_image(pixels, size), np.zeros(size, bool)
+    share = resize_image((~missing).astype(np.float32)[..., None], size)
+    known = resize_image(pixels, size) / np.maximum(share, 1e-6)
+    fitted_missing = resize_missing(missing, size)
+    return np.where(fitted_missing[..., None], 0, np.clip(known, 0, 1)), fitted_missing

@@ -1,0 +1,146 @@
+import jax
+import numpy as np
+import pytest
+
+from ssdnet_jax import stages
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.runner import devices
+from ssdnet_jax.runner.lanes import Failed, fit_stream
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    values = {**tiny, "fit": {**tiny["fit"], "max_steps": 12, "stop_threshold": 0.03}}
+    return from_config_dict(values)
+
+
+@pytest.fixture(scope="module")
+def jobs(config):
+    def job(seed):
+        prepared = stages.prepare(grid_texture((32, 32), period=5 + seed, seed=seed), config)
+        return stages.fit_jobs(prepared, config, jax.random.key(seed), [seed])[0]
+
+    return [job(seed) for seed in range(5)]
+
+
+def stream(jobs, **options):
+    waiting = iter(jobs)
+    return {r.name: r for r in fit_stream(lambda: next(waiting, None), **options)}
+
+
+def assert_same(actual, expected):
+    np.testing.assert_array_equal(actual.reconstruction, expected.reconstruction)
+    np.testing.assert_array_equal(actual.losses, expected.losses)
+    np.testing.assert_array_equal(actual.params, expected.params)
+    assert (actual.stop, actual.restorations) == (expected.stop, expected.restorations)
+
+
+@pytest.fixture(scope="module")
+def in_pairs(jobs):
+    return stream(jobs, lanes=2)
+
+
+def test_every_job_comes_back_however_many_lanes_there_are(jobs, in_pairs):
+    alone = stream(jobs)
+    assert set(alone) == set(in_pairs) == set(range(5))
+    assert len({len(fit.losses) for fit in alone.values()}) > 1
+    for name, fit in alone.items():
+        # Across lane counts sums are taken in another order.
+        close = {"rtol": 1e-3, "atol": 1e-3}
+        np.testing.assert_allclose(in_pairs[name].reconstruction, fit.reconstruction, **close)
+        assert len(in_pairs[name].losses) == len(fit.losses)
+
+
+def test_order_and_neighbours_change_nothing_bit_for_bit(jobs, in_pairs):
+    for order in ([4, 3, 2, 1, 0], [2, 0], [1]):
+        for name, fit in stream([jobs[n] for n in order], lanes=2).items():
+            assert_same(fit, in_pairs[name])
+
+
+def test_more_lanes_than_jobs(jobs):
+    results = stream(jobs[:2], lanes=4)
+    assert set(results) == {0, 1}
+
+
+def test_nothing_to_do(jobs):
+    assert stream([]) == {}
+
+
+def test_progress_counts_steps_of_running_lanes(jobs, in_pairs):
+    seen = []
+    slow = next(job for job in jobs if len(in_pairs[job.name].losses) > 3)
+    stream([slow], report=seen.append)
+    assert [p.step for p in seen][:3] == [0, 1, 3]
+    assert np.isnan(seen[0].loss) and seen[-1].loss > 0
+    assert {(p.stage, p.total) for p in seen} == {("fit", 12)}
+
+
+def test_a_stream_that_is_told_to_stop_gives_up_between_blocks(jobs):
+    calls = []
+
+    def stop():
+        calls.append(1)
+        return len(calls) > 2
+
+    assert len(stream(jobs, stop=stop)) < len(jobs)
+
+
+def out_of_memory(monkeypatch, at_most):
+    """A device that cannot hold more than so many lanes."""
+    fit_program = devices.fit_program
+
+    def limited(*arguments):
+        def call(lanes, *rest):
+            if lanes.images.shape[0] > at_most:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return fit_program(*arguments)(lanes, *rest)
+
+        return call
+
+    monkeypatch.setattr(devices, "fit_program", limited)
+
+
+def test_lanes_are_halved_until_the_device_holds_them(jobs, in_pairs, monkeypatch):
+    out_of_memory(monkeypatch, at_most=2)
+    results = stream(jobs, lanes=8)
+    assert set(results) == set(range(5))
+    for name, fit in results.items():
+        assert_same(fit, in_pairs[name])
+
+
+def test_a_job_that_does_not_fit_even_alone_fails_with_the_devices_words(jobs, monkeypatch):
+    out_of_memory(monkeypatch, at_most=0)
+    results = stream(jobs[:3], lanes=2)
+    assert set(results) == {0, 1, 2}
+    for result in results.values():
+        assert isinstance(result, Failed) and "Out of memory" in str(result.error)
+
+
+def test_a_cpu_takes_one_lane(jobs):
+    assert devices.lanes_that_fit((32, 32, 1), jobs[0].settings) == 1
+
+
+def test_other_devices_take_what_their_memory_holds(jobs, monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def __init__(self, lanes):
+            analysis = devices._compiled((32, 32, 1), jobs[0].settings).memory_analysis()
+            lane = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+            self.bytes = lanes * lane / 0.8 + 1
+
+        def memory_stats(self):
+            return {"bytes_limit": self.bytes}
+
+    for held, expected in ((1, 1), (7, 4), (8, 8), (0.5, 1), (1000, 64)):
+        device = Device(held)
+        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
+        assert devices.lanes_that_fit((32, 32, 1), jobs[0].settings) == expected
+
+
+def test_results_say_why_fits_ended(in_pairs):
+    assert {fit.stop for fit in in_pairs.values()} <= {StopReason.THRESHOLD, StopReason.MAX_STEPS}
