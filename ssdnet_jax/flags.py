@@ -137,6 +137,17 @@ def parse_flags(
     Raises:
       ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
     """
+    name, overrides, given = read_flags(arguments, own)
+    return with_overrides(load_config(name), overrides), given
+
+
+def read_flags(
+    arguments: Sequence[str], own: Mapping[str, str | bool | None]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """`parse_flags` without a configuration: its name, the fields given, the command's own flags.
+
+    Fields are by dotted name without "config.", and not checked yet.
+    """
     values = flags.FlagValues()
     for name, default in own.items():
         define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
@@ -161,10 +172,19 @@ def parse_flags(
     if values.image_size is not None:
         given["image_size"] = values.image_size
     overrides = {field: _literal(text) for field, text in given.items() if text is not None}
-    config_dict = to_config_dict(load_config(values.config))
+    return values.config, overrides, {name: values[name].value for name in own}
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The configuration with some fields, by dotted name, changed.
+
+    Raises:
+      ConfigError: a value or combination of values is not legal.
+    """
+    config_dict = to_config_dict(config)
     with config_dict.ignore_type():  # types are checked below, with messages that name the field
         config_dict.update_from_flattened_dict(overrides)
-    return from_config_dict(config_dict), {name: values[name].value for name in own}
+    return from_config_dict(config_dict)
 
 
 def whole_number(name: str, text: str | None) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 from ssdnet_jax.errors import ConfigError, SSDnetError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
-from ssdnet_jax.runner.run import Options, Summary, file_sources, run
-from ssdnet_jax.runner.terminal import Terminal, duration
+from ssdnet_jax.runner.run import Options, file_sources, run, summary_line
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
 
@@ -50,18 +50,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         summary = run(sources, config, workdir, terminal, vgg19=vgg19, options=options)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
-    terminal.summary(_summary_line(summary, path))
+    terminal.summary(summary_line(summary, path))
     if summary.stopped:
         return 143
     return 1 if summary.failed else 0
-
-
-def _summary_line(summary: Summary, workdir: Path) -> str:
-    parts = [f"{summary.finished} finished"]
-    if summary.finished_before:
-        parts.append(f"{summary.finished_before} finished before")
-    if summary.failed:
-        parts.append(f"{summary.failed} failed")
-    if summary.stopped:
-        parts.append("stopped before the end")
-    return f"{', '.join(parts)} in {duration(summary.seconds)}; results in {workdir}"

@@ -44,7 +44,7 @@ def save_networks(
     note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
     text = json.dumps(note, indent=2) + "\n"
     write_atomically(folder / _NETWORK, lambda file: file.write(text.encode()))
-    orbax.save_pytree(folder / _PARAMETERS, jax.device_get(tree), overwrite=True)
+    orbax.save(folder / _PARAMETERS, jax.device_get(tree), overwrite=True)
 
 
 def load_network(
@@ -80,7 +80,7 @@ def load_network(
         return np.empty((seeds, *leaf.shape), leaf.dtype)
 
     try:
-        tree: Any = orbax.load_pytree(folder / _PARAMETERS, jax.tree.map(stacked, structure))
+        tree: Any = orbax.load(folder / _PARAMETERS, jax.tree.map(stacked, structure))
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: cannot be restored ({reason}); expected it whole") from error

@@ -17,7 +17,7 @@ from ssdnet_jax.runner.devices import lanes_that_fit
 from ssdnet_jax.runner.lanes import fit_stream
 from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
 from ssdnet_jax.runner.stream import Incoming, Stream
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.terminal import Terminal, duration
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.workdir import Workdir
 
@@ -105,6 +105,18 @@ def run(
         seconds=time.monotonic() - started,
         stopped=options.stop(),
     )
+
+
+def summary_line(summary: Summary, workdir: Path) -> str:
+    """The last line that a command prints."""
+    parts = [f"{summary.finished} finished"]
+    if summary.finished_before:
+        parts.append(f"{summary.finished_before} finished before")
+    if summary.failed:
+        parts.append(f"{summary.failed} failed")
+    if summary.stopped:
+        parts.append("stopped before the end")
+    return f"{', '.join(parts)} in {duration(summary.seconds)}; results in {workdir}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:

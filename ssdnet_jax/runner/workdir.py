@@ -111,7 +111,7 @@ class Workdir:
 
     def order(self, relatives: Iterable[str]) -> None:
         """Rewrites results.csv in the order of the input; images end in another."""
-        rows = {row.path: row for row in _read_rows(self.path / "results.csv")}
+        rows = {row.path: row for row in read_rows(self.path / "results.csv")}
         kept = [rows[path] for path in relatives if path in rows]
         _write_rows(self.path, kept)
 
@@ -149,7 +149,7 @@ def open_workdir(
     with _named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         _refuse_other_settings(path, json.loads(json.dumps(settings)))
-        rows = {row.path: row for row in _read_rows(path / "results.csv")}
+        rows = {row.path: row for row in read_rows(path / "results.csv")}
         folder = Workdir(path, {})
         kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
@@ -222,8 +222,8 @@ def _write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_atomically(path / "results.csv", lambda file: file.write(table))
 
 
-def _read_rows(path: Path) -> list[Row]:
-    """Rows of an earlier run; a last line that was cut off is left out."""
+def read_rows(path: Path) -> list[Row]:
+    """Rows of results.csv; a last line that was cut off is left out."""
     if not path.exists():
         return []
     try:

@@ -5,9 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdnet_jax.evaluation.metrics import auprc, auroc, f1_max
+from ssdnet_jax.evaluation.metrics import (
+    auprc,
+    aupro,
+    auroc,
+    f1_max,
+    image_auroc,
+    region_weights,
+)
 
-METRICS = [auroc, auprc, f1_max]
+METRICS = [auroc, auprc, f1_max, aupro]
 
 
 @st.composite
@@ -55,7 +62,7 @@ def test_values_by_hand():
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_perfect_map_scores_one(metric):
     mask = np.arange(100).reshape(10, 10) % 7 == 0
-    assert metric(mask, mask.astype(np.float32)) == 1.0
+    assert metric(mask, mask.astype(np.float32)) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -72,6 +79,8 @@ def test_constant_maps_are_chance():
     assert auroc(mask, constant) == 0.5
     assert auprc(mask, constant) == pytest.approx(0.2)
     assert f1_max(mask, constant) == pytest.approx(2 * 0.2 / 1.2)
+    assert aupro(mask, constant) == pytest.approx(0.3 / 2)
+    assert aupro(mask, constant, limit=1.0) == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -95,3 +104,102 @@ def test_what_cannot_be_scored_is_a_clear_error(metric):
         metric(mask, scores)
     with pytest.raises(ValueError, match="NaN"):
         metric(np.zeros((4, 4), bool), scores)
+
+
+def test_aupro_by_hand():
+    """A region of one pixel and one of two; rates of false positives are thirds."""
+    mask = np.array([[True, False, True, True, False, False]])
+    scores = np.array([[5.0, 4.0, 3.0, 1.0, 2.0, 0.0]])
+    assert aupro(mask, scores) == pytest.approx(1 / 2)
+    assert aupro(mask, scores, limit=1 / 3) == pytest.approx(1 / 2)
+    assert aupro(mask, scores, limit=0.5) == pytest.approx((1 / 3 * 1 / 2 + 1 / 6 * 3 / 4) / 0.5)
+    assert aupro(mask, scores, limit=1.0) == pytest.approx((1 / 2 + 3 / 4 + 1) / 3)
+
+
+def test_aupro_is_interpolated_where_the_limit_falls_between_two_scores():
+    """At a false positive rate of 1/4 the overlap is half way to that of 1/2, which is 1."""
+    mask = np.array([[True, False, False, False, False]])
+    scores = np.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
+    assert aupro(mask, scores, limit=0.25) == pytest.approx((0 + 1 / 2) / 2)
+
+
+def test_regions_touch_at_their_corners():
+    mask = np.zeros((5, 6), bool)
+    mask[[1, 2, 3], [1, 2, 1]] = True
+    mask[4, 4] = True
+    weights, count = region_weights(mask)
+    assert count == 2
+    np.testing.assert_allclose(weights[[1, 2, 3, 4], [1, 2, 1, 4]], [1 / 3, 1 / 3, 1 / 3, 1])
+    assert np.count_nonzero(weights) == 4
+    assert region_weights(np.zeros((2, 2), bool))[1] == 0
+
+
+def test_aupro_counts_each_region_the_same_whatever_its_size():
+    mask = np.zeros((20, 20), bool)
+    mask[2:12, 2:12] = True
+    mask[18, 18] = True
+    found_large = np.where(mask & (np.arange(20) < 15), 1.0, 0.0)
+    found_small = np.where(mask & (np.arange(20) >= 15), 1.0, 0.0)
+    # Beside the region found at no false positive, the other is found along the diagonal.
+    expected = (1 + 0.3 / 2) / 2
+    assert aupro(mask, found_large) == pytest.approx(expected)
+    assert aupro(mask, found_small) == pytest.approx(expected)
+
+
+def literal_aupro(mask, scores, limit):
+    """Every threshold, region by region; regions grown pixel by pixel."""
+    regions, left = [], set(zip(*np.nonzero(mask), strict=True))
+    while left:
+        region = [left.pop()]
+        for row, column in region:
+            near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= near
+            region.extend(near)
+        regions.append(tuple(np.transpose(region)))
+    area, x, y = 0.0, 0.0, 0.0
+    for threshold in sorted(set(scores.ravel()), reverse=True):
+        new_x = (scores[~mask] >= threshold).mean()
+        new_y = np.mean([(scores[region] >= threshold).mean() for region in regions])
+        if new_x > limit:
+            new_x, new_y = limit, y + (new_y - y) * (limit - x) / (new_x - x)
+            return (area + (new_x - x) * (y + new_y) / 2) / limit
+        area += (new_x - x) * (y + new_y) / 2
+        x, y = new_x, new_y
+    return area / limit
+
+
+@st.composite
+def small_maps(draw):
+    height, width = draw(st.integers(1, 6)), draw(st.integers(2, 6))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    mask = generator.random((height, width)) < draw(st.sampled_from([0.1, 0.3, 0.6]))
+    mask.ravel()[:2] = [True, False]
+    return mask, generator.integers(0, draw(st.integers(1, 12)), mask.shape).astype(float)
+
+
+@settings(max_examples=100, deadline=None)
+@given(small_maps(), st.sampled_from([0.05, 0.3, 0.5, 1.0]))
+def test_aupro_is_the_literal_integral(case, limit):
+    assert aupro(*case, limit=limit) == pytest.approx(literal_aupro(*case, limit), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_maps(), st.floats(0.1, 10), st.floats(-5, 5))
+def test_aupro_depends_on_the_order_of_scores_alone(case, scale, shift):
+    mask, scores = case
+    assert aupro(mask, np.exp(scale * scores / 12) + shift) == pytest.approx(aupro(mask, scores))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, 1.5, math.nan])
+def test_aupro_refuses_a_limit_that_is_no_rate(limit):
+    with pytest.raises(ValueError, match="limit"):
+        aupro(np.eye(3, dtype=bool), np.ones((3, 3)), limit=limit)
+
+
+def test_image_auroc_is_the_share_of_rightly_ordered_pairs_of_images():
+    defective = np.array([True, False, True, False])
+    assert image_auroc(defective, np.array([3.0, 2.0, 1.0, 1.0])) == pytest.approx(2.5 / 4)
+    assert math.isnan(image_auroc(defective | True, np.arange(4.0)))
+    assert math.isnan(image_auroc(np.empty(0, bool), np.empty(0)))
+    with pytest.raises(ValueError, match="NaN"):
+        image_auroc(defective, np.array([1.0, 2.0, np.nan, 0.0]))

@@ -12,9 +12,13 @@ from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.localize import localize
-from ssdnet_jax.runner.run import file_sources, image_key, run
+from ssdnet_jax.runner import run as stream_module
+from ssdnet_jax.runner import workdir as workdirs
+from ssdnet_jax.runner.checkpoints import load_network
+from ssdnet_jax.runner.lanes import Failed
+from ssdnet_jax.runner.run import Options, file_sources, image_key, run
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import _read_rows, open_workdir
+from ssdnet_jax.runner.workdir import open_workdir
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -51,7 +55,7 @@ class Run:
 
 
 def read_rows(path):
-    return _read_rows(path / "results.csv")
+    return workdirs.read_rows(path / "results.csv")
 
 
 def picture(seed=0, **options):
@@ -237,3 +241,108 @@ def test_the_terminal_is_told_about_every_image(tmp_path, config):
     run(sources, config, workdir, Recorder(io.StringIO(), io.StringIO()))
     assert calls[0] == 2 and ("a.png",) in calls
     assert {call for call in calls[1:] if len(call) == 2} == {("a.png", "ok"), ("b.png", "error")}
+
+
+def run_with(path, sources, config, **values):
+    workdir = open_workdir(path, config, method="ssdnet", root=None)
+    terminal = Terminal(io.StringIO(), io.StringIO())
+    return run(sources, config, workdir, terminal, options=Options(**values))
+
+
+def maps(path):
+    found = sorted((path / "maps").rglob("*.tiff"))
+    return {p.relative_to(path).as_posix(): tifffile.imread(p) for p in found}
+
+
+def assert_same_maps(actual, expected):
+    assert set(actual) == set(expected)
+    for name, score_map in expected.items():
+        np.testing.assert_array_equal(actual[name], score_map)
+
+
+def test_rows_are_in_the_order_of_the_input(tmp_path, config):
+    sources = {name: picture(seed) for seed, name in enumerate(["c.png", "a.png", "b.png"])}
+    sources["x.png"] = failing(InputError("damaged"))
+    run_with(tmp_path, sources, config, lanes=2)
+    assert [row.path for row in read_rows(tmp_path)] == ["c.png", "a.png", "b.png", "x.png"]
+
+
+def test_lanes_do_not_change_what_comes_out(tmp_path, config):
+    sources = {f"{n}.png": picture(n) for n in range(4)}
+    sources["hole.png"] = picture(7, missing=np.eye(40, 56, dtype=bool))
+    sources["small.png"] = lambda: DecodedImage(grid_texture((30, 30), period=6, seed=1), None, ())
+    for lanes in (1, 3):
+        assert run_with(tmp_path / str(lanes), sources, config, lanes=lanes).finished == 6
+    one, three = maps(tmp_path / "1"), maps(tmp_path / "3")
+    assert set(one) == set(three) and len(one) == 6
+    for name, score_map in one.items():
+        # Sums are taken in another order across lane counts; five steps carry that far.
+        np.testing.assert_allclose(three[name], score_map, rtol=2e-2, atol=1e-4)
+
+
+def test_grey_and_colour_images_share_a_run(tmp_path, config):
+    grey, colour = grid_texture((40, 40), period=8, seed=0), np.zeros((40, 40, 3), np.float32)
+    colour[:] = grey[..., :1]
+    colour[..., 0] *= 0.5
+    sources = {
+        f"{n}.png": lambda n=n: DecodedImage(colour if n % 2 else grey, None, ()) for n in range(5)
+    }
+    assert run_with(tmp_path, sources, config, lanes=2).finished == 5
+
+
+def test_a_resumed_run_with_lanes_repeats_the_bits(tmp_path, config):
+    sources = {f"{n}.png": picture(n) for n in range(5)}
+    run_with(tmp_path / "whole", sources, config, lanes=2)
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 4
+
+    first = run_with(tmp_path / "parts", sources, config, lanes=2, stop=stop)
+    assert first.stopped and first.finished < 5
+    second = run_with(tmp_path / "parts", sources, config, lanes=2)
+    assert second.finished_before == first.finished and not second.stopped
+    assert_same_maps(maps(tmp_path / "parts"), maps(tmp_path / "whole"))
+    rows = [(row.path, row.score, row.steps, row.loss) for row in read_rows(tmp_path / "parts")]
+    whole = [(row.path, row.score, row.steps, row.loss) for row in read_rows(tmp_path / "whole")]
+    assert rows == whole
+
+
+def test_several_seeds_give_the_median_map_and_its_spread(tmp_path, tiny):
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "seeds": 3}})
+    run_with(tmp_path, {"a.png": picture()}, config, lanes=2)
+    with np.load(tmp_path / "fits" / "a.png.npz") as kept:
+        assert kept["reconstructions"].shape == (3, 32, 32, 1)
+        assert len({each.tobytes() for each in kept["reconstructions"]}) == 3
+    expected = localize(picture()().pixels, config, image_key(config.seed, "a.png"))
+    close = {"rtol": 1e-2, "atol": 1e-5}
+    (score_map,) = maps(tmp_path).values()
+    np.testing.assert_allclose(score_map, expected.score_map, **close)
+    spread = tifffile.imread(tmp_path / "uncertainty" / "a.png.tiff")
+    np.testing.assert_allclose(spread, expected.uncertainty, rtol=0.1, atol=1e-4)
+    assert spread.max() > 0
+
+
+def test_the_device_failing_on_one_image_spares_the_others(tmp_path, config, monkeypatch):
+    fit_stream = stream_module.fit_stream
+
+    def limited(take, **options):
+        for result in fit_stream(take, **options):
+            bad = result.name.relative == "b.png"
+            yield Failed(result.name, jax.errors.JaxRuntimeError("no memory")) if bad else result
+
+    monkeypatch.setattr(stream_module, "fit_stream", limited)
+    sources = {f"{n}.png": picture() for n in "abc"}
+    run_with(tmp_path, sources, config)
+    status = {row.path: (row.status, row.error) for row in read_rows(tmp_path)}
+    assert status == {"a.png": ("ok", ""), "b.png": ("error", "no memory"), "c.png": ("ok", "")}
+
+
+def test_parameters_are_kept_when_asked_for(tmp_path, config):
+    run_with(tmp_path, {"s/a.png": picture()}, config, save_params=True)
+    network = load_network(tmp_path / "params" / "s" / "a.png")
+    with np.load(tmp_path / "fits" / "s" / "a.png.npz") as kept:
+        image, mu = kept["image"], kept["reconstructions"][0]
+    # mu is an average over steps, so the last network is near it, not on it.
+    assert np.abs(network(image) - mu).mean() < 0.1

@@ -144,7 +144,7 @@ numbers = st.none() | st.floats(allow_nan=False).map(lambda v: float(f"{v:.9g}")
 def test_rows_survive_a_round_trip(tmp_path_factory, row):
     workdir = opened(tmp_path_factory.getbasetemp() / "round_trip")
     workdir.append(row)
-    assert module._read_rows(workdir.path / "results.csv") == [row]
+    assert module.read_rows(workdir.path / "results.csv") == [row]
     with (workdir.path / "results.csv").open(newline="", encoding="utf-8") as file:
         (entry,) = csv.DictReader(file)  # as any other reader sees it
     assert (entry["path"], entry["error"]) == (row.path, row.error)

@@ -1,0 +1,150 @@
+"""Time and memory of lanes, and what the runner costs beside fitting and scoring.
+
+Command:
+  python benchmarks/lanes.py --lanes=1,2,4,8 --json=benchmarks/results/lanes.json
+
+Protocol, lanes: the default network on random 256 x 256 grey images; programs with different
+numbers of lanes take turns, three steps a turn, and a lane count's ratio is the median over turns
+of its time for one image and step over that of one lane in the same turn. Memory is what the
+compiled program says it needs for temporaries.
+
+Protocol, runner: `run` on --images synthetic pictures with --steps steps each, after one picture
+that compiles; the share of wall time that is not spent in the program that fits. Scoring and
+writing go on beside the fits, in their own thread, so they count only as far as they delay.
+"""
+
+import argparse
+import dataclasses
+import functools
+import io
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.lanes import fit_lanes, init_lanes
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.images import DecodedImage
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.runner import devices
+from ssdnet_jax.runner.processes import device_name, use_compilation_cache
+from ssdnet_jax.runner.run import run
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import open_workdir, versions
+
+STEPS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lanes", default="1,2,4,8")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--size", type=int, default=256, help="pixels, side of the images")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    use_compilation_cache()
+    report = {
+        "machine": {"device": device_name(), "versions": versions()},
+        "lanes": time_lanes([int(n) for n in arguments.lanes.split(",")], arguments),
+        "runner": time_runner(arguments),
+    }
+    print(json.dumps(report, indent=1))
+    if arguments.json:
+        text = json.dumps(report, indent=1) + "\n"
+        write_atomically(arguments.json, lambda file: file.write(text.encode()))
+
+
+def time_lanes(counts: list[int], arguments: argparse.Namespace) -> dict[str, dict]:
+    settings = Config().fit_settings
+    block = jax.jit(functools.partial(fit_lanes, settings=settings))
+    programs, lanes, report = {}, {}, {}
+    for count in counts:
+        lanes[count] = fresh_lanes(count, arguments.size, settings)
+        started = time.monotonic()
+        programs[count] = block.lower(lanes[count], None, jnp.int32(STEPS)).compile()
+        memory = programs[count].memory_analysis().temp_size_in_bytes
+        report[str(count)] = {
+            "compile_seconds": round(time.monotonic() - started, 1),
+            "temporary_mib": round(memory / 2**20),
+        }
+    seconds = {count: [] for count in counts}
+    for turn in range(arguments.turns + 1):
+        for count in counts:
+            started = time.monotonic()
+            jax.block_until_ready(programs[count](lanes[count], None, jnp.int32(STEPS)))
+            if turn:  # the first warms up
+                seconds[count].append((time.monotonic() - started) / STEPS / count)
+    alone = np.array(seconds[counts[0]])
+    for count in counts:
+        each = np.array(seconds[count])
+        report[str(count)]["seconds_an_image_and_step"] = round(float(np.median(each)), 4)
+        report[str(count)]["ratio"] = round(float(np.median(each / alone)), 3)
+    return report
+
+
+def fresh_lanes(count: int, size: int, settings):
+    images = np.random.default_rng(0).random((count, size, size, 1), np.float32)
+    known = np.ones((count, size, size), np.float32)
+    keys = jax.random.split(jax.random.key(0), count)
+    start = jax.jit(functools.partial(init_lanes, settings=settings))
+    return start(keys, images, known, np.ones(count, bool))
+
+
+def time_runner(arguments: argparse.Namespace) -> dict:
+    config = Config()
+    fit = dataclasses.replace(config.fit, max_steps=arguments.steps, stop_threshold=0.0)
+    config = dataclasses.replace(config, fit=fit)
+
+    def pictures(count: int):
+        return {
+            f"{n}.png": lambda n=n: DecodedImage(grid_texture((512, 512), seed=n), None, ())
+            for n in range(count)
+        }
+
+    spent = time_programs()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, count in (("warm", 1), ("timed", arguments.images)):
+            spent["fit"] = 0.0
+            workdir = open_workdir(Path(folder, name), config, method="ssdnet", root=None)
+            summary = run(pictures(count), config, workdir, Terminal(io.StringIO(), io.StringIO()))
+    return {
+        "images": arguments.images,
+        "steps": arguments.steps,
+        "seconds": round(summary.seconds, 2),
+        "seconds_fitting": round(spent["fit"], 2),
+        "overhead": round(1 - spent["fit"] / summary.seconds, 4),
+    }
+
+
+def time_programs() -> dict[str, float]:
+    """Makes the program that fits add up the time it takes."""
+    spent = {"fit": 0.0}
+    fit_program = devices.fit_program
+
+    def timed(*arguments):
+        program = fit_program(*arguments)
+
+        def call(*rest):
+            started = time.monotonic()
+            result = jax.block_until_ready(program(*rest))
+            spent["fit"] += time.monotonic() - started
+            return result
+
+        return call
+
+    devices.fit_program = timed
+    return spent
+
+
+if __name__ == "__main__":
+    main()
