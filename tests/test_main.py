@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import time
 import zlib
 
 import numpy as np
@@ -346,3 +347,36 @@ def test_every_public_name_exists_and_is_explained():
         documentation = imported[name].__doc__
         # What dataclasses and named tuples write themselves explains nothing.
         assert documentation and not documentation.startswith(f"{name}("), name
+
+
+def test_sigterm_ends_a_run_in_order_and_the_same_command_goes_on(quick, tmp_path):
+    for number in range(12):
+        put(tmp_path / "in" / f"{number:02d}.png")
+    command = [sys.executable, "-m", "ssdnet_jax", *quick, "--input=in", "--workdir=out"]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    table = tmp_path / "out" / "results.csv"
+    while process.poll() is None and not (table.exists() and b",ok," in table.read_bytes()):
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, b"")
+    assert b"stopped before the end in " in out
+    kept = rows(tmp_path / "out")
+    assert 0 < len(kept) < 12
+    again = in_a_process(command, tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.startswith(f"{12 - len(kept)} finished, {len(kept)} finished before in ")
+    after = rows(tmp_path / "out")
+    assert len(after) == 12 and all(after[path] == row for path, row in kept.items())
+
+
+def test_lanes_and_networks_are_passed_on(ssdnet, tmp_path):
+    put(tmp_path / "in" / "a.png")
+    put(tmp_path / "in" / "b.png")
+    flags = ["--lanes=2", "--devices=1", "--save_params"]
+    status, _, _ = ssdnet(f"--input={tmp_path}/in", f"--workdir={tmp_path}/out", *flags)
+    assert status == 0
+    assert (tmp_path / "out" / "params" / "a.png" / "network.json").is_file()

@@ -110,10 +110,10 @@ class Workdir:
             os.fsync(file.fileno())
 
     def order(self, relatives: Iterable[str]) -> None:
-        """Rewrites results.csv in the order of the input; images end in another."""
+        """Rewrites results.csv in the order of the input, images of other inputs first."""
         rows = {row.path: row for row in read_rows(self.path / "results.csv")}
-        kept = [rows[path] for path in relatives if path in rows]
-        _write_rows(self.path, kept)
+        ordered = [rows.pop(path) for path in relatives if path in rows]
+        _write_rows(self.path, [*rows.values(), *ordered])
 
 
 def open_workdir(

@@ -271,3 +271,15 @@ def test_two_steps_of_a_run_leave_no_temporary_files(tmp_path):
         "results.csv",
         "run.json",
     }
+
+
+def test_ordering_keeps_rows_of_other_inputs(tmp_path):
+    workdir = opened(tmp_path)
+    for path in ("z.png", "b.png", "a.png"):
+        finish(workdir, dataclasses.replace(FINISHED, path=path))
+    workdir.order(["a.png", "b.png", "never.png"])
+    assert [row.path for row in module.read_rows(tmp_path / "results.csv")] == [
+        "z.png",
+        "a.png",
+        "b.png",
+    ]

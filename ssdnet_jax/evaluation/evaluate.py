@@ -1,0 +1,338 @@
+"""From maps on disk to metrics: a row an image, pooled curves, means and their spread over seeds.
+
+Nothing here holds more than one map at a time; pooled metrics read the files again.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdnet_jax.data.datasets import DEFECT, GOOD, Sample
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.images import read_image, read_mask
+from ssdnet_jax.errors import InputError, SSDnetError
+from ssdnet_jax.evaluation import metrics
+from ssdnet_jax.evaluation.map_files import read_map
+from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
+
+ALL = "all"  # beside the categories: every image
+METRICS = ("auroc", "auprc", "f1_max", "aupro")
+
+
+@dataclasses.dataclass(frozen=True)
+class MapSet:
+    """The maps that one method made of a dataset with one seed.
+
+    Attributes:
+      method: its name in tables.
+      seed: None where it is not known.
+      find: the file of a sample's map; raises InputError where there is none.
+    """
+
+    method: str
+    seed: int | None
+    find: Callable[[Sample], Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageMetrics:
+    """One line of metrics.csv; None where a number does not exist.
+
+    Attributes:
+      method: as in its `MapSet`.
+      category: of the image.
+      defect: of the image, "good" for one without.
+      path: the image, relative to the dataset's root.
+      auroc: of the pixels, None for good images, as the next three.
+      auprc: average precision of the pixels.
+      f1_max: largest F1 of the pixels over all thresholds.
+      aupro: area under the per-region overlap up to a false positive rate of 0.3.
+      seed: as in its `MapSet`.
+      score: the image's score, the maximum of its raw map.
+      defective_fraction: share of defective pixels in the mask, the AUPRC of chance.
+      height: of the map, in pixels.
+      width: of the map, in pixels.
+      status: "ok" or "error".
+      error: why there are no metrics; empty for "ok".
+    """
+
+    method: str
+    category: str
+    defect: str
+    path: str
+    auroc: float | None = None
+    auprc: float | None = None
+    f1_max: float | None = None
+    aupro: float | None = None
+    seed: int | None = None
+    score: float | None = None
+    defective_fraction: float | None = None
+    height: int | None = None
+    width: int | None = None
+    status: str = "ok"
+    error: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the image has no defect."""
+        return self.defect == GOOD
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(ImageMetrics))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Everything measured on a dataset.
+
+    Attributes:
+      rows: an entry an image and map set.
+      pooled: by method, seed and category (or "all"), metrics of all pixels together; without the
+        images whose row is an error. None where no defective image is left.
+    """
+
+    rows: tuple[ImageMetrics, ...]
+    pooled: Mapping[tuple[str, int | None, str], PooledMetrics | None]
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    map_sets: Sequence[MapSet],
+    *,
+    report: Callable[[str, int], object] = lambda name, done: None,
+) -> Evaluation:
+    """Compares maps with masks, at the size of the image, which both must have.
+
+    A sample whose map or mask cannot be used gets a row with status "error"; the others go on. An
+    image of no named kind of defect whose mask is empty counts as good: some sets have such masks.
+
+    Args:
+      samples: the images and their masks; no category may be called "all".
+      map_sets: of different method or seed.
+      report: called with what comes next and how many maps are done.
+
+    Raises:
+      InputError: a category is called "all".
+    """
+    categories = sorted({sample.category for sample in samples})
+    if ALL in categories:
+        raise InputError(f"found a category named {ALL!r}; expected another name, it means a sum")
+    rows: list[ImageMetrics] = []
+    pooled: dict[tuple[str, int | None, str], PooledMetrics | None] = {}
+    for map_set in map_sets:
+        usable: list[tuple[Sample, ImageMetrics]] = []
+        for sample in samples:
+            report(sample.relative, len(rows))
+            rows.append(row := _measure(sample, map_set))
+            if row.status == "ok":
+                usable.append((sample, row))
+        for category in categories:
+            report(f"all pixels of {category}", len(rows))
+            chosen = [pair for pair in usable if pair[0].category == category]
+            pooled[map_set.method, map_set.seed, category] = _pool(chosen, map_set)
+        key = (map_set.method, map_set.seed)
+        if len(categories) == 1:
+            pooled[*key, ALL] = pooled[*key, categories[0]]
+        else:
+            report("all pixels", len(rows))
+            pooled[*key, ALL] = _pool(usable, map_set)
+    return Evaluation(tuple(rows), pooled)
+
+
+def read_pair(sample: Sample, path: Path) -> tuple[np.ndarray | None, np.ndarray]:
+    """Reads a sample's mask, None for a good image, and its map.
+
+    Raises:
+      InputError: either cannot be read, or the two do not have the image's size.
+    """
+    score_map = read_map(path)
+    if sample.mask_path is None:
+        if sample.defect != GOOD:
+            raise InputError(f"{sample.relative}: found no mask for this defective image")
+        mask, shape = None, read_image(sample.path).pixels.shape[:2]
+    else:
+        mask = read_mask(sample.mask_path)
+        shape = mask.shape
+    if score_map.shape != shape:
+        shape = read_image(sample.path).pixels.shape[:2]
+        if mask is not None:
+            read_mask(sample.mask_path, shape=shape)  # says so, if it is the mask that differs
+        raise InputError(
+            f"{path}: found a map of {score_map.shape[0]} x {score_map.shape[1]} (height x width); "
+            f"expected {shape[0]} x {shape[1]}, the size of its image"
+        )
+    return mask, score_map
+
+
+def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
+    row = ImageMetrics(
+        method=map_set.method,
+        category=sample.category,
+        defect=sample.defect,
+        path=sample.relative,
+        seed=map_set.seed,
+    )
+    try:
+        mask, score_map = read_pair(sample, map_set.find(sample))
+        if mask is not None and not mask.any():
+            if sample.defect != DEFECT:
+                raise InputError(f"{sample.mask_path}: found no defective pixel; expected some")
+            row, mask = dataclasses.replace(row, defect=GOOD), None
+    except (SSDnetError, OSError, MemoryError) as error:
+        return dataclasses.replace(row, status="error", error=" ".join(str(error).split()))
+    values: dict[str, float | None] = {}
+    if mask is not None:
+        values = {name: _or_none(getattr(metrics, name)(mask, score_map)) for name in METRICS}
+    return dataclasses.replace(
+        row,
+        **values,
+        score=float(score_map.max()),
+        defective_fraction=0.0 if mask is None else float(mask.mean()),
+        height=score_map.shape[0],
+        width=score_map.shape[1],
+    )
+
+
+def _pool(usable: Sequence[tuple[Sample, ImageMetrics]], map_set: MapSet) -> PooledMetrics | None:
+    if all(row.good for _, row in usable):
+        return None
+
+    def pairs() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        for sample, row in usable:  # sizes were checked
+            mask = None if row.good else read_mask(sample.mask_path)
+            yield mask, read_map(map_set.find(sample))
+
+    return pooled_metrics(pairs)
+
+
+def summarize(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
+    """Means, medians and pooled metrics by method and category; the content of summary.json.
+
+    A seed's figure is the mean (or median) over its images; the result is the mean of the seeds'
+    figures, and `_std_over_seeds` their standard deviation (n - 1 in the denominator; None for
+    one seed). `_pooled` takes the pixels of all images of a seed together. In "all",
+    `auroc_mean` is over images, and `auroc_macro`, `auroc_pooled_macro`, `image_auroc_macro` are
+    means over categories. None stands for what does not exist.
+
+    Returns:
+      method -> category or "all" -> name -> number, and "defects" -> defect -> name -> number; in
+      "all" a defect is called CATEGORY/DEFECT.
+    """
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in dict.fromkeys(row.method for row in evaluation.rows):
+        rows = [row for row in evaluation.rows if row.method == method]
+        groups = {
+            category: [row for row in rows if row.category == category]
+            for category in sorted({row.category for row in rows})
+        }
+        entries = {
+            category: _summarize_category(method, category, group, evaluation)
+            for category, group in groups.items()
+        }
+        everything = _summarize_category(method, ALL, rows, evaluation)
+        for name in (*METRICS, "image_auroc"):
+            for kind in ("",) if name == "image_auroc" else ("_mean", "_pooled"):
+                values = [entry[f"{name}{kind}"] for entry in entries.values()]
+                macro = f"{name}{kind.replace('_mean', '')}_macro"
+                everything[macro] = _mean(values)
+        result[method] = {**entries, ALL: everything}
+    return result
+
+
+def _summarize_category(
+    method: str, category: str, rows: Sequence[ImageMetrics], evaluation: Evaluation
+) -> dict[str, Any]:
+    entry = _summarize_images(rows)
+    seeds = sorted({row.seed for row in rows}, key=str)
+    pooled = [p for seed in seeds if (p := evaluation.pooled.get((method, seed, category)))]
+    for name in METRICS:
+        values = [_or_none(getattr(p, name)) for p in pooled]
+        entry[f"{name}_pooled"] = _mean(values)
+        entry[f"{name}_pooled_std_over_seeds"] = _spread(values)
+    values = [_image_auroc([row for row in rows if row.seed == seed]) for seed in seeds]
+    entry["image_auroc"] = _mean(values)
+    entry["image_auroc_std_over_seeds"] = _spread(values)
+    groups: dict[str, list[ImageMetrics]] = {}
+    for row in rows:
+        if not row.good:
+            name = f"{row.category}/{row.defect}" if category == ALL else row.defect
+            groups.setdefault(name, []).append(row)
+    entry["defects"] = {name: _summarize_images(groups[name]) for name in sorted(groups)}
+    return entry
+
+
+def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
+    """Metrics of single images and how many there are, of any group of rows of one method."""
+    seeds = sorted({row.seed for row in rows}, key=str)
+    good = {row.path for row in rows if row.good}
+    entry: dict[str, Any] = {
+        "images": len({row.path for row in rows}),
+        "defective": len({row.path for row in rows} - good),
+        "good": len(good),
+        "failed": len({row.path for row in rows if row.status != "ok"}),
+        "seeds": len(seeds),
+    }
+    for name in METRICS:
+        by_seed = [[getattr(row, name) for row in rows if row.seed == seed] for seed in seeds]
+        means = [_mean(values) for values in by_seed]
+        entry[f"{name}_mean"] = _mean(means)
+        entry[f"{name}_median"] = _mean([_median(values) for values in by_seed])
+        entry[f"{name}_std_over_seeds"] = _spread(means)
+    return entry
+
+
+def _image_auroc(rows: Sequence[ImageMetrics]) -> float | None:
+    scored = [row for row in rows if row.score is not None]
+    return _or_none(
+        metrics.image_auroc(
+            np.array([not row.good for row in scored], bool),
+            np.array([row.score for row in scored], float),
+        )
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    return float(np.mean(numbers)) if (numbers := _numbers(values)) else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    return float(np.median(numbers)) if (numbers := _numbers(values)) else None
+
+
+def _spread(values: Iterable[float | None]) -> float | None:
+    numbers = _numbers(values)
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+
+
+def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics]) -> None:
+    """Writes a line an image, atomically; the columns are the fields of `ImageMetrics`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        cells = dataclasses.asdict(row).values()
+        writer.writerow(["" if v is None else f"{v:.9g}" if type(v) is float else v for v in cells])
+    # Bytes of a file name that are no UTF-8 stay as they are.
+    content = text.getvalue().encode("utf-8", "surrogateescape")
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Writes summary.json atomically."""
+    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,149 @@
+"""Raw score maps on disk: finding, reading, and laying them out for the scripts of others."""
+
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ssdnet_jax.data._decode import decode
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.images import write_tiff_map
+from ssdnet_jax.errors import InputError
+
+MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
+
+
+def find_map(folder: Path, sample: Sample) -> Path:
+    """The map of a sample below a folder that any program may have filled.
+
+    Looked for, in this order and with any of `MAP_SUFFIXES`: the image's relative path with its
+    own suffix kept, then without it, then CATEGORY/test/DEFECT/NAME as MVTec AD's evaluation code
+    has it.
+
+    Raises:
+      InputError: none of them is there.
+    """
+    relative = PurePosixPath(sample.relative)
+    stems = (
+        sample.relative,
+        str(relative.with_suffix("")),
+        f"{sample.category}/test/{sample.defect}/{relative.stem}",
+    )
+    for stem in stems:
+        for suffix in MAP_SUFFIXES:
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return path
+    raise InputError(
+        f"{sample.relative}: found no map in {folder}; expected {stems[0]}.tiff or "
+        f"{stems[1]}.tiff (or {', '.join(MAP_SUFFIXES[1:])})"
+    )
+
+
+def read_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a raw score map.
+
+    Args:
+      path: TIFF or .npy, or an .npz that holds one array; of shape (H, W), (H, W, 1) or (1, H, W).
+
+    Returns:
+      Finite float32 values of shape (H, W).
+
+    Raises:
+      InputError: unreadable, of another shape or kind, or with NaN or infinite values.
+    """
+    path = Path(path)
+    try:
+        values = _read_array(path)
+    except InputError:
+        raise
+    except Exception as error:  # decoders fail on damaged files in too many ways to list
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a map ({reason}); expected a TIFF, .npy or .npz of (H, W)"
+        ) from error
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiub":
+        raise InputError(
+            f"{path}: found {values.dtype} of shape {values.shape}; expected real numbers of (H, W)"
+        )
+    with np.errstate(over="ignore"):  # becomes infinite
+        values = values.astype(np.float32)
+    if bad := values.size - np.count_nonzero(np.isfinite(values)):
+        raise InputError(
+            f"{path}: found {bad} values that are not finite as float32; expected finite scores"
+        )
+    return values
+
+
+def _read_array(path: Path) -> np.ndarray:
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            if len(arrays.files) != 1:
+                raise InputError(
+                    f"{path}: found {len(arrays.files)} arrays "
+                    f"({', '.join(arrays.files)}); expected one, the map"
+                )
+            return arrays[arrays.files[0]]
+    return decode(path).samples
+
+
+def mvtec_names(samples: Sequence[Sample]) -> dict[str, PurePosixPath]:
+    """Where MVTec AD's evaluation code expects each sample's map: CATEGORY/test/DEFECT/NAME.tiff.
+
+    Images of one defect that differ in suffix or folder only keep both in the name.
+
+    Returns:
+      By the sample's relative path.
+    """
+    plain = {
+        s.relative: PurePosixPath(s.category, "test", s.defect, PurePosixPath(s.relative).stem)
+        for s in samples
+    }
+    uses = Counter(plain.values())
+    return {
+        relative: path.with_name(
+            f"{path.name if uses[path] == 1 else relative.replace('/', '_')}.tiff"
+        )
+        for relative, path in plain.items()
+    }
+
+
+def put_maps(folder: Path, samples: Sequence[Sample], find: Callable[[Sample], Path]) -> None:
+    """Lays maps out as MVTec AD's evaluation code reads them: TIFF as hard links where possible.
+
+    Else they are copied; maps of another kind are written as float32 TIFF. Samples whose map
+    cannot be found or read are left out.
+    """
+    for sample, name in zip(samples, mvtec_names(samples).values(), strict=True):
+        target = folder / name
+        try:
+            source = find(sample)
+            if source.suffix.lower() in (".tiff", ".tif"):
+                _link_or_copy(source, target)
+            else:
+                write_tiff_map(target, read_map(source))
+        except (InputError, FileNotFoundError):
+            target.unlink(missing_ok=True)  # of an earlier run
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.hardlink_to(source)
+        temporary.replace(target)
+    except OSError:  # another file system, or one without links
+        temporary.unlink(missing_ok=True)
+        with source.open("rb") as file:
+            write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))

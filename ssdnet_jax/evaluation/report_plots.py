@@ -1,0 +1,187 @@
+"""Plots of the report: SVG to be put into its page, whose colours and fonts they take."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METHOD_COLORS = 8  # the page defines --method-0 to --method-7
+METRIC_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1_max": "F1-max", "aupro": "AUPRO"}
+
+# Matplotlib wants colours that it knows; these stand for variables of the page's style sheet.
+_TEXT, _MUTED, _LINE, _SURFACE = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {_TEXT: "text", _MUTED: "muted", _LINE: "line", _SURFACE: "surface"}
+_VARIABLES |= {f"#0a0a{i:02x}": f"method-{i}" for i in range(METHOD_COLORS)}
+_LETTER = 0.075  # inches, the width of one
+_LONGEST_LABEL = 36
+_SMALLEST_BOX = 4  # images
+
+Values = Mapping[str, Mapping[str, Sequence[float]]]  # method -> metric -> a value an image
+Curve = tuple[np.ndarray, np.ndarray]  # x and y
+
+
+def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
+    """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method.
+
+    The box reaches from quartile to quartile, its line is the median, the whiskers end at the last
+    image within 1.5 box lengths; dots are the images. Fewer than four images get no box.
+
+    Args:
+      groups: by the row's label.
+      methods: in the order of their colours; not all need to be in every group.
+
+    Returns:
+      An `<svg>` element.
+    """
+    labels = [f"…{x[1 - _LONGEST_LABEL :]}" if len(x) > _LONGEST_LABEL else x for x in groups]
+    slot = 0.20 if max(_sizes(groups)) >= _SMALLEST_BOX else 0.14  # inches for one method
+    step = slot * max(1, len(methods)) + 0.14  # for one group
+    room = 0.15 + _LETTER * max(map(len, labels))
+    width, height = 9.6, step * len(labels) + 0.55
+    figure = _figure(width, height)
+    gap = 0.5
+    panel = (width - room - gap - 0.2) / 2
+    for number, metric in enumerate(("auroc", "auprc")):
+        axes = figure.add_axes(
+            (
+                (room + number * (panel + gap)) / width,
+                0.30 / height,
+                panel / width,
+                step * len(labels) / height,
+            )
+        )
+        _style(axes)
+        lowest = 1.0
+        for row, values in enumerate(groups.values()):
+            for index, method in enumerate(methods):
+                found = values.get(method, {}).get(metric, ())
+                if not len(found):
+                    continue
+                lowest = min(lowest, *found)
+                offset = (index - (len(methods) - 1) / 2) * slot / step
+                _box(axes, found, row + offset, 0.13 / step, _method_color(index))
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(max(0.0, np.floor(lowest * 10 - 0.2) / 10), 1.005)
+        axes.set_yticks(range(len(labels)), labels if number == 0 else [""] * len(labels))
+        for text in axes.get_yticklabels():
+            text.set_parse_math(False)  # names may hold dollar signs
+        axes.grid(axis="x", color=_LINE, linewidth=0.8)
+        axes.set_title(METRIC_NAMES[metric], loc="left", fontsize=10, color=_TEXT, pad=6)
+    return _svg(figure)
+
+
+def _sizes(groups: Mapping[str, Values]) -> list[int]:
+    return [
+        len(found) for values in groups.values() for v in values.values() for found in v.values()
+    ]
+
+
+def _box(axes: "Axes", values: Sequence[float], at: float, thick: float, color: str) -> None:
+    if len(values) < _SMALLEST_BOX:
+        axes.plot(values, [at] * len(values), "o", color=color, markersize=5, markeredgewidth=0)
+        return
+    axes.boxplot(
+        [values],
+        positions=[at],
+        orientation="horizontal",
+        widths=thick,
+        manage_ticks=False,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.35},
+        medianprops={"color": color, "linewidth": 2.2, "solid_capstyle": "butt"},
+        whiskerprops={"color": color, "linewidth": 1.1},
+        capprops={"color": color, "linewidth": 1.1},
+    )
+    jitter = np.random.default_rng(0).uniform(-0.32, 0.32, len(values)) * thick
+    axes.plot(values, at + jitter, "o", color=color, markersize=2.6, markeredgewidth=0, alpha=0.75)
+
+
+def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]]) -> str:
+    """Curves side by side, with the main one of each method in front.
+
+    Args:
+      panels: title -> label of x, label of y, and by method its curves: the first is drawn
+        strong, the others faint. Titles that hold "PRO" get an x axis up to the last point.
+
+    Returns:
+      An `<svg>` element.
+    """
+    width, side = 9.6, 2.55
+    height = side + 0.80
+    figure = _figure(width, height)
+    gap = (width - len(panels) * side) / len(panels)
+    for number, (title, (x_label, y_label, methods)) in enumerate(panels.items()):
+        left = number * (side + gap) + 0.52
+        axes = figure.add_axes((left / width, 0.48 / height, side / width, side / height))
+        _style(axes)
+        axes.grid(color=_LINE, linewidth=0.8)
+        end = 1.0
+        for index, lines in enumerate(methods.values()):
+            color = _method_color(index)
+            for order, (x, y) in reversed(list(enumerate(lines))):
+                strong = order == 0
+                end = max(np.max(x), 0.0) if "PRO" in title else 1.0
+                axes.plot(
+                    x,
+                    y,
+                    color=color,
+                    linewidth=2.0 if strong else 0.9,
+                    alpha=1.0 if strong else 0.4,
+                    zorder=3 if strong else 2,
+                    solid_joinstyle="round",
+                )
+        if title == "ROC":
+            axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+        axes.set_xlim(-0.01 * end, 1.01 * end)
+        axes.set_ylim(-0.01, 1.01)
+        axes.set_title(title, loc="left", fontsize=10, color=_TEXT, pad=6)
+        axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
+        axes.set_ylabel(y_label, fontsize=9, color=_MUTED)
+    return _svg(figure)
+
+
+def _method_color(index: int) -> str:
+    return f"#0a0a{index % METHOD_COLORS:02x}"
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _style(axes: "Axes") -> None:
+    axes.set_facecolor("none")
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_LINE)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_MUTED, pad=5)
+
+
+def _svg(figure: "Figure") -> str:
+    """The figure as an element of a page: no prologue, no addresses, the page's own look."""
+    import matplotlib
+
+    file = io.BytesIO()
+    # The salt makes the names of clip paths differ between plots of one page only by content.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ssdnet"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue().decode("utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    head, body = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head).group()
+    body = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
+    for color, variable in _VARIABLES.items():
+        body = body.replace(color, f"var(--{variable})")
+    return f'<svg {box} role="img">{body}'

@@ -1,0 +1,187 @@
+"""The `ssdnet-evaluate` command: a labelled dataset in, metrics and a report out."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
+from ssdnet_jax.evaluation.evaluate import (
+    ALL,
+    ImageMetrics,
+    MapSet,
+    evaluate,
+    summarize,
+    write_metrics_csv,
+    write_summary,
+)
+from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
+from ssdnet_jax.evaluation.map_files import find_map, put_maps
+from ssdnet_jax.evaluation.scoring import NOT_SCORED, score_dataset, with_seed
+from ssdnet_jax.flags import config_help
+from ssdnet_jax.runner import processes
+from ssdnet_jax.runner.terminal import Terminal, one_line
+from ssdnet_jax.runner.workdir import is_workdir, versions
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_SHOWN_PROBLEMS = 10
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
+    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
+        print(help_text(), end="")
+        return 0
+    terminal = Terminal()
+    try:
+        parsed = parse(arguments)
+        if parsed.help_config:
+            print(config_help(parsed.config))
+            return 0
+        return _run(parsed, terminal, command=shlex.join(["ssdnet-evaluate", *arguments[1:]]))
+    except SSDnetError as error:
+        terminal.problem(str(error))
+        return 2
+
+
+def console() -> None:
+    """Entry point of the `ssdnet-evaluate` command; exits with its status."""
+    try:
+        sys.exit(main(sys.argv))
+    except KeyboardInterrupt:
+        print("\nssdnet-evaluate: interrupted; scored images are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    for name in ("dataset", "workdir"):
+        if getattr(parsed, name) is None:
+            raise ConfigError(f"--{name}: found none; expected one, see --help")
+    samples = read_dataset(
+        parsed.dataset,
+        categories=parsed.categories,
+        mask_suffix=parsed.mask_suffix,
+        masks=parsed.masks,
+    )
+    # Pictures that a run wrote into a plain folder of images are not images of the set.
+    results = parsed.workdir.resolve()
+    samples = [s for s in samples if not s.path.resolve().is_relative_to(results)]
+    notes = {"Command": command, "Dataset": str(parsed.dataset)}
+    if parsed.maps is None:
+        map_sets = _scored_maps(parsed, samples, terminal, command)
+        notes["Device"] = processes.device_name()
+    else:
+        map_sets = [_existing_maps(parsed)]
+        notes["Maps"] = str(parsed.maps)
+    notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    try:
+        rows, summary = _evaluate(parsed, samples, map_sets, notes, terminal)
+    except OSError as error:
+        raise InputError(
+            f"{parsed.workdir}: cannot be used for results ({error.strerror or error}); "
+            f"expected a folder that can be written"
+        ) from error
+    _show_problems(rows, parsed, terminal)
+    for method, entries in summary.items():
+        report = parsed.workdir / "report.html"
+        terminal.summary(f"{method}: {_in_words(entries[ALL])}; report in {report}")
+    return 1 if any(row.status != "ok" for row in rows) else 0
+
+
+def _existing_maps(parsed: Arguments) -> MapSet:
+    folder = parsed.maps
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected raw maps, for --maps")
+    if is_workdir(folder):
+        folder = folder / "maps"
+    return MapSet(parsed.methods[0], None, lambda sample: find_map(folder, sample))
+
+
+def _scored_maps(
+    parsed: Arguments, samples: Sequence[Sample], terminal: Terminal, command: str
+) -> list[MapSet]:
+    configs = [with_seed(parsed.config, seed) for seed in parsed.seeds]
+    processes.use_compilation_cache()
+    return [
+        score_dataset(
+            samples,
+            config,
+            parsed.workdir / "runs" / method / f"seed{config.seed}",
+            terminal,
+            method=method,
+            dataset=parsed.dataset,
+            vgg19_path=parsed.vgg19_weights,
+            note={"command": command},
+        )
+        for method in parsed.methods
+        for config in configs
+    ]
+
+
+def _evaluate(
+    parsed: Arguments,
+    samples: Sequence[Sample],
+    map_sets: Sequence[MapSet],
+    notes: dict[str, str],
+    terminal: Terminal,
+) -> tuple[Sequence[ImageMetrics], dict[str, Any]]:
+    """Evaluates and writes everything but the work folders of the runs."""
+    from ssdnet_jax.evaluation.report import write_report
+
+    terminal.note(f"evaluating {len(samples) * len(map_sets)} maps")
+    with _bar(len(samples) * len(map_sets)) as bar:
+
+        def show(name: str, done: int) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix_str(one_line(name)[-40:])
+
+        evaluation = evaluate(samples, map_sets, report=show)
+    summary = summarize(evaluation)
+    write_metrics_csv(parsed.workdir / "metrics.csv", evaluation.rows)
+    write_summary(parsed.workdir / "summary.json", summary)
+    first = [m for m in map_sets if m.seed == parsed.seeds[0]]
+    for map_set in first:
+        put_maps(parsed.workdir / "anomaly_maps" / map_set.method, samples, map_set.find)
+    write_report(
+        parsed.workdir / "report.html",
+        name=parsed.dataset.resolve().stem,
+        samples=samples,
+        map_sets=first,
+        evaluation=evaluation,
+        summary=summary,
+        notes=notes,
+    )
+    return evaluation.rows, summary
+
+
+def _bar(total: int) -> "tqdm":
+    """A progress bar, on terminals only."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, disable=None, leave=False, position=0, dynamic_ncols=True, unit=" maps"
+    )
+
+
+def _show_problems(rows: Sequence[ImageMetrics], parsed: Arguments, terminal: Terminal) -> None:
+    new = [row for row in rows if row.error and not row.error.startswith(NOT_SCORED)]
+    for row in new[:_SHOWN_PROBLEMS]:
+        terminal.problem(row.error if row.path in row.error else f"{row.path}: {row.error}")
+    if len(new) > _SHOWN_PROBLEMS:
+        more = len(new) - _SHOWN_PROBLEMS
+        terminal.problem(f"{more} more without metrics; see {parsed.workdir / 'metrics.csv'}")
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    def number(name: str) -> str:
+        return "none" if entry[name] is None else f"{entry[name]:.3f}"
+
+    failed = f", {entry['failed']} failed" if entry["failed"] else ""
+    return (
+        f"{entry['images']} image{'s' * (entry['images'] != 1)}{failed}, "
+        f"AUROC {number('auroc_mean')}, AUPRC {number('auprc_mean')} "
+        f"(pooled {number('auroc_pooled')} / {number('auprc_pooled')})"
+    )
