@@ -15,10 +15,11 @@ from typing import Any
 
 from absl import flags
 
+from ssdnet_jax.baselines import registry as baselines
 from ssdnet_jax.config import Config, field_names, from_config_dict, to_config_dict
 from ssdnet_jax.errors import ConfigError
 
-METHODS = ("ssdnet",)
+METHODS = ("ssdnet", *baselines.NAMES)
 CONFIG_FOLDERS = (
     Path(__file__).parent / "configs",  # installed
     Path(__file__).parent.parent / "configs",  # in the repository
@@ -113,7 +114,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     }
     config, given = parse_flags(arguments, own)
     if given["method"] not in METHODS:
-        raise ConfigError(f"--method: found {given['method']!r}; expected {' or '.join(METHODS)}")
+        raise ConfigError(f"--method: found {given['method']!r}; expected {', '.join(METHODS)}")
     for name in ("lanes", "devices"):
         given[name] = whole_number(f"--{name}", given[name])
     return Arguments(config=config, **given)
@@ -258,9 +259,15 @@ def load_config(name: str) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def methods_text() -> str:
+    """The names of all methods, over as many lines of a help text as they take."""
+    lines = textwrap.wrap(", ".join(METHODS), 60)
+    return f"\n{' ' * 26}".join(lines)
+
+
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(names=", ".join(config_names()), methods=" or ".join(METHODS))
+    return _USAGE.format(names=", ".join(config_names()), methods=methods_text())
 
 
 def config_help(config: Config) -> str:

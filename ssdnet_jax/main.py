@@ -7,7 +7,8 @@ from pathlib import Path
 from ssdnet_jax.errors import ConfigError, SSDnetError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
-from ssdnet_jax.runner.run import Options, file_sources, run, summary_line
+from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.runner.run import Options, file_sources, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -43,11 +44,18 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     device = processes.device_name()
     note = {"command": command, "device": device, "seed": config.seed}
     workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
-    vgg19 = processes.vgg19_weights(config, parsed.vgg19_weights, terminal.problem)
     terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
     with processes.stops_on_sigterm() as stop:
         options = Options(parsed.lanes, parsed.devices, parsed.save_params, stop)
-        summary = run(sources, config, workdir, terminal, vgg19=vgg19, options=options)
+        summary = run_method(
+            parsed.method,
+            sources,
+            config,
+            workdir,
+            terminal,
+            vgg19_path=parsed.vgg19_weights,
+            options=options,
+        )
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     terminal.summary(summary_line(summary, path))

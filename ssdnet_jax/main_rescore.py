@@ -86,7 +86,9 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     workdir = open_workdir(
         path, config, method=run.note["method"], root=Path(root) if root else None, run=note
     )
-    vgg19 = processes.vgg19_weights(config, given["vgg19_weights"], terminal.problem)
+    vgg19 = processes.vgg19_weights(
+        given["vgg19_weights"], terminal.problem, needed=config.score.alpha_perc > 0
+    )
     with processes.stops_on_sigterm() as stop:
         summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)
     terminal.summary(summary_line(summary, path))

@@ -71,10 +71,10 @@ def write_heatmap_figure(
     image: np.ndarray,
     score_map: np.ndarray,
     mask: np.ndarray,
-    reconstruction: np.ndarray,
+    reconstruction: np.ndarray | None = None,
     title: str | None = None,
 ) -> None:
-    """Writes one PNG of four panels: input, score overlay, reconstruction, outlined mask.
+    """Writes one PNG of panels: input, score overlay, reconstruction (if any), outlined mask.
 
     Panels stand side by side; those of very wide images stand one below the other. The colour bar
     shows the scores as given. Images of more than 1024 pixels a side are shrunk. The file appears
@@ -85,7 +85,8 @@ def write_heatmap_figure(
         image: float (H, W, C) in [0, 1].
         score_map: finite float (H, W), high where anomalous, any range.
         mask: bool (H, W), the pixels to outline.
-        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies.
+        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies; None for methods
+            that make none.
         title: a line above the panels, such as the file's name; printed as it is.
 
     Raises:
@@ -95,27 +96,26 @@ def write_heatmap_figure(
 
     from ssdnet_jax.data.files import write_atomically
 
-    image, reconstruction = np.asarray(image), np.asarray(reconstruction)
-    score_map, mask = np.asarray(score_map), np.asarray(mask, bool)
-    sizes = {"image": image, "score_map": score_map, "mask": mask, "reconstruction": reconstruction}
+    image, score_map, mask = np.asarray(image), np.asarray(score_map), np.asarray(mask, bool)
+    sizes = {"image": image, "score_map": score_map, "mask": mask}
+    if reconstruction is not None:
+        sizes["reconstruction"] = np.asarray(reconstruction)
     if len({array.shape[:2] for array in sizes.values()}) > 1:
         found = ", ".join(f"{name} {array.shape[:2]}" for name, array in sizes.items())
         raise ValueError(f"found sizes {found}; expected one size for all")
     image, score_map, mask, reconstruction = _shrink(image, score_map, mask, reconstruction)
     score_range = _score_range(score_map)
-    panels = {
-        "Input": _to_rgb(image),
-        "Anomaly score": overlay(image, score_map),
-        "Reconstruction": _to_rgb(reconstruction),
-        "Mask": _outline(image, mask),
-    }
+    panels = {"Input": _to_rgb(image), "Anomaly score": overlay(image, score_map)}
+    if reconstruction is not None:
+        panels["Reconstruction"] = _to_rgb(reconstruction)
+    panels["Mask"] = _outline(image, mask)
     rendered = _render(panels, score_range, title)
     write_atomically(path, lambda file: Image.fromarray(rendered).save(file, "PNG"))
 
 
 def _shrink(
-    image: np.ndarray, score_map: np.ndarray, mask: np.ndarray, reconstruction: np.ndarray
-) -> tuple[np.ndarray, ...]:
+    image: np.ndarray, score_map: np.ndarray, mask: np.ndarray, reconstruction: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 
     height, width = image.shape[:2]
@@ -127,7 +127,7 @@ def _shrink(
         resize_image(image, size),
         resize_map(score_map, size),
         resize_missing(mask, size),  # any marked pixel counts: thin defects stay visible
-        resize_image(reconstruction, size),
+        None if reconstruction is None else resize_image(reconstruction, size),
     )
 
 

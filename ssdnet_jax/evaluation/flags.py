@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.flags import METHODS, config_names, parse_flags
+from ssdnet_jax.flags import METHODS, config_names, methods_text, parse_flags
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
@@ -28,7 +28,8 @@ Flags:
   --masks=DIR             for a --dataset that is a plain folder: that of the masks, which are
                           named as their images; images without one are good
   --workdir=DIR           where results go (needed)
-  --methods=A,B           {methods}; with --maps: what to call the maps in tables ("maps")
+  --methods=A,B           some of {methods};
+                          with --maps: what to call the maps in tables ("maps")
   --seeds=0,1,2           without it the seed of the configuration
   --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
                           the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
@@ -98,7 +99,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         methods = methods or (METHODS[0],)
         for method in methods:
             if method not in METHODS:
-                raise ConfigError(f"--methods: found {method!r}; expected {' or '.join(METHODS)}")
+                raise ConfigError(f"--methods: found {method!r}; expected {', '.join(METHODS)}")
         seeds = seeds or (str(config.seed),)
         if not all(seed.isdecimal() for seed in seeds):
             raise ConfigError(f"--seeds: found {given['seeds']!r}; expected integers, as 0,1,2")
@@ -130,7 +131,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(names=", ".join(config_names()), methods=" or ".join(METHODS))
+    return _USAGE.format(names=", ".join(config_names()), methods=methods_text())
 
 
 def _path(text: str | None) -> Path | None:

@@ -11,7 +11,7 @@ from ssdnet_jax.data.images import read_image
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import MapSet
 from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.run import run
+from ssdnet_jax.runner.methods import run_method
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Workdir, open_workdir
 
@@ -61,10 +61,9 @@ def score_dataset(
     workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
     sources = {s.relative: lambda path=s.path: read_image(path) for s in samples}
     if not sources.keys() <= workdir.finished.keys():
-        vgg19 = processes.vgg19_weights(config, vgg19_path, terminal.problem)
         left = len(sources.keys() - workdir.finished.keys())
         terminal.note(f"{method}, seed {config.seed}: {left} image{'s' * (left != 1)} to score")
-        run(sources, config, workdir, terminal, vgg19=vgg19)
+        run_method(method, sources, config, workdir, terminal, vgg19_path=vgg19_path)
     errors = _errors(workdir)
 
     def find(sample: Sample) -> Path:

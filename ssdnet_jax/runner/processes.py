@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 
-from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.cache import user_cache_folder
 from ssdnet_jax.data.images import find_images
@@ -98,10 +97,10 @@ def device_name() -> str:
 
 
 def vgg19_weights(
-    config: Config, path: str | None, report: Callable[[str], None]
+    path: str | None, report: Callable[[str], None], *, needed: bool
 ) -> VGG19Weights | None:
-    """VGG19 weights if the configuration has a perceptual term, else None."""
-    if not config.needs_vgg19:
+    """VGG19 weights if they are needed, else None."""
+    if not needed:
         return None
     from ssdnet_jax.data.weights import load_vgg19_weights
 

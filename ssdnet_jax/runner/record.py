@@ -105,28 +105,43 @@ def write_result(
     workdir: Workdir, relative: str, result: stages.Localization, *, seeds: int
 ) -> Row:
     """Writes an image's maps, mask and heat map; returns its row, without the time it took."""
-    from ssdnet_jax.evaluation.figures import write_heatmap_figure
-
-    write_tiff_map(workdir.map_path(relative), result.score_map)
     if seeds > 1:
         write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
-    write_mask_png(workdir.mask_path(relative), result.mask)
+    row = write_map(
+        workdir, relative, result.image, result.score_map, reconstruction=result.reconstruction
+    )
+    return dataclasses.replace(row, steps=result.steps, loss=float(result.losses[-1]))
+
+
+def write_map(
+    workdir: Workdir,
+    relative: str,
+    image: np.ndarray,
+    score_map: np.ndarray,
+    *,
+    reconstruction: np.ndarray | None = None,
+) -> Row:
+    """Writes the raw map of any method, its mask by Otsu and its heat map; returns its row."""
+    from ssdnet_jax.evaluation.figures import write_heatmap_figure
+
+    threshold = stages.otsu_threshold(score_map)
+    mask = score_map > threshold
+    write_tiff_map(workdir.map_path(relative), score_map)
+    write_mask_png(workdir.mask_path(relative), mask)
     write_heatmap_figure(
         workdir.heatmap_path(relative),
-        image=result.image,
-        score_map=result.score_map,
-        mask=result.mask,
-        reconstruction=result.reconstruction,
+        image=image,
+        score_map=score_map,
+        mask=mask,
+        reconstruction=reconstruction,
         title=one_line(relative),
     )
     return Row(
         path=relative,
         status="ok",
-        score=result.score,
-        threshold=result.threshold,
-        anomalous_fraction=float(np.mean(result.mask)),
-        steps=result.steps,
-        loss=float(result.losses[-1]),
+        score=float(score_map.max()),
+        threshold=threshold,
+        anomalous_fraction=float(np.mean(mask)),
     )
 
 

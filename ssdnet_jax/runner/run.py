@@ -41,6 +41,9 @@ class Options:
     stop: Callable[[], bool] = lambda: False
 
 
+DEFAULT_OPTIONS = Options()
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """What a run did: images finished, failed, and found finished before it started."""
@@ -59,7 +62,7 @@ def run(
     terminal: Terminal,
     *,
     vgg19: VGG19Weights | None = None,
-    options: Options = Options(),
+    options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
     """Localizes each image and writes its maps, heat map, mask and row.
 

@@ -63,10 +63,12 @@ class Workdir:
     Attributes:
       path: the folder.
       finished: by path, the images that earlier runs finished.
+      fits: whether the method fits, so that a finished image has a file of its fits.
     """
 
     path: Path
     finished: Mapping[str, Row]
+    fits: bool = True
 
     def map_path(self, relative: str) -> Path:
         """Raw score map, float32 TIFF. The image's suffix stays, so a.png and a.jpg differ."""
@@ -94,8 +96,8 @@ class Workdir:
 
     def has_files(self, relative: str) -> bool:
         """Whether all files of an image are in place."""
-        paths = (self.map_path, self.heatmap_path, self.mask_path, self.fit_path)
-        files = [path(relative) for path in paths]
+        paths = [self.map_path, self.heatmap_path, self.mask_path]
+        files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(file.is_file() for file in files)
 
     def append(self, row: Row) -> None:
@@ -150,13 +152,13 @@ def open_workdir(
         path.mkdir(parents=True, exist_ok=True)
         _refuse_other_settings(path, json.loads(json.dumps(settings)))
         rows = {row.path: row for row in read_rows(path / "results.csv")}
-        folder = Workdir(path, {})
+        folder = Workdir(path, {}, fits=method == "ssdnet")
         kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
         write_atomically(path / "run.json", lambda file: file.write(text.encode()))
         _write_rows(path, kept.values())
-    return Workdir(path, kept)
+    return dataclasses.replace(folder, finished=kept)
 
 
 def is_workdir(path: Path) -> bool:

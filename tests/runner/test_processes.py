@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.config import Config, from_config_dict
+from ssdnet_jax.config import Config
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner import processes
@@ -146,10 +146,9 @@ def test_a_missing_device_is_an_error_of_one_line(monkeypatch):
 
 def test_weights_are_loaded_only_if_they_are_needed(tmp_path):
     missing = str(tmp_path / "missing.npz")
-    assert vgg19_weights(Config(), missing, print) is None
-    perceptual = from_config_dict({"loss": {"w_perc": 1.0}})
+    assert vgg19_weights(missing, print, needed=False) is None
     with pytest.raises(InputError, match=r"missing.npz"):
-        vgg19_weights(perceptual, missing, print)
+        vgg19_weights(missing, print, needed=True)
 
 
 def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
@@ -160,6 +159,5 @@ def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
         return weights
 
     monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", load)
-    perceptual = from_config_dict({"score": {"alpha_rec": 0.0, "alpha_perc": 1.0}})
-    assert vgg19_weights(perceptual, "w.npz", lines.append) is weights
+    assert vgg19_weights("w.npz", lines.append, needed=True) is weights
     assert lines == ["reading w.npz"]

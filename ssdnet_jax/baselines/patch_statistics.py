@@ -1,0 +1,225 @@
+"""Statistics of overlapping square tiles of a feature map: sorted values, ranks, blame by pixel.
+
+The pieces of Feature Correspondence Analysis (Ardelean and Weyrich, High-Fidelity Zero-Shot Texture
+Anomaly Localization Using Feature Correspondence Analysis, WACV 2024), each a pure function.
+
+Every pixel is the centre of one tile; around the border the map is mirrored. Sorting each tile
+outright would be most of the work, and its results would have to be sent back to the pixels they
+came from. Neither is needed: a pixel's place in a sorted tile is the number of tile members that
+come before it, and these counts are sums over windows of comparisons which neighbouring tiles
+share (`correspondence_errors`).
+"""
+
+import functools
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ssdnet_jax.core.convolution import pad2d
+
+Border = Literal["published", "corrected"]
+
+
+def scale_channels(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """(F - min F) / (max F - min F) of each channel; a constant channel becomes 0."""
+    low, high = features.min((0, 1)), features.max((0, 1))
+    return (features - low) / (high - low + 1e-8)
+
+
+def median_sorted_tile(
+    features: Float[Array, "h w c"], *, tile_size: int
+) -> Float[Array, "tile_size**2 c"]:
+    """The typical tile: elementwise median over tiles of their values sorted by channel.
+
+    Tiles do not overlap and start at the top left; a rest at the right and bottom is left out. Of
+    an even number of tiles the lower of the two middle values is taken.
+    """
+    rows, columns = (n // tile_size for n in features.shape[:2])
+    channels = features.shape[2]
+    tiles = features[: rows * tile_size, : columns * tile_size]
+    tiles = tiles.reshape(rows, tile_size, columns, tile_size, channels)
+    tiles = tiles.transpose(0, 2, 4, 1, 3).reshape(rows * columns, channels, tile_size**2)
+    across_tiles = jnp.sort(tiles, axis=-1).transpose(1, 2, 0)
+    return jnp.sort(across_tiles, axis=-1)[..., (rows * columns - 1) // 2].T
+
+
+def correspondence_errors(
+    features: Float[Array, "h w c"], reference: Float[Array, "tile_size**2 c"], *, tile_size: int
+) -> Float[Array, "h+tile_size-1 w+tile_size-1 tile_size tile_size"]:
+    """How far each member of each tile is from its counterpart in `reference`.
+
+    The member of rank r in its tile corresponds to the reference's value of rank r; of equal
+    members the one further up, or left of the other, comes first. One row of pixels at a time.
+
+    Args:
+      features: the feature map.
+      reference: sorted values of a tile, channel by channel (`median_sorted_tile`).
+      tile_size: odd, in feature pixels.
+
+    Returns:
+      Mean over channels of |F(b) - reference(rank of b)|, at [b, o]: b is a pixel of the map
+      mirrored by tile_size // 2 at each side and o its place in the tile. The tile's top left is
+      b - o; values of tiles that lie outside of the mirrored map are meaningless.
+    """
+    n, channels = tile_size, features.shape[2]
+    mirrored = mirror(features, margin=n // 2)
+    height, width = mirrored.shape[:2]
+    beyond = jnp.pad(mirrored, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)))
+    table = reference.reshape(-1)
+    offsets = jnp.arange(channels)
+
+    def error_row(row: Int[Array, ""]) -> Float[Array, "n n w"]:
+        strip = lax.dynamic_slice_in_dim(beyond, row, 2 * n - 1)
+        centre = strip[n - 1, n - 1 : n - 1 + width]
+        ranks = _ranks(strip, centre, n)
+
+        def errors(ranks_at_one_place: Int[Array, "n w c"]) -> Float[Array, "n w"]:
+            index = ranks_at_one_place.astype(jnp.int32) * channels + offsets
+            counterparts = jnp.take(table, index, mode="clip")
+            return jnp.abs(centre - counterparts).mean(-1)
+
+        return lax.map(errors, ranks)
+
+    # The count at [i, j] is that of the tile which ends i rows below and j columns right of b.
+    by_row = lax.map(error_row, jnp.arange(height))
+    return by_row[:, ::-1, ::-1].transpose(0, 3, 1, 2)
+
+
+def _ranks(
+    strip: Float[Array, "2*n-1 w+2*(n-1) c"], centre: Float[Array, "w c"], n: int
+) -> Int[Array, "n n w c"]:
+    """Number of tile members before each pixel of a row, for all n x n tiles that contain it.
+
+    Each comparison of a pixel with one of its neighbours is made once and counted in all tiles
+    that hold both.
+    """
+    counts = jnp.int8 if n**2 <= 128 else jnp.int16  # the smaller, the faster
+    width = centre.shape[0]
+    rows = jnp.arange(2 * n - 1)[:, None, None]
+
+    def comes_before(column: Int[Array, ""]) -> Int[Array, "2*n-1 w c"]:
+        neighbours = lax.dynamic_slice_in_dim(strip, column, width, axis=1)
+        earlier = (rows < n - 1) | ((rows == n - 1) & (column < n - 1))
+        return ((neighbours < centre) | ((neighbours == centre) & earlier)).astype(counts)
+
+    before = lax.map(comes_before, jnp.arange(2 * n - 1))
+    return _window_sums(jnp.swapaxes(_window_sums(before, n), 0, 1), n)
+
+
+def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-n+1 *rest"]:
+    """Running sums over n neighbours along the first axis.
+
+    A scan, because XLA on a CPU would fuse an unrolled sum into its consumer and repeat it there
+    for each of the consumer's elements.
+    """
+
+    def step(total: Array, i: Int[Array, ""]) -> tuple[Array, Array]:
+        entering, leaving = (lax.dynamic_index_in_dim(x, j, 0, keepdims=False) for j in (i + n, i))
+        return total + entering - leaving, total
+
+    first = functools.reduce(lax.add, [x[i] for i in range(n)])
+    last, sums = lax.scan(step, first, jnp.arange(x.shape[0] - n))
+    return jnp.concatenate([sums, last[None]])
+
+
+def blame_pixels(
+    errors: Float[Array, "h+n-1 w+n-1 n n"],
+    *,
+    spread: float,
+    blur: float,
+    blur_size: int,
+    border: Border,
+) -> Float[Array, "h w"]:
+    """Adds up what all tiles say about a pixel.
+
+    Within each tile the errors are smoothed by a Gaussian and weighted by another, centred on
+    the tile, whose weights add up to 1; tiles are then added where they overlap. All of it is
+    linear, so the errors of a pixel are first summed over tiles, once for each place in the
+    smoothing window.
+
+    Args:
+      errors: of `correspondence_errors`.
+      spread: standard deviation of the weights, feature pixels.
+      blur: standard deviation of the smoothing, feature pixels; 0: no smoothing.
+      blur_size: side of the smoothing window, odd, below 2 n.
+      border: "published" adds the tiles of all pixels. Those near the border hold mirrored values,
+        hence few different ones, and look unusual: a bright frame. "corrected" adds only tiles
+        that lie within the map; where they do not have all of the weight, the rest of it goes to
+        the map's median, for what is not known is taken to be usual.
+
+    Raises:
+      ValueError: if the map is so small that no pixel has all of its tiles within it.
+    """
+    n = errors.shape[-1]
+    height, width = errors.shape[0] - n + 1, errors.shape[1] - n + 1
+    if min(height, width) < 2 * n - 1:
+        raise ValueError(f"map of {height} x {width}; expected at least {2 * n - 1} a side")
+    margin = n // 2 if border == "corrected" else 0
+    rows, columns = (_valid(length, n, margin) for length in (height, width))
+    errors = jnp.where(rows[:, None, :, None] & columns[None, :, None, :], errors, 0.0)
+    shares = _shares(n, spread, blur, blur_size).astype(np.float32)
+    k = shares.shape[0]
+    sums = jnp.einsum("hwij,klij->hwkl", errors, shares, precision=lax.Precision.HIGHEST)
+
+    # sums[b, d] goes from the pixel b of the mirrored map to the pixel b + d - k // 2.
+    padded = jnp.pad(sums, ((k // 2, k // 2), (k // 2, k // 2), (0, 0), (0, 0)))
+    first = n // 2 + 2 * (k // 2)
+    total = jnp.zeros((height, width), errors.dtype)
+    for row in range(k):
+        for column in range(k):
+            top, left = first - row, first - column
+            total += padded[top : top + height, left : left + width, row, column]
+    if border == "published":
+        return total
+    weights = gaussian(n, spread)
+    known = np.outer(
+        *((axis @ weights)[n // 2 : axis.shape[0] - n // 2] for axis in (rows, columns))
+    )
+    usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
+    return total + (1 - known.astype(np.float32)) * usual
+
+
+def _valid(length: int, n: int, margin: int) -> np.ndarray:
+    """Whether the tile that holds pixel b at place o counts; (b, o).
+
+    b counts from the start of the mirrored map; tiles start in [margin, length - margin).
+    """
+    start = np.arange(length + n - 1)[:, None] - np.arange(n)[None, :]
+    return (start >= margin) & (start < length - margin)
+
+
+def _shares(n: int, spread: float, blur: float, blur_size: int) -> np.ndarray:
+    """Share of the error at place o that reaches place o + d - k // 2, at [d, o]."""
+    k = blur_size if blur else 1
+    smooth = _smoothing_matrix(n, blur, k)
+    places = np.arange(n)
+    axis = np.zeros((k, n))
+    for d in range(-(k // 2), k // 2 + 1):
+        target = places + d
+        inside = (target >= 0) & (target < n)
+        axis[d + k // 2, inside] = (
+            gaussian(n, spread)[target[inside]] * smooth[target[inside], places[inside]]
+        )
+    return np.einsum("ki,lj->klij", axis, axis)
+
+
+def _smoothing_matrix(n: int, blur: float, k: int) -> np.ndarray:
+    """Gaussian smoothing of n values, mirrored at both ends, as a matrix."""
+    if not blur:
+        return np.eye(n)
+    padded = np.pad(np.eye(n), ((k // 2, k // 2), (0, 0)), mode="reflect")
+    return sum(weight * padded[i : i + n] for i, weight in enumerate(gaussian(k, blur)))
+
+
+def gaussian(size: int, deviation: float) -> np.ndarray:
+    """`size` samples of a Gaussian around the middle one, which add up to 1."""
+    values = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / deviation) ** 2)
+    return values / values.sum()
+
+
+def mirror(features: Float[Array, "h w c"], *, margin: int) -> Float[Array, "hh ww c"]:
+    """Mirrors a map at its borders without repeating the edge."""
+    return pad2d(features[None], margin=margin, padding="reflection")[0]

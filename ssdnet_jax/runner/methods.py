@@ -1,0 +1,125 @@
+"""Any method over many images; baselines into the same kind of work folder as SSDnet."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ssdnet_jax import stages
+from ssdnet_jax.baselines.registry import Baseline, load_baseline
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.images import DecodedImage, resize_map
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner import processes
+from ssdnet_jax.runner.record import IMAGE_ERRORS, write_map
+from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary, image_key, run
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import Row, Workdir
+
+
+def run_method(
+    method: str,
+    sources: Mapping[str, Callable[[], DecodedImage]],
+    config: Config,
+    workdir: Workdir,
+    terminal: Terminal,
+    *,
+    vgg19_path: str | None = None,
+    options: Options = DEFAULT_OPTIONS,
+) -> Summary:
+    """Scores images with any method, after loading the weights that it needs.
+
+    Args:
+      method: "ssdnet", or one of `baselines.registry.NAMES`.
+      sources: relative path -> function that reads the image.
+      config: SSDnet's; of it baselines take `image_size` and `seed`.
+      workdir: opened for this method.
+      terminal: shows progress and problems.
+      vgg19_path: file of VGG19, for methods that need it.
+      options: see `Options`.
+
+    Raises:
+      InputError: there are no weights.
+    """
+    load = functools.partial(processes.vgg19_weights, vgg19_path, terminal.problem)
+    if method == "ssdnet":
+        vgg19 = load(needed=config.needs_vgg19)
+        return run(sources, config, workdir, terminal, vgg19=vgg19, options=options)
+    baseline = load_baseline(method)
+    vgg19 = load(needed=baseline.needs_vgg19)
+    return run_baseline(sources, baseline, config, workdir, terminal, vgg19=vgg19, options=options)
+
+
+def run_baseline(
+    sources: Mapping[str, Callable[[], DecodedImage]],
+    baseline: Baseline,
+    config: Config,
+    workdir: Workdir,
+    terminal: Terminal,
+    *,
+    vgg19: VGG19Weights | None = None,
+    options: Options = DEFAULT_OPTIONS,
+) -> Summary:
+    """Scores each image with a baseline; `runner.run.run` says what is written and what fails.
+
+    Of `config` only `image_size` and `seed` matter. A missing pixel takes the value of the nearest
+    known one: baselines have no inpainting stage.
+    """
+    started = time.monotonic()
+    todo = [name for name in sources if name not in workdir.finished]
+    terminal.start_run(len(todo))
+    finished = failed = 0
+    for relative in todo:
+        if options.stop():
+            break
+        image_started = time.monotonic()
+        terminal.images([relative])
+        terminal.stage("scoring")
+        try:
+            row = _score(relative, sources[relative], baseline, config, workdir, terminal, vgg19)
+            finished += 1
+        except IMAGE_ERRORS as error:
+            message = " ".join(str(error).strip().partition("\n\n")[0].split())
+            row = Row(path=relative, status="error", error=message or type(error).__name__)
+            terminal.problem(message if relative in message else f"{relative}: {message}")
+            failed += 1
+        row = dataclasses.replace(row, seconds=time.monotonic() - image_started)
+        workdir.append(row)
+        terminal.end_image(row)
+    workdir.order(sources)
+    seconds = time.monotonic() - started
+    return Summary(finished, failed, len(sources) - len(todo), seconds, stopped=options.stop())
+
+
+def _score(
+    relative: str,
+    read: Callable[[], DecodedImage],
+    baseline: Baseline,
+    config: Config,
+    workdir: Workdir,
+    terminal: Terminal,
+    vgg19: VGG19Weights | None,
+) -> Row:
+    decoded = read()
+    for warning in decoded.warnings:
+        terminal.problem(f"{relative}: {warning}")
+    prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
+    fitted = _fill_nearest(prepared.fitted, prepared.fitted_missing)
+    key = image_key(config.seed, relative)
+    raw = np.asarray(baseline(fitted, key=key, vgg19=vgg19), np.float32)
+    if not np.isfinite(raw).all():
+        raise InputError(f"{baseline.name} gave a map that is not finite; expected numbers")
+    pixels = _fill_nearest(prepared.pixels, prepared.missing)
+    return write_map(workdir, relative, pixels, resize_map(raw, pixels.shape[:2]))
+
+
+def _fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    if not missing.any():
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return image[tuple(nearest)]
