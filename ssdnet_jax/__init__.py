@@ -23,6 +23,7 @@ from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.flags import load_config
 from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.checkpoints import load_network
 from ssdnet_jax.runner.lanes import Progress
 from ssdnet_jax.stages import Localization
 
@@ -48,6 +49,7 @@ __all__ = [
     "init_fit",
     "init_skip_network",
     "load_config",
+    "load_network",
     "load_vgg19_weights",
     "localize",
     "random_vgg19_weights",

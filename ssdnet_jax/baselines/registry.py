@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
-NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "fca")
+NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca")
 
 
 @dataclasses.dataclass(frozen=True)
