@@ -20,6 +20,7 @@ from ssdnet_jax.config import Config, field_names, from_config_dict, to_config_d
 from ssdnet_jax.errors import ConfigError
 
 METHODS = ("ssdnet", *baselines.NAMES)
+EXECUTORS = ("local", "ray")
 CONFIG_FOLDERS = (
     Path(__file__).parent / "configs",  # installed
     Path(__file__).parent.parent / "configs",  # in the repository
@@ -49,6 +50,9 @@ Flags:
   --lanes=N               pictures that a device fits at once; by default as many as its memory
                           holds, on a CPU one
   --devices=N             how many of this machine's devices to use; by default all
+  --executor=NAME         local, or ray: over the devices of a Ray cluster
+  --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
+                          the cluster this machine belongs to, or this machine alone
   --save_params           keep the fitted networks too
   --help, --help_config   this text; the configuration's fields with their values
 
@@ -78,6 +82,8 @@ class Arguments:
       method: one of `METHODS`.
       lanes: images that a device fits at once; 0: chosen by its memory.
       devices: local devices to use; 0: all.
+      executor: one of `EXECUTORS`.
+      ray_address: of the cluster, for "ray".
       save_params: whether fitted networks are kept.
       help_config: whether only the configuration's fields are asked for.
     """
@@ -89,6 +95,8 @@ class Arguments:
     method: str
     lanes: int
     devices: int
+    executor: str
+    ray_address: str | None
     save_params: bool
     help_config: bool
 
@@ -109,12 +117,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "method": METHODS[0],
         "lanes": None,
         "devices": None,
+        "executor": EXECUTORS[0],
+        "ray_address": None,
         "save_params": False,
         "help_config": False,
     }
     config, given = parse_flags(arguments, own)
     if given["method"] not in METHODS:
         raise ConfigError(f"--method: found {given['method']!r}; expected {', '.join(METHODS)}")
+    _check_executor(given)
     for name in ("lanes", "devices"):
         given[name] = whole_number(f"--{name}", given[name])
     return Arguments(config=config, **given)
@@ -186,6 +197,16 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     with config_dict.ignore_type():  # types are checked below, with messages that name the field
         config_dict.update_from_flattened_dict(overrides)
     return from_config_dict(config_dict)
+
+
+def _check_executor(given: Mapping[str, Any]) -> None:
+    executor = given["executor"]
+    if executor not in EXECUTORS:
+        raise ConfigError(f"--executor: found {executor!r}; expected {' or '.join(EXECUTORS)}")
+    if executor == "ray" and given["devices"] is not None:
+        raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
+    if executor != "ray" and given["ray_address"] is not None:
+        raise ConfigError("--ray_address: found alone; expected --executor=ray too")
 
 
 def whole_number(name: str, text: str | None) -> int:

@@ -1,14 +1,15 @@
 """The `ssdnet` command: flags in, work folder out."""
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssdnet_jax.errors import ConfigError, SSDnetError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
 from ssdnet_jax.runner.methods import run_method
-from ssdnet_jax.runner.run import Options, file_sources, summary_line
+from ssdnet_jax.runner.run import Options, Summary, file_sources, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -40,14 +41,14 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     else:
         root, relatives = processes.find_inputs(parsed.input, path)
         sources = file_sources(root, relatives)
-    processes.use_compilation_cache()
-    device = processes.device_name()
-    note = {"command": command, "device": device, "seed": config.seed}
-    workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
-    terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
-    with processes.stops_on_sigterm() as stop:
+    with contextlib.ExitStack() as stack:
+        execute, device = stack.enter_context(_executor(parsed))
+        note = {"command": command, "device": device, "seed": config.seed}
+        workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
+        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
+        stop = stack.enter_context(processes.stops_on_sigterm())
         options = Options(parsed.lanes, parsed.devices, parsed.save_params, stop)
-        summary = run_method(
+        summary = execute(
             parsed.method,
             sources,
             config,
@@ -62,3 +63,16 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if summary.stopped:
         return 143
     return 1 if summary.failed else 0
+
+
+@contextlib.contextmanager
+def _executor(parsed: Arguments) -> Iterator[tuple[Callable[..., Summary], str]]:
+    """The function that scores images, and the device it does it on, in words."""
+    if parsed.executor == "ray":
+        from ssdnet_jax.runner import ray_executor
+
+        with ray_executor.joined(parsed.ray_address) as device:
+            yield ray_executor.run_method, device
+    else:
+        processes.use_compilation_cache()
+        yield run_method, processes.device_name()

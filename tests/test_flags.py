@@ -32,6 +32,8 @@ def test_without_flags_the_default_configuration_is_used():
         method="ssdnet",
         lanes=0,
         devices=0,
+        executor="local",
+        ray_address=None,
         save_params=False,
         help_config=False,
     )
@@ -116,6 +118,9 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
         (["--flagfile=/does/not/exist"], ["/does/not/exist"]),
         (["picture.png"], ["picture.png", "--input=picture.png"]),
         (["--method=padim"], ["--method", "padim", "ssdnet"]),
+        (["--executor=dask"], ["--executor", "'dask'", "local or ray"]),
+        (["--executor=ray", "--devices=2"], ["--devices", "--executor=ray"]),
+        (["--ray_address=auto"], ["--ray_address", "expected --executor=ray"]),
         (["--config=fabrik"], ["--config", "fabrik", "fabric_knots", "grid", "mean fabric?"]),
         (["--config="], ["--config", "default"]),
         (["--config=configs"], ["--config", "default"]),

@@ -14,6 +14,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auroc
+from ssdnet_jax.runner import devices
 from ssdnet_jax.stages import otsu_threshold
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -271,12 +272,17 @@ def test_perceptual_terms_need_weights(tiny, group):
 
 
 def test_a_fit_that_does_not_stay_finite_is_an_error(config, monkeypatch):
-    fit_block = module.fitting.fit_block
+    fit_program = devices.fit_program
 
-    def diverge(*arguments, **options):
-        return fit_block(*arguments, **options)._replace(stop=jnp.asarray(StopReason.UNSTABLE))
+    def diverging(*arguments):
+        def call(*rest):
+            lanes = fit_program(*arguments)(*rest)
+            stop = jnp.full_like(lanes.states.stop, StopReason.UNSTABLE)
+            return lanes._replace(states=lanes.states._replace(stop=stop))
 
-    monkeypatch.setattr(module.fitting, "fit_block", diverge)
+        return call
+
+    monkeypatch.setattr(devices, "fit_program", diverging)
     with pytest.raises(InputError, match=r"finite.*after 1 steps.*config.fit.learning_rate"):
         localize(GREY, config)
 

@@ -33,12 +33,14 @@ class Options:
       devices: local devices to use; 0: all.
       save_params: whether fitted parameters are kept (`runner.checkpoints`).
       stop: asked between blocks of steps; True ends the run, with finished images kept.
+      most_lanes: no more lanes than this; 0: than share out all fits over the devices.
     """
 
     lanes: int = 0
     devices: int = 0
     save_params: bool = False
     stop: Callable[[], bool] = lambda: False
+    most_lanes: int = 0
 
 
 DEFAULT_OPTIONS = Options()
@@ -92,7 +94,7 @@ def run(
                 lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
                 results = fit_stream(
                     lambda bucket=bucket: stream.take(bucket),
-                    lanes=min(lanes, -(-fits // devices)),
+                    lanes=min(lanes, options.most_lanes or -(-fits // devices)),
                     devices=devices,
                     vgg19=vgg19,
                     report=stream.report,

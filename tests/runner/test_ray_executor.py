@@ -1,0 +1,372 @@
+import io
+import os
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.data.images import DecodedImage
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.flags import config_help
+from ssdnet_jax.main import main
+from ssdnet_jax.runner import ray_executor
+from ssdnet_jax.runner.checkpoints import load_network
+from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.runner.run import Options
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import open_workdir, read_rows
+
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+STORE_OPTIONS = {"object_store_memory": 100 * 2**20}  # bytes; Ray's least is 75 MB
+
+
+@pytest.fixture(scope="module")
+def workers_environment(tmp_path_factory):
+    """What workers inherit: how this process compiles, and its cache."""
+    cache = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cache.items():
+            patch.setenv(name.upper(), str(value))
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        before = {name: getattr(jax.config, name) for name in cache}
+        compilation_cache.reset_cache()
+        for name, value in cache.items():
+            jax.config.update(name, value)
+        yield
+        ray.shutdown()
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def start(**resources):
+    """Ray on this machine alone, whatever runs here."""
+    ray.shutdown()
+    options = {"include_dashboard": False, "log_to_driver": False, **STORE_OPTIONS}
+    ray.init(address="local", **resources, **options)
+
+
+@pytest.fixture
+def one_node(workers_environment):
+    """Ray with two CPUs, which stays for the next test."""
+    if not ray.is_initialized():
+        start(num_cpus=2)
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return from_config_dict(tiny)
+
+
+def picture(seed=0, **options):
+    image = grid_texture((40, 56), period=8, seed=seed)
+    return lambda: DecodedImage(image, options.get("missing"), options.get("warnings", ()))
+
+
+def failing(error):
+    def read():
+        raise error
+
+    return read
+
+
+class Run:
+    """One run into a work folder, with what it printed."""
+
+    def __init__(
+        self, execute, path, sources, config, terminal=Terminal, method="ssdnet", **options
+    ):
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.workdir = open_workdir(path, config, method=method, root=None)
+        self.summary = execute(
+            method,
+            sources,
+            config,
+            self.workdir,
+            terminal(self.out, self.err),
+            options=Options(**options),
+        )
+
+    def counts(self):
+        return self.summary.finished, self.summary.failed, self.summary.finished_before
+
+    def rows(self):
+        """Rows as they stand, without what a clock says."""
+        rows = read_rows(self.workdir.path / "results.csv")
+        return [(*(getattr(row, n) for n in vars(row) if n != "seconds"),) for row in rows]
+
+    def files(self):
+        """Everything that is the same from run to run."""
+        root = self.workdir.path
+        paths = [p for p in root.glob("*/**/*") if p.is_file() and "params" not in p.parts]
+        return {p.relative_to(root).as_posix(): p.read_bytes() for p in paths}
+
+
+def assert_same(found, expected):
+    assert found.rows() == expected.rows()
+    assert found.counts() == expected.counts()
+    assert sorted(found.err.getvalue().splitlines()) == sorted(expected.err.getvalue().splitlines())
+    first, second = found.files(), expected.files()
+    assert set(first) == set(second)
+    for name in first:
+        assert first[name] == second[name], name
+
+
+def mixed_sources():
+    missing = np.zeros((40, 56), bool)
+    missing[10:20, 10:20] = True
+    constant = DecodedImage(np.full((40, 40, 1), 0.5, np.float32), None, ())
+    return {
+        "s/a.png": picture(),
+        "damaged.png": failing(InputError("/x/damaged.png: damaged; expected an image")),
+        "disk.png": failing(OSError(5, "Input/output error")),
+        "flat.png": lambda: constant,
+        "s/holes ü.png": picture(1, missing=missing),
+        "several.gif": picture(2, warnings=("only the first of 2 frames is used",)),
+        "d.png": picture(3),
+    }
+
+
+def test_results_are_those_of_a_local_run_bit_for_bit(one_node, tmp_path, config):
+    sources = mixed_sources()
+    local = Run(run_method, tmp_path / "local", sources, config)
+    assert local.counts() == (4, 3, 0)
+    with ray_executor.joined(None) as device:
+        assert device.startswith("CPU (") and device.endswith(", 2 at once by Ray")
+        assert_same(Run(ray_executor.run_method, tmp_path / "ray", sources, config), local)
+    assert ray.is_initialized()  # it was there before
+
+
+@pytest.mark.slow  # half a minute: programs of many lanes
+def test_lanes_and_seeds_are_those_of_a_local_run(one_node, tmp_path, tiny):
+    # Five images in lanes of 4 with 2 seeds: the last task has fewer fits than lanes.
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "seeds": 2}})
+    sources = {f"{seed}.png": picture(seed) for seed in range(5)}
+    options = {"lanes": 4, "save_params": True}
+    local = Run(run_method, tmp_path / "local", sources, config, **options)
+    spread = Run(ray_executor.run_method, tmp_path / "ray", sources, config, **options)
+    assert "uncertainty/0.png.tiff" in local.files()
+    assert_same(spread, local)
+    image = picture()().pixels[:32, :32]
+    networks = [load_network(d.workdir.params_path("4.png"), seed=1) for d in (spread, local)]
+    np.testing.assert_array_equal(*(network(image) for network in networks))
+
+
+def test_baselines_run_too(one_node, tmp_path, config):
+    sources = {name: picture(seed) for seed, name in enumerate(["a.png", "b.png"])}
+    found = [
+        Run(execute, tmp_path / name, sources, config, method="spectral_residual")
+        for name, execute in (("local", run_method), ("ray", ray_executor.run_method))
+    ]
+    assert_same(*found)
+
+
+def test_finished_images_are_neither_read_nor_fitted_again(one_node, tmp_path, config):
+    sources = {"a.png": picture(), "b.png": failing(InputError("damaged"))}
+    first = Run(ray_executor.run_method, tmp_path, sources, config)
+    again = {"a.png": failing(AssertionError()), "b.png": picture(1), "c.png": picture(2)}
+    second = Run(ray_executor.run_method, tmp_path, again, config)
+    assert (first.counts(), second.counts()) == ((1, 1, 0), (2, 0, 1))
+    assert [row[:2] for row in second.rows()] == [(name, "ok") for name in again]
+
+
+@pytest.mark.slow  # workers that were stopped start anew
+def test_a_stop_keeps_what_is_finished(one_node, tmp_path, config):
+    class Stopping(Terminal):
+        done = 0
+
+        def end_image(self, row):
+            type(self).done += 1
+
+    sources = {f"{seed}.png": picture(seed) for seed in range(8)}
+    stopped = Run(
+        ray_executor.run_method,
+        tmp_path,
+        sources,
+        config,
+        terminal=Stopping,
+        stop=lambda: Stopping.done > 0,
+    )
+    assert stopped.summary.stopped
+    assert 1 <= stopped.summary.finished == len(stopped.rows()) < 8
+    rest = Run(ray_executor.run_method, tmp_path, sources, config)
+    assert rest.summary.finished + rest.summary.finished_before == 8
+
+
+def test_an_error_in_the_program_itself_is_not_hidden(one_node, tmp_path, config):
+    with pytest.raises(ZeroDivisionError):
+        sources = {"a.png": failing(ZeroDivisionError())}
+        Run(ray_executor.run_method, tmp_path, sources, config)
+    images = [("a.png", picture()())]
+    task = ray.remote(ray_executor._run_batch).remote("CPU", "none", images, config, None, {})
+    with pytest.raises(ModuleNotFoundError, match="none"):
+        ray_executor._get(task, ["a.png"])
+
+
+def test_images_that_kill_their_workers_fail_and_are_named():
+    class Lost:
+        """Stands for a task whose workers have all died."""
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def get(ref):
+            raise ray.exceptions.WorkerCrashedError
+
+        patch.setattr(ray, "get", get)
+        results = ray_executor._get(Lost(), ["a.png", "b.png"])
+    assert [(row.path, row.status) for row in results.rows] == [
+        ("a.png", "error"),
+        ("b.png", "error"),
+    ]
+    assert results.problems[1].startswith("b.png: its worker was lost 11 times (Ray: WorkerCrashed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lanes", "seeds", "images", "slots", "expected"),
+    [
+        ("CPU", 0, 1, 100, 4, 1),
+        ("CPU", 4, 1, 100, 4, 4),
+        ("CPU", 4, 3, 100, 4, 2),
+        ("GPU", 0, 1, 10_000, 4, 256),  # several fillings of 64 lanes
+        ("GPU", 0, 1, 40, 4, 10),  # shared out over the GPUs
+        ("GPU", 0, 1, 600, 4, 150),
+        ("GPU", 8, 1, 16, 4, 8),  # lanes that were asked for are filled
+        ("GPU", 8, 1, 1000, 4, 32),
+        ("GPU", 0, 1, 1, 4, 1),
+    ],
+)
+def test_tasks_fill_their_lanes(kind, lanes, seeds, images, slots, expected):
+    fits = images * seeds
+    most = fits if lanes else -(-fits // slots)
+    assert ray_executor._batch_size(kind, lanes, most, seeds, images, slots) == expected
+
+
+def test_a_stream_is_cut_by_number_and_by_size(monkeypatch):
+    small, large = (DecodedImage(np.zeros((8, n, 1), np.float32), None, ()) for n in (8, 80))
+    monkeypatch.setattr(ray_executor, "_BATCH_BYTES", large.pixels.nbytes)
+    stream = [small, small, small, large, large, OSError("x"), OSError("y"), small]
+    batches = list(ray_executor._batches(enumerate(stream), 2))
+    assert [[n for n, _ in batch] for batch in batches] == [[0, 1], [2], [3], [4, 5], [6, 7]]
+
+
+@pytest.mark.slow  # a minute: processes on three nodes start and compile
+def test_the_loss_of_every_first_node_changes_nothing(workers_environment, tmp_path, tiny):
+    from ray.cluster_utils import Cluster
+
+    config = from_config_dict({**tiny, "fit": {"max_steps": 300, "block_steps": 50}})
+    sources = {f"{seed}.png": picture(seed) for seed in range(8)}
+    local = Run(run_method, tmp_path / "local", sources, config)
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **STORE_OPTIONS})
+    nodes = [cluster.add_node(num_cpus=1, **STORE_OPTIONS) for _ in range(2)]
+
+    class Killing(Terminal):
+        """Kills a node after the first image, and after the second the other, busy one."""
+
+        rows = 0
+
+        def end_image(self, row):
+            Killing.rows += 1
+            if Killing.rows == 2:
+                cluster.add_node(num_cpus=1, **STORE_OPTIONS)
+            if nodes:
+                cluster.remove_node(nodes.pop(), allow_graceful=False)
+
+    try:
+        with ray_executor.joined(cluster.address) as device:
+            assert device.endswith(", 2 at once by Ray")
+            spread = Run(
+                ray_executor.run_method, tmp_path / "ray", sources, config, terminal=Killing
+            )
+            alive = [node for node in ray.nodes() if node["Alive"]]
+    finally:
+        cluster.shutdown()
+    assert not ray.is_initialized()  # it was joined, and left
+    assert not nodes and len(alive) == 2
+    assert_same(spread, local)
+
+
+@pytest.mark.slow  # half a minute: Ray starts a process for each task on a GPU
+def test_tasks_on_gpus_are_those_of_a_local_run(workers_environment, tmp_path, config):
+    # Ray believes in two GPUs; with JAX_PLATFORMS the user has asked for the CPU on them.
+    sources = {f"{seed}.png": picture(seed) for seed in range(4)}
+    local = Run(run_method, tmp_path / "local", sources, config, lanes=2)
+    start(num_cpus=2, num_gpus=2)
+    try:
+        with ray_executor.joined(None):
+            spread = Run(ray_executor.run_method, tmp_path / "ray", sources, config, lanes=2)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delenv("JAX_PLATFORMS")
+                with pytest.raises(InputError, match="JAX found no GPU on this node"):
+                    ray_executor._device("GPU")
+    finally:
+        ray.shutdown()
+    assert_same(spread, local)
+
+
+@pytest.mark.slow  # half a minute: two processes start from nothing
+def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny):
+    words = [
+        line.strip()
+        for line in config_help(from_config_dict(tiny)).splitlines()
+        if line.startswith("--")
+    ]
+    command = [sys.executable, "-m", "ssdnet_jax", *words, f"--workdir={tmp_path}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run(
+        [*command, "--executor=ray", "--ray_address=local"],
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    verdict, summary = done.stdout.splitlines()
+    assert "AUROC 0." in verdict and summary.startswith("1 finished in ")
+    assert "at once by Ray" in (tmp_path / "run.json").read_text()
+
+
+def test_ray_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ConfigError, match=r"pip install 'ssdnet-jax\[ray\]'"),
+        ray_executor.joined(None),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "nonsense", "auto", "no-such-host.invalid:6379"]
+)
+def test_an_address_without_a_cluster_is_refused_in_one_line(address, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(
+        ray._private.services, "get_ray_address_from_environment", lambda *_: None, raising=True
+    )
+    if address == "auto":
+
+        def nothing(**options):
+            raise ConnectionError("Could not find any running Ray instance.")
+
+        monkeypatch.setattr(ray, "init", nothing)
+    started = time.monotonic()
+    flags = ["--executor=ray", f"--ray_address={address}", f"--workdir={tmp_path}/out"]
+    assert main(["ssdnet", *flags]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"ssdnet: {address}: found no Ray cluster to join (")
+    assert time.monotonic() - started < 20
+    assert not (tmp_path / "out").exists()
