@@ -1,0 +1,322 @@
+"""The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ssdnet_jax.config import Config
+from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
+from ssdnet_jax.evaluation.reproduce import (
+    LEVELS,
+    PARTS,
+    Protocol,
+    Results,
+    defective,
+    reproduce,
+)
+from ssdnet_jax.evaluation.reproduce_text import (
+    Setting,
+    curve_rows,
+    table_rows,
+    write_csv,
+    write_json,
+    write_markdown,
+)
+from ssdnet_jax.evaluation.scoring import NOT_SCORED, with_seed
+from ssdnet_jax.flags import (
+    METHODS,
+    config_help,
+    config_names,
+    load_config,
+    methods_text,
+    read_flags,
+    whole_number,
+    with_overrides,
+)
+from ssdnet_jax.runner import processes
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import versions
+
+_USAGE = """\
+ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelled dataset.
+
+Scores the defective images with every method (what is scored already stays), again with noise and
+with missing pixels, and writes tables and figures.
+
+  ssdnet-reproduce --dataset=mvtec --workdir=out --categories=grid --config=grid
+  ssdnet-reproduce --dataset=mvtec --workdir=out --parts=table --seeds=0,1,2
+  ssdnet-reproduce --dataset=set.csv --workdir=out --methods=ssdnet,fca --note="hand-drawn masks"
+
+Flags:
+  --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
+                          what is to be scored, as for ssdnet-evaluate
+  --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
+  --methods=A,B           without it all: {methods}
+  --seeds=0,1,2           without it the seed of the configuration
+  --parts=A,B             some of {parts}; without it all
+  --noise=A,B             standard deviations of the noise ({levels})
+  --missing=A,B           shares of missing pixels ({levels})
+  --every=N               noise and missing pixels on each N-th defective image of a category;
+                          without it on the first image of each kind of defect, as in the paper
+  --note=TEXT             what a reader should know of the data, such as whose masks these are
+  --config=NAME           {names}, or the path of a .py file
+  --config.FIELD=VALUE    any field of the configuration; --help_config lists them
+  --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
+  --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
+  --help, --help_config   this text; the configuration's fields with their values
+
+Results in DIR (those of the parts asked for; the whole command again scores nothing twice):
+  reproduce.md            tables, figures, what differs from the paper, how it was made
+  table1.csv              AUPRC and AUROC by category and method, beside the paper's
+  robustness.csv          the same by noise and by missing pixels
+  reproduce.json          all of it, with the numbers of each image
+  figures/                fig3_... to fig8_...; pictures_..., which show images of the dataset and
+                          are not to be passed on
+  runs/METHOD/seedN/, runs/METHOD/noise0.05/seedN/
+                          what `ssdnet` writes
+
+Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted.
+"""
+
+_T = TypeVar("_T")
+_SHOWN_PROBLEMS = 10
+_TEXTS = (
+    "dataset",
+    "workdir",
+    "categories",
+    "mask_suffix",
+    "masks",
+    "note",
+    "vgg19_weights",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What the command line says; None where a flag was not given.
+
+    Attributes:
+      config: `--config` with its overrides applied, checked.
+      config_name: what `--config` says, with its overrides.
+      protocol: what is compared.
+      dataset: folder or CSV.
+      categories: the ones wanted.
+      mask_suffix: what a mask's name has after its image's name.
+      masks: folder of masks.
+      workdir: where results go.
+      note: what to say of the data.
+      vgg19_weights: file of VGG19.
+      help_config: whether only the configuration's fields are asked for.
+    """
+
+    config: Config
+    config_name: str
+    protocol: Protocol
+    dataset: str | None
+    categories: tuple[str, ...] | None
+    mask_suffix: str | None
+    masks: str | None
+    workdir: str | None
+    note: str | None
+    vgg19_weights: str | None
+    help_config: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
+    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
+        print(help_text(), end="")
+        return 0
+    terminal = Terminal()
+    try:
+        parsed = parse(arguments)
+        if parsed.help_config:
+            print(config_help(parsed.config))
+            return 0
+        return _run(parsed, terminal, command=shlex.join(["ssdnet-reproduce", *arguments[1:]]))
+    except SSDnetError as error:
+        terminal.problem(str(error))
+        return 2
+
+
+def console() -> None:
+    """Entry point of the `ssdnet-reproduce` command; exits with its status."""
+    try:
+        sys.exit(main(sys.argv))
+    except KeyboardInterrupt:
+        print("\nssdnet-reproduce: interrupted; scored images are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    return _USAGE.format(
+        methods=methods_text(),
+        parts=", ".join(PARTS),
+        levels=", ".join(f"{level:g}" for level in LEVELS),
+        names=", ".join(config_names()),
+    )
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+
+    Raises:
+      ConfigError: an unknown flag or field, or an illegal value.
+    """
+    own = dict.fromkeys([*_TEXTS, "methods", "seeds", "parts", "noise", "missing", "every"])
+    name, overrides, given = read_flags(arguments, {**own, "help_config": False})
+    config = with_overrides(load_config(name), overrides)
+
+    def words(flag: str, convert: Callable[[str], _T], expected: str) -> tuple[_T, ...]:
+        try:
+            return tuple(dict.fromkeys(convert(word.strip()) for word in given[flag].split(",")))
+        except ValueError:
+            raise ConfigError(f"--{flag}: found {given[flag]!r}; expected {expected}") from None
+
+    chosen: dict[str, Any] = {"methods": METHODS, "seeds": (config.seed,)}
+    for flag, legal in (("methods", METHODS), ("parts", PARTS)):
+        if given[flag] is not None:
+            text = f"some of {', '.join(legal)}"
+            chosen[flag] = words(flag, lambda word, legal=legal: _one_of(word, legal), text)
+    if given["seeds"] is not None:
+        chosen["seeds"] = words("seeds", _whole, "integers, as 0,1,2")
+        for seed in chosen["seeds"]:
+            with_seed(config, seed)
+    for flag, top in (("noise", "1"), ("missing", "0.99")):
+        if given[flag] is not None:
+            expected = f"numbers from 0 to {top}, as 0,0.05,0.1"
+            levels = words(flag, lambda word, top=top: _level(word, float(top)), expected)
+            chosen[flag] = tuple(sorted(levels))
+    categories = None
+    if given["categories"] is not None:
+        categories = words("categories", _some, "words with commas between")
+    return Arguments(
+        config=config,
+        config_name=" ".join([name, *(f"{key}={value}" for key, value in overrides.items())]),
+        protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
+        categories=categories,
+        help_config=given["help_config"],
+        **{name: given[name] for name in _TEXTS if name != "categories"},
+    )
+
+
+def _one_of(word: str, legal: Sequence[str]) -> str:
+    return legal[legal.index(word)]
+
+
+def _whole(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise ValueError(word)
+    return int(word)
+
+
+def _level(word: str, top: float) -> float:
+    """A level as folders are named, so that two levels never share one."""
+    level = float(f"{float(word):g}")
+    if not 0 <= level <= top:
+        raise ValueError(word)
+    return abs(level)
+
+
+def _some(word: str) -> str:
+    if not word:
+        raise ValueError(word)
+    return word
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    for name in ("dataset", "workdir"):
+        if not getattr(parsed, name):
+            raise ConfigError(f"--{name}: found none; expected one, see --help")
+    dataset, workdir = Path(parsed.dataset), Path(parsed.workdir)
+    samples = read_dataset(
+        dataset,
+        categories=parsed.categories,
+        mask_suffix=parsed.mask_suffix,
+        masks=parsed.masks,
+    )
+    # Pictures that a run wrote into a plain folder of images are not images of the set.
+    results_folder = workdir.resolve()
+    samples = [s for s in samples if not s.path.resolve().is_relative_to(results_folder)]
+    samples = defective(samples)
+    processes.use_compilation_cache()
+    results = reproduce(
+        samples,
+        parsed.protocol,
+        parsed.config,
+        workdir,
+        terminal,
+        dataset=dataset,
+        vgg19_path=parsed.vgg19_weights,
+        note={"command": command},
+    )
+    facts = {"Command": command, "Dataset": str(dataset), "Device": processes.device_name()}
+    facts["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    setting = Setting(
+        name=dataset.resolve().stem,
+        protocol=parsed.protocol,
+        image_size=parsed.config.image_size,
+        config_name=parsed.config_name,
+        note=parsed.note,
+        facts=facts,
+    )
+    try:
+        _write(workdir, setting, results, samples)
+    except OSError as error:
+        raise InputError(
+            f"{workdir}: cannot be used for results ({error.strerror or error}); "
+            f"expected a folder that can be written"
+        ) from error
+    return _end(results, workdir, terminal)
+
+
+def _write(workdir: Path, setting: Setting, results: Results, samples: Sequence[Sample]) -> None:
+    """Writes everything but the work folders of the runs."""
+    from ssdnet_jax.evaluation.reproduce_figures import write_figures
+
+    table = table_rows(results.clean) if results.clean and "table" in setting.protocol.parts else []
+    curves = curve_rows(results)
+    figures = write_figures(workdir / "figures", setting, results, samples, curves)
+    figures = {title: f"figures/{name}" for title, name in figures.items()}
+    for name, rows in (("table1.csv", table), ("robustness.csv", curves)):
+        if rows:
+            write_csv(workdir / name, rows)
+    write_json(workdir / "reproduce.json", setting, results, table, curves)
+    write_markdown(workdir / "reproduce.md", setting, results, table, curves, figures)
+
+
+def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
+    """Says what went wrong and where the results are."""
+    failed = {
+        (row.path, row.error)
+        for evaluation in results.evaluations
+        for row in evaluation.rows
+        if row.status != "ok"
+    }
+    new = sorted(pair for pair in failed if not pair[1].startswith(NOT_SCORED))
+    for path, error in new[:_SHOWN_PROBLEMS]:
+        terminal.problem(error if path in error else f"{path}: {error}")
+    if len(new) > _SHOWN_PROBLEMS:
+        more = len(new) - _SHOWN_PROBLEMS
+        terminal.problem(f"{more} more without metrics; see {workdir / 'reproduce.md'}")
+    # The last row of a method is that of all categories.
+    rows = table_rows(results.clean) if results.clean else []
+    for method, row in {row["method"]: row for row in rows}.items():
+        metrics = [f"{name.upper()} {_number(row[name])}" for name in ("auroc", "auprc")]
+        images = f"{row['images']} image{'s' * (row['images'] != 1)}"
+        failed_images = f", {row['failed']} failed" if row["failed"] else ""
+        terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")
+    terminal.summary(f"results in {workdir / 'reproduce.md'}")
+    return 1 if failed or results.failures else 0
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -1,0 +1,262 @@
+import csv
+import json
+import shutil
+import subprocess
+import sysconfig
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.data.datasets import read_dataset
+from ssdnet_jax.data.images import read_mask, resize_map
+from ssdnet_jax.data.synthetic import grid_texture, plant_defect
+from ssdnet_jax.evaluation.evaluate import MapSet, evaluate, summarize
+from ssdnet_jax.evaluation.map_files import find_map
+from ssdnet_jax.evaluation.metrics import auprc, auroc
+from ssdnet_jax.flags import METHODS, config_help
+from ssdnet_jax.main_reproduce import console, help_text, main, parse
+from ssdnet_jax.runner import methods as methods_module
+from ssdnet_jax.runner import run as run_module
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+SHAPE = (40, 56)
+METHOD_FLAG = "--methods=ssdnet,spectral_residual"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    # A cache chosen by the user: the settings of this process stay as they are.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+
+
+def put_png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """grid/test/{blob,good}: two defective images and a good one, with masks."""
+    root = tmp_path / "set"
+    for name in ("blob/0", "blob/1", "good/0"):
+        image = grid_texture(SHAPE, period=8, seed=len(name))
+        if name != "good/0":
+            seed = int(name[-1])
+            image, mask = plant_defect(image, kind="blob", center=(20, 20), size=10, seed=seed)
+            put_png(root / "grid/ground_truth" / f"{name}_mask.png", 255 * mask.astype(np.uint8))
+        put_png(root / "grid/test" / f"{name}.png", np.round(255 * image[..., 0]).astype(np.uint8))
+    return root
+
+
+@pytest.fixture
+def ssdnet_reproduce(tiny, capsys):
+    """Calls the command in this process: exit status, standard output, standard error."""
+    config = from_config_dict(
+        {**tiny, "fit": {"max_steps": 2, "block_steps": 2}, "inpaint": {"max_steps": 2}}
+    )
+    quick = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+
+    def call(*flags):
+        status = main(["ssdnet-reproduce", *quick, *map(str, flags)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def fail_if_scored(monkeypatch):
+    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(methods_module, "_score", lambda *a, **k: pytest.fail("scored again"))
+
+
+def test_one_command_writes_tables_and_figures_and_a_second_one_scores_nothing(
+    ssdnet_reproduce, dataset, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", METHOD_FLAG, "--seeds=0,1"]
+    levels = ["--noise=0,0.1", "--missing=0,0.05", "--every=2", "--note=drawn here"]
+    status, stdout, stderr = ssdnet_reproduce(*flags, *levels)
+    assert (status, stderr) == (0, "")
+    *lines, last = stdout.splitlines()
+    assert last == f"results in {out}/reproduce.md"
+    assert [line.split(":")[0] for line in lines] == ["ssdnet", "spectral_residual"]
+
+    # The numbers are those that the dataset's evaluation gives for the runs' maps.
+    map_sets = [
+        MapSet(method, n, lambda s, f=out / f"runs/{method}/seed{n}/maps": find_map(f, s))
+        for method in ("ssdnet", "spectral_residual")
+        for n in (0, 1)
+    ]
+    samples = [s for s in read_dataset(dataset) if s.defect != "good"]
+    summary = summarize(evaluate(samples, map_sets))
+    table = rows(out / "table1.csv")
+    assert [(r["category"], r["method"], r["images"]) for r in table] == [
+        ("grid", "ssdnet", "2"),
+        ("grid", "spectral_residual", "2"),
+    ]
+    for row in table:
+        entry = summary[row["method"]]["grid"]
+        for metric in ("auroc", "auprc"):
+            assert float(row[metric]) == pytest.approx(entry[f"{metric}_mean"], rel=1e-6)
+            spread = entry[f"{metric}_std_over_seeds"]
+            assert float(row[f"{metric}_std_over_seeds"]) == pytest.approx(spread, rel=1e-6)
+    assert table[0]["auprc_published"] == "0.6"
+
+    # Level 0 is the clean run; other levels have folders of their own.
+    curves = rows(out / "robustness.csv")
+    assert [(r["corruption"], r["level"], r["method"]) for r in curves] == [
+        (kind, level, method)
+        for kind, levels in (("noise", ("0", "0.1")), ("missing", ("0", "0.05")))
+        for level in levels
+        for method in ("ssdnet", "spectral_residual")
+    ]
+    mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")
+    for row in curves:
+        folder = "" if row["level"] == "0" else f"{row['corruption']}{row['level']}"
+        maps = [
+            resize_map(tifffile.imread(run / "maps/grid/test/blob/0.png.tiff"), SHAPE)
+            for run in (out / "runs" / row["method"] / folder / f"seed{n}" for n in (0, 1))
+        ]
+        for metric in (auroc, auprc):
+            expected = np.mean([metric(mask, each) for each in maps])
+            assert float(row[metric.__name__]) == pytest.approx(expected, rel=1e-6)
+        assert row["images"] == "1"
+    assert {path.name for path in (out / "runs/ssdnet").iterdir()} == {
+        *("seed0", "seed1", "noise0.1", "missing0.05")
+    }
+    note = json.loads((out / "runs/ssdnet/missing0.05/seed1/run.json").read_text())
+    assert note["corruption"] == "missing 0.05" and note["config"]["seed"] == 1
+
+    text = (out / "reproduce.md").read_text(encoding="utf-8")
+    assert "drawn here" in text and "--seeds=0,1" in text
+    figures = sorted(path.name for path in (out / "figures").iterdir())
+    assert figures == [
+        *("fig3_auroc_boxes.png", "fig4_auprc_boxes.png", "fig5_auprc_noise.png"),
+        *("fig6_auroc_noise.png", "fig7_auprc_missing.png", "fig8_auroc_missing.png"),
+        "pictures_grid.png",
+    ]
+    for name in figures:
+        assert f"](figures/{name})" in text
+        assert np.asarray(Image.open(out / "figures" / name)).std() > 5
+    content = json.loads((out / "reproduce.json").read_text())
+    assert len(content["images"]) == 8 and len(content["corrupted_images"]) == 16
+
+    fail_if_scored(monkeypatch)
+    assert ssdnet_reproduce(*flags, *levels) == (0, stdout, "")
+    assert rows(out / "table1.csv") == table and rows(out / "robustness.csv") == curves
+
+
+def test_parts_score_only_what_they_need(ssdnet_reproduce, dataset, tmp_path):
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--methods=spectral_residual"]
+    status, stdout, _ = ssdnet_reproduce(*flags, "--parts=noise", "--noise=0,0.05")
+    assert (status, stdout) == (0, f"results in {out}/reproduce.md\n")
+    # The clean run of the one corrupted image alone.
+    assert len(rows(out / "runs/spectral_residual/seed0/results.csv")) == 1
+    assert not (out / "table1.csv").exists() and len(rows(out / "robustness.csv")) == 2
+    assert len(list((out / "figures").iterdir())) == 2
+    ssdnet_reproduce(*flags, "--parts=table")
+    assert len(rows(out / "runs/spectral_residual/seed0/results.csv")) == 2
+    assert len(rows(out / "table1.csv")) == 1
+
+
+def test_what_cannot_be_scored_is_named_and_the_others_go_on(
+    ssdnet_reproduce, dataset, tmp_path, monkeypatch
+):
+    (dataset / "grid/test/blob/0.png").write_bytes(b"")
+    monkeypatch.setenv("SSDNET_VGG19_WEIGHTS", str(tmp_path / "none.npz"))
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--methods=fca,spectral_residual"]
+    status, stdout, stderr = ssdnet_reproduce(*flags, "--missing=0.05", "--parts=table,missing")
+    assert status == 1
+    assert stdout.startswith("spectral_residual: 2 images, 1 failed, AUROC 0.")
+    assert "fca: " in stderr and "none.npz" in stderr and "the file is empty" in stderr
+    text = (out / "reproduce.md").read_text(encoding="utf-8")
+    assert "- FCA: " in text and "the file is empty" in text
+    status, _, stderr = ssdnet_reproduce(*flags[:2], "--methods=fca", "--parts=table")
+    assert status == 2 and "none.npz" in stderr
+
+
+def test_another_configuration_is_refused(ssdnet_reproduce, dataset, tmp_path):
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}", "--methods=spectral_residual"]
+    assert ssdnet_reproduce(*flags, "--parts=table")[0] == 0
+    status, stdout, stderr = ssdnet_reproduce(*flags, "--parts=table", "--image_size=24")
+    assert (status, stdout) == (2, "") and "config.image_size: 32 there, 24 here" in stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--workdir=w"], ["--dataset: found none"]),
+        (["--dataset=d"], ["--workdir: found none"]),
+        (["--dataset=d", "--workdir=w"], ["d", "no such folder"]),
+        (["--dataset=set", "--workdir=w", "--categories=tile"], ["tile", "grid"]),
+        (["--methods=padim"], ["--methods", "'padim'", "ssdnet"]),
+        (["--parts=tables"], ["--parts", "'tables'", "pictures"]),
+        (["--seeds=1,x"], ["--seeds", "'1,x'", "0,1,2"]),
+        (["--seeds=4294967296"], ["config.seed", "4294967296"]),
+        (["--noise=-0.1"], ["--noise", "'-0.1'", "from 0 to 1"]),
+        (["--noise=nan"], ["--noise", "'nan'"]),
+        (["--missing=0,1"], ["--missing", "'0,1'", "0.99"]),
+        (["--missing="], ["--missing", "''"]),
+        (["--every=0"], ["--every", "'0'", "whole number"]),
+        (["--categories=a,,b"], ["--categories", "'a,,b'"]),
+        (["--level=3"], ["--level", "no such flag"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    dataset, tmp_path, monkeypatch, capsys, flags, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ssdnet-reproduce", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (message,) = captured.err.splitlines()
+    for word in words:
+        assert word in message
+
+
+def test_flags_become_arguments():
+    parsed = parse(["ssdnet-reproduce", "--config=grid", "--image_size=64", "--noise=0.1, 0,0.10"])
+    assert parsed.protocol.noise == (0.0, 0.1) and parsed.protocol.methods == METHODS
+    assert parsed.config.image_size == 64 and parsed.config_name == "grid image_size=64"
+    assert parse(["ssdnet-reproduce", "--config.seed=3"]).protocol.seeds == (3,)
+
+
+def test_help_names_every_flag(capsys):
+    assert main(["ssdnet-reproduce", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text == help_text()
+    flags = "dataset categories mask_suffix masks workdir methods seeds parts noise missing every"
+    for name in f"{flags} note config image_size vgg19_weights help_config".split():
+        assert f"--{name}" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert main(["ssdnet-reproduce", "--help_config", "--config.seed=7"]) == 0
+    assert "--config.seed=7" in capsys.readouterr().out
+
+
+def test_an_interrupt_ends_with_its_own_status(monkeypatch, capsys):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdnet_jax.main_reproduce.main", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        console()
+    assert caught.value.code == 130
+    assert "ssdnet-reproduce: interrupted; scored images are kept" in capsys.readouterr().err
+
+
+def test_the_installed_command_prints_its_help():
+    command = shutil.which("ssdnet-reproduce", path=sysconfig.get_path("scripts"))
+    if command is None:
+        pytest.skip("the package is not installed, so there is no command")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, help_text(), "")
