@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ssdnet_jax.errors import ConfigError, SSDnetError
+from ssdnet_jax.commands import exit_status, run_command
+from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
 from ssdnet_jax.runner.methods import run_method
@@ -16,19 +17,15 @@ from ssdnet_jax.runner.workdir import open_workdir
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        print(help_text(), end="")
-        return 0
-    terminal = Terminal()
-    try:
+
+    def body(terminal: Terminal) -> int:
         parsed = parse(arguments)
         if parsed.help_config:
             print(config_help(parsed.config))
             return 0
         return _run(parsed, terminal, command=shlex.join(["ssdnet", *arguments[1:]]))
-    except SSDnetError as error:
-        terminal.problem(str(error))
-        return 2
+
+    return run_command(arguments, help_text, body)
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -60,9 +57,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     terminal.summary(summary_line(summary, path))
-    if summary.stopped:
-        return 143
-    return 1 if summary.failed else 0
+    return exit_status(summary)
 
 
 @contextlib.contextmanager

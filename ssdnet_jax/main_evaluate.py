@@ -1,12 +1,12 @@
 """The `ssdnet-evaluate` command: a labelled dataset in, metrics and a report out."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssdnet_jax.data.datasets import Sample, read_dataset
-from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
+from ssdnet_jax.commands import run_command, run_process
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.evaluate import (
     ALL,
     ImageMetrics,
@@ -18,57 +18,45 @@ from ssdnet_jax.evaluation.evaluate import (
 )
 from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.map_files import find_map, put_maps
-from ssdnet_jax.evaluation.scoring import NOT_SCORED, score_dataset, with_seed
+from ssdnet_jax.evaluation.scoring import read_samples, score_dataset, show_problems, with_seed
 from ssdnet_jax.flags import config_help
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.terminal import Terminal, one_line
-from ssdnet_jax.runner.workdir import is_workdir, versions
+from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_SHOWN_PROBLEMS = 10
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        print(help_text(), end="")
-        return 0
-    terminal = Terminal()
-    try:
+
+    def body(terminal: Terminal) -> int:
         parsed = parse(arguments)
         if parsed.help_config:
             print(config_help(parsed.config))
             return 0
         return _run(parsed, terminal, command=shlex.join(["ssdnet-evaluate", *arguments[1:]]))
-    except SSDnetError as error:
-        terminal.problem(str(error))
-        return 2
+
+    return run_command(arguments, help_text, body)
 
 
 def console() -> None:
     """Entry point of the `ssdnet-evaluate` command; exits with its status."""
-    try:
-        sys.exit(main(sys.argv))
-    except KeyboardInterrupt:
-        print("\nssdnet-evaluate: interrupted; scored images are kept", file=sys.stderr)
-        sys.exit(130)
+    run_process(main, "ssdnet-evaluate", "scored images")
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     for name in ("dataset", "workdir"):
         if getattr(parsed, name) is None:
             raise ConfigError(f"--{name}: found none; expected one, see --help")
-    samples = read_dataset(
+    samples = read_samples(
         parsed.dataset,
+        parsed.workdir,
         categories=parsed.categories,
         mask_suffix=parsed.mask_suffix,
         masks=parsed.masks,
     )
-    # Pictures that a run wrote into a plain folder of images are not images of the set.
-    results = parsed.workdir.resolve()
-    samples = [s for s in samples if not s.path.resolve().is_relative_to(results)]
     notes = {"Command": command, "Dataset": str(parsed.dataset)}
     if parsed.maps is None:
         map_sets = _scored_maps(parsed, samples, terminal, command)
@@ -77,14 +65,10 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         map_sets = [_existing_maps(parsed)]
         notes["Maps"] = str(parsed.maps)
     notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
-    try:
+    with named_errors(parsed.workdir):
         rows, summary = _evaluate(parsed, samples, map_sets, notes, terminal)
-    except OSError as error:
-        raise InputError(
-            f"{parsed.workdir}: cannot be used for results ({error.strerror or error}); "
-            f"expected a folder that can be written"
-        ) from error
-    _show_problems(rows, parsed, terminal)
+    problems = [(row.path, row.error) for row in rows]
+    show_problems(problems, parsed.workdir / "metrics.csv", terminal)
     for method, entries in summary.items():
         report = parsed.workdir / "report.html"
         terminal.summary(f"{method}: {_in_words(entries[ALL])}; report in {report}")
@@ -164,15 +148,6 @@ def _bar(total: int) -> "tqdm":
     return tqdm(
         total=total, disable=None, leave=False, position=0, dynamic_ncols=True, unit=" maps"
     )
-
-
-def _show_problems(rows: Sequence[ImageMetrics], parsed: Arguments, terminal: Terminal) -> None:
-    new = [row for row in rows if row.error and not row.error.startswith(NOT_SCORED)]
-    for row in new[:_SHOWN_PROBLEMS]:
-        terminal.problem(row.error if row.path in row.error else f"{row.path}: {row.error}")
-    if len(new) > _SHOWN_PROBLEMS:
-        more = len(new) - _SHOWN_PROBLEMS
-        terminal.problem(f"{more} more without metrics; see {parsed.workdir / 'metrics.csv'}")
 
 
 def _in_words(entry: dict[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssdnet_jax.commands import run_command, run_process
 from ssdnet_jax.config import Config
-from ssdnet_jax.data.datasets import Sample, read_dataset
-from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.reproduce import (
     LEVELS,
     PARTS,
@@ -26,7 +26,7 @@ from ssdnet_jax.evaluation.reproduce_text import (
     write_json,
     write_markdown,
 )
-from ssdnet_jax.evaluation.scoring import NOT_SCORED, with_seed
+from ssdnet_jax.evaluation.scoring import read_samples, show_problems, with_seed
 from ssdnet_jax.flags import (
     METHODS,
     config_help,
@@ -39,7 +39,7 @@ from ssdnet_jax.flags import (
 )
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import versions
+from ssdnet_jax.runner.workdir import named_errors, versions
 
 _USAGE = """\
 ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelled dataset.
@@ -83,7 +83,6 @@ Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130
 """
 
 _T = TypeVar("_T")
-_SHOWN_PROBLEMS = 10
 _TEXTS = (
     "dataset",
     "workdir",
@@ -128,28 +127,20 @@ class Arguments:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        print(help_text(), end="")
-        return 0
-    terminal = Terminal()
-    try:
+
+    def body(terminal: Terminal) -> int:
         parsed = parse(arguments)
         if parsed.help_config:
             print(config_help(parsed.config))
             return 0
         return _run(parsed, terminal, command=shlex.join(["ssdnet-reproduce", *arguments[1:]]))
-    except SSDnetError as error:
-        terminal.problem(str(error))
-        return 2
+
+    return run_command(arguments, help_text, body)
 
 
 def console() -> None:
     """Entry point of the `ssdnet-reproduce` command; exits with its status."""
-    try:
-        sys.exit(main(sys.argv))
-    except KeyboardInterrupt:
-        print("\nssdnet-reproduce: interrupted; scored images are kept", file=sys.stderr)
-        sys.exit(130)
+    run_process(main, "ssdnet-reproduce", "scored images")
 
 
 def help_text() -> str:
@@ -237,15 +228,13 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         if not getattr(parsed, name):
             raise ConfigError(f"--{name}: found none; expected one, see --help")
     dataset, workdir = Path(parsed.dataset), Path(parsed.workdir)
-    samples = read_dataset(
+    samples = read_samples(
         dataset,
+        workdir,
         categories=parsed.categories,
         mask_suffix=parsed.mask_suffix,
         masks=parsed.masks,
     )
-    # Pictures that a run wrote into a plain folder of images are not images of the set.
-    results_folder = workdir.resolve()
-    samples = [s for s in samples if not s.path.resolve().is_relative_to(results_folder)]
     samples = defective(samples)
     processes.use_compilation_cache()
     results = reproduce(
@@ -268,13 +257,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         note=parsed.note,
         facts=facts,
     )
-    try:
+    with named_errors(workdir):
         _write(workdir, setting, results, samples)
-    except OSError as error:
-        raise InputError(
-            f"{workdir}: cannot be used for results ({error.strerror or error}); "
-            f"expected a folder that can be written"
-        ) from error
     return _end(results, workdir, terminal)
 
 
@@ -301,12 +285,7 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
         for row in evaluation.rows
         if row.status != "ok"
     }
-    new = sorted(pair for pair in failed if not pair[1].startswith(NOT_SCORED))
-    for path, error in new[:_SHOWN_PROBLEMS]:
-        terminal.problem(error if path in error else f"{path}: {error}")
-    if len(new) > _SHOWN_PROBLEMS:
-        more = len(new) - _SHOWN_PROBLEMS
-        terminal.problem(f"{more} more without metrics; see {workdir / 'reproduce.md'}")
+    show_problems(sorted(failed), workdir / "reproduce.md", terminal)
     # The last row of a method is that of all categories.
     rows = table_rows(results.clean) if results.clean else []
     for method, row in {row["method"]: row for row in rows}.items():

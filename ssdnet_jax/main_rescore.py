@@ -1,11 +1,12 @@
 """The `ssdnet-rescore` command: a finished run in, the same images scored otherwise out."""
 
+import functools
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnet_jax.errors import ConfigError, SSDnetError
+from ssdnet_jax.commands import exit_status, run_command, run_process
+from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flags import config_help, read_flags, with_overrides
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.rescore import read_run, rescore
@@ -33,24 +34,12 @@ Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 130 i
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        print(_HELP, end="")
-        return 0
-    terminal = Terminal()
-    try:
-        return _run(arguments, terminal)
-    except SSDnetError as error:
-        terminal.problem(str(error))
-        return 2
+    return run_command(arguments, lambda: _HELP, functools.partial(_run, arguments))
 
 
 def console() -> None:
     """Entry point of the `ssdnet-rescore` command; exits with its status."""
-    try:
-        sys.exit(main(sys.argv))
-    except KeyboardInterrupt:
-        print("\nssdnet-rescore: interrupted; finished images are kept", file=sys.stderr)
-        sys.exit(130)
+    run_process(main, "ssdnet-rescore", "finished images")
 
 
 def _run(arguments: Sequence[str], terminal: Terminal) -> int:
@@ -92,6 +81,4 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     with processes.stops_on_sigterm() as stop:
         summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)
     terminal.summary(summary_line(summary, path))
-    if summary.stopped:
-        return 143
-    return 1 if summary.failed else 0
+    return exit_status(summary)

@@ -82,6 +82,11 @@ class Prepared:
     fitted_missing: np.ndarray
     filled: bool = False
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether pixels of the fitted image are still to be inpainted."""
+        return not self.filled and bool(self.fitted_missing.any())
+
 
 def prepare(image: Any, config: Config, *, missing: np.ndarray | None = None) -> Prepared:
     """Checks and resizes an image; see `localize` for the arguments and errors."""
@@ -95,7 +100,7 @@ def inpaint_job(
     prepared: Prepared, config: Config, key: PRNGKeyArray, name: Hashable
 ) -> Job | None:
     """Stage one for an image with missing pixels (paper section 5.2); None if it has none left."""
-    if prepared.filled or not prepared.fitted_missing.any():
+    if not prepared.incomplete:
         return None
     known = (~prepared.fitted_missing).astype(np.float32)
     key = jax.random.split(key)[0]

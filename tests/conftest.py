@@ -50,3 +50,26 @@ def fast_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """MVTec AD's layout, grid/test/{blob,good}: two defective images of 40 x 56 and a good one."""
+    import numpy as np
+    from PIL import Image
+
+    from ssdnet_jax.data.synthetic import grid_texture, plant_defect
+
+    def put(path: Path, pixels: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
+
+    root = tmp_path / "set"
+    for name in ("blob/0", "blob/1", "good/0"):
+        image = grid_texture((40, 56), period=8, seed=len(name))
+        if name != "good/0":
+            seed = int(name[-1])
+            image, mask = plant_defect(image, kind="blob", center=(20, 20), size=10, seed=seed)
+            put(root / "grid/ground_truth" / f"{name}_mask.png", mask)
+        put(root / "grid/test" / f"{name}.png", image[..., 0])
+    return root

@@ -11,7 +11,6 @@ from PIL import Image
 
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import read_mask
-from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.metrics import auroc
 from ssdnet_jax.flags import config_help
@@ -32,20 +31,6 @@ def put_png(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """grid/test/{blob,good}: two defective images and a good one, with masks."""
-    root = tmp_path / "set"
-    for name in ("blob/0", "blob/1", "good/0"):
-        image = grid_texture(SHAPE, period=8, seed=len(name))
-        if name != "good/0":
-            seed = int(name[-1])
-            image, mask = plant_defect(image, kind="blob", center=(20, 20), size=10, seed=seed)
-            put_png(root / "grid/ground_truth" / f"{name}_mask.png", 255 * mask.astype(np.uint8))
-        put_png(root / "grid/test" / f"{name}.png", np.round(255 * image[..., 0]).astype(np.uint8))
-    return root
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from PIL import Image
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.images import read_mask, resize_map
-from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.evaluate import MapSet, evaluate, summarize
 from ssdnet_jax.evaluation.map_files import find_map
 from ssdnet_jax.evaluation.metrics import auprc, auroc
@@ -30,25 +29,6 @@ METHOD_FLAG = "--methods=ssdnet,spectral_residual"
 def environment(monkeypatch, tmp_path):
     # A cache chosen by the user: the settings of this process stay as they are.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-
-
-def put_png(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """grid/test/{blob,good}: two defective images and a good one, with masks."""
-    root = tmp_path / "set"
-    for name in ("blob/0", "blob/1", "good/0"):
-        image = grid_texture(SHAPE, period=8, seed=len(name))
-        if name != "good/0":
-            seed = int(name[-1])
-            image, mask = plant_defect(image, kind="blob", center=(20, 20), size=10, seed=seed)
-            put_png(root / "grid/ground_truth" / f"{name}_mask.png", 255 * mask.astype(np.uint8))
-        put_png(root / "grid/test" / f"{name}.png", np.round(255 * image[..., 0]).astype(np.uint8))
-    return root
 
 
 @pytest.fixture

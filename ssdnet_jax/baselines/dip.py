@@ -9,6 +9,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from ssdnet_jax.baselines.pixels import check_channels
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.skip_network import (
     SkipNetwork,
@@ -158,8 +159,7 @@ def _check(
     average_decay: float,
     network: NetworkConfig,
 ) -> None:
-    if jnp.ndim(image) != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {jnp.shape(image)}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     smallest = smallest_image_side(network)
     if min(image.shape[:2]) < smallest:
         raise InputError(

@@ -4,7 +4,6 @@ import functools
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.baselines import fca_features
@@ -15,6 +14,7 @@ from ssdnet_jax.baselines.patch_statistics import (
     median_sorted_tile,
     scale_channels,
 )
+from ssdnet_jax.baselines.pixels import check_channels
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -130,8 +130,7 @@ def _check(
     blur_size: int,
     border: str,
 ) -> None:
-    if jnp.ndim(image) != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {jnp.shape(image)}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     for name, value, legal in (
         ("features", features, get_args(Features)),
         ("border", border, get_args(Border)),

@@ -10,14 +10,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ssdnet_jax.baselines.pixels import check_channels, luminance
 from ssdnet_jax.errors import ConfigError, InputError
 
 Statistic = Literal[
     "energy", "ASM", "entropy", "contrast", "dissimilarity", "homogeneity", "correlation"
 ]
 Score = Literal["value", "deviation"]
-
-_LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, MATLAB's rgb2gray
 
 
 @functools.partial(
@@ -68,7 +67,7 @@ def glcm(
       InputError: not (H, W, 1) or (H, W, 3), or the window does not fit.
     """
     _check(image, statistic, score, window, levels, distance, angles)
-    padded = _reflect(quantize(_luminance(image), levels), window)
+    padded = _reflect(quantize(luminance(image), levels), window)
     offsets = [_offset(distance, angle) for angle in angles]
     values = sum(_of_offset(padded, o, statistic, window, levels) for o in offsets) / len(offsets)
     if score == "value":
@@ -79,10 +78,6 @@ def glcm(
 def quantize(grey: Float[Array, "h w"], levels: int) -> Int[Array, "h w"]:
     """Grey bins 0 to levels - 1 of equal width over [0, 1]."""
     return jnp.clip(jnp.floor(grey * levels), 0, levels - 1).astype(jnp.int32)
-
-
-def _luminance(image: Float[Array, "h w c"]) -> Float[Array, "h w"]:
-    return image[..., 0] if image.shape[-1] == 1 else image @ jnp.asarray(_LUMINANCE)
 
 
 def _reflect(quantized: Int[Array, "h w"], window: int) -> Int[Array, "hh ww"]:
@@ -193,8 +188,7 @@ def _check(
     distance: int,
     angles: tuple[float, ...],
 ) -> None:
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {image.shape}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     for name, value, legal in (
         ("statistic", statistic, get_args(Statistic)),
         ("score", score, get_args(Score)),

@@ -10,12 +10,12 @@ from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Bool, Float, Int
 
+from ssdnet_jax.baselines.pixels import check_channels, luminance
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.errors import ConfigError, InputError
 
 Coverage = Literal["sum", "mean"]
 
-_LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, MATLAB's rgb2gray
 _SUPPORT = 49  # side of the MR8 filters, in pixels
 _ORIENTATIONS = 6
 _MATMUL = lax.Precision.HIGHEST
@@ -109,7 +109,7 @@ def pg_lsr(
     _check(image, (height, columns), patch_size, stride, trade_off, filter_scale)
     _check_subsets(subsets, subset_share)
     _check_smoothing(sigma, kernel_size, coverage)
-    grey = image[..., 0] if image.shape[-1] == 1 else image @ jnp.asarray(_LUMINANCE)
+    grey = luminance(image)
     grey = jax.image.resize(grey, (height, columns), "cubic")
 
     features = _patch_means(mr8_responses(grey, scale=filter_scale), patch_size, stride)
@@ -271,8 +271,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _working_shape(image: Array, width: int | None) -> tuple[int, int]:
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {image.shape}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     if width is None:
         return image.shape[0], image.shape[1]
     if width < 1:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from ssdnet_jax.baselines.pixels import check_channels
 from ssdnet_jax.core.patches import extract_patches, overlap_mean
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -150,8 +151,7 @@ def shrink_singular_values(
 
 
 def _check(image: Array, patch_size: int, stride: int) -> None:
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {image.shape}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     if not 1 <= stride <= patch_size:
         raise ConfigError(f"stride is {stride}; expected 1 to patch_size {patch_size}")
     if patch_size > min(image.shape[:2]):

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from ssdnet_jax.baselines.pixels import check_channels
 from ssdnet_jax.errors import ConfigError, InputError
 
 _SMOOTHNESS_GRID = tuple(float(10.0**e) for e in np.arange(-4, 6.01, 0.5))  # for lambda
@@ -92,8 +93,7 @@ def smooth_sparse(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or a side below 8 pixels.
     """
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {image.shape}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     if min(image.shape[:2]) < _SMALLEST_SIDE:
         raise InputError(f"image is {image.shape[:2]}; expected at least {_SMALLEST_SIDE} pixels")
 

@@ -10,13 +10,13 @@ from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Complex, Float
 
-from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.baselines.pixels import check_channels, luminance
+from ssdnet_jax.errors import ConfigError
 
 Order = Literal["square_then_smooth", "smooth_then_square"]
 Border = Literal["zero", "reflect"]
 SpectrumBorder = Literal["edge", "reflect", "wrap"]
 
-_LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, MATLAB's rgb2gray
 _ROUNDING = 1e-6  # amplitudes below this share of the largest are rounding of the float32 FFT
 
 
@@ -78,7 +78,7 @@ def spectral_residual(
       InputError: not (H, W, 1) or (H, W, 3).
     """
     _check(image, width, average_size, sigma, kernel_size, order, border, spectrum_border)
-    small = _shrink(_luminance(image), width)
+    small = _shrink(luminance(image), width)
     spectrum = jnp.fft.fft2(small)
     amplitude = jnp.abs(spectrum)
     floor = _ROUNDING * jnp.max(amplitude) + jnp.finfo(jnp.float32).tiny
@@ -90,10 +90,6 @@ def spectral_residual(
     else:
         saliency = lax.square(_smooth(modulus, sigma, kernel_size, border))
     return jax.image.resize(saliency, image.shape[:2], "linear")
-
-
-def _luminance(image: Float[Array, "h w c"]) -> Float[Array, "h w"]:
-    return image[..., 0] if image.shape[-1] == 1 else image @ jnp.asarray(_LUMINANCE)
 
 
 def _shrink(grey: Float[Array, "h w"], width: int | None) -> Float[Array, "hh ww"]:
@@ -134,8 +130,7 @@ def _check(
     border: str,
     spectrum_border: str,
 ) -> None:
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise InputError(f"image has shape {image.shape}; expected (H, W, 1) or (H, W, 3)")
+    check_channels(image)
     if width is not None and width < 8:
         raise ConfigError(f"width is {width}; expected at least 8, or None")
     for name, size in (("average_size", average_size), ("kernel_size", kernel_size)):

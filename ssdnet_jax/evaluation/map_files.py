@@ -1,8 +1,6 @@
 """Raw score maps on disk: finding, reading, and laying them out for the scripts of others."""
 
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,7 +9,7 @@ import numpy as np
 
 from ssdnet_jax.data._decode import decode
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import link_or_copy
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import InputError
 
@@ -128,22 +126,8 @@ def put_maps(folder: Path, samples: Sequence[Sample], find: Callable[[Sample], P
         try:
             source = find(sample)
             if source.suffix.lower() in (".tiff", ".tif"):
-                _link_or_copy(source, target)
+                link_or_copy(source, target)
             else:
                 write_tiff_map(target, read_map(source))
         except (InputError, FileNotFoundError):
             target.unlink(missing_ok=True)  # of an earlier run
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        temporary.hardlink_to(source)
-        temporary.replace(target)
-    except OSError:  # another file system, or one without links
-        temporary.unlink(missing_ok=True)
-        with source.open("rb") as file:
-            write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))

@@ -20,11 +20,8 @@ from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_t
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.evaluation.map_files import read_map
-from ssdnet_jax.evaluation.scoring import NOT_SCORED, score_dataset, with_seed
-from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.evaluation.scoring import score_dataset, with_seed
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 PARTS = ("table", "noise", "missing", "pictures")
 CORRUPTIONS = ("noise", "missing")
@@ -243,27 +240,8 @@ def score_corrupted(
     result finds are these maps in the size of the image, kept beside them.
     """
     name = f"{corruption.kind} {corruption.level:g}"
-    run_note = {"device": processes.device_name(), "seed": config.seed, "corruption": name}
-    run_note |= dict(note or {})
-    workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
-    sources = {s.relative: _reader(s, corruption, config) for s in samples}
-    if left := len(sources.keys() - workdir.finished.keys()):
-        images = f"{left} image{'s' * (left != 1)}"
-        terminal.note(f"{method}, {name}, seed {config.seed}: {images} to score")
-        run_method(method, sources, config, workdir, terminal, vgg19_path=vgg19_path)
-    errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
 
-    def find(sample: Sample) -> Path:
-        if sample.relative in errors:
-            raise InputError(f"{NOT_SCORED}{errors[sample.relative]}")
-        found = workdir.map_path(sample.relative)
-        return _in_image_size(found, folder / "maps_in_image_size", sample)
-
-    return MapSet(method, config.seed, find)
-
-
-def _reader(sample: Sample, corruption: Corruption, config: Config) -> Callable[[], DecodedImage]:
-    def read() -> DecodedImage:
+    def read(sample: Sample) -> DecodedImage:
         decoded = read_image(sample.path)
         prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
         resized = dataclasses.replace(
@@ -271,7 +249,23 @@ def _reader(sample: Sample, corruption: Corruption, config: Config) -> Callable[
         )
         return corrupt(resized, corruption, sample.relative)
 
-    return read
+    scored = score_dataset(
+        samples,
+        config,
+        folder,
+        terminal,
+        method=method,
+        dataset=dataset,
+        vgg19_path=vgg19_path,
+        note={"corruption": name, **(note or {})},
+        read=read,
+        label=name,
+    )
+
+    def find(sample: Sample) -> Path:
+        return _in_image_size(scored.find(sample), folder / "maps_in_image_size", sample)
+
+    return dataclasses.replace(scored, find=find)
 
 
 def _in_image_size(path: Path, folder: Path, sample: Sample) -> Path:

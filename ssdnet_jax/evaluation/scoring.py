@@ -1,21 +1,50 @@
 """Scoring a dataset with our own methods: one ordinary work folder a method and seed."""
 
-import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.config import Config, from_config_dict
-from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.images import read_image
+from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.data.images import DecodedImage, read_image
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import MapSet
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.methods import run_method
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import Workdir, open_workdir
+from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 NOT_SCORED = "not scored: "  # such errors were shown while scoring
+_SHOWN_PROBLEMS = 10
+
+
+def read_samples(
+    dataset: Path,
+    workdir: Path,
+    *,
+    categories: Sequence[str] | None,
+    mask_suffix: str | None,
+    masks: str | None,
+) -> list[Sample]:
+    """`data.datasets.read_dataset`, without the pictures that a run has written into the set."""
+    samples = read_dataset(dataset, categories=categories, mask_suffix=mask_suffix, masks=masks)
+    results = workdir.resolve()
+    return [s for s in samples if not s.path.resolve().is_relative_to(results)]
+
+
+def show_problems(problems: Iterable[tuple[str, str]], details: Path, terminal: Terminal) -> None:
+    """Shows why images have no metrics, but for what was shown while scoring.
+
+    Args:
+      problems: paths with their errors, empty for images without any.
+      details: the file that holds those that are too many to show.
+      terminal: where to show them.
+    """
+    new = [pair for pair in problems if pair[1] and not pair[1].startswith(NOT_SCORED)]
+    for path, error in new[:_SHOWN_PROBLEMS]:
+        terminal.problem(error if path in error else f"{path}: {error}")
+    if len(new) > _SHOWN_PROBLEMS:
+        terminal.problem(f"{len(new) - _SHOWN_PROBLEMS} more without metrics; see {details}")
 
 
 def with_seed(config: Config, seed: int) -> Config:
@@ -37,6 +66,8 @@ def score_dataset(
     dataset: Path,
     vgg19_path: str | None = None,
     note: Mapping[str, str] | None = None,
+    read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
+    label: str | None = None,
 ) -> MapSet:
     """Scores the samples that have no map yet.
 
@@ -49,6 +80,8 @@ def score_dataset(
       dataset: where the samples come from, noted in the folder.
       vgg19_path: file of VGG19, for configurations that need it.
       note: what else to note in run.json.
+      read: gives the image of a sample.
+      label: what is done to the images when they are read, for the person at the terminal.
 
     Returns:
       The maps. Those of images that failed raise what went wrong.
@@ -59,12 +92,12 @@ def score_dataset(
     """
     run_note = {"device": processes.device_name(), "seed": config.seed, **(note or {})}
     workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
-    sources = {s.relative: lambda path=s.path: read_image(path) for s in samples}
-    if not sources.keys() <= workdir.finished.keys():
-        left = len(sources.keys() - workdir.finished.keys())
-        terminal.note(f"{method}, seed {config.seed}: {left} image{'s' * (left != 1)} to score")
+    sources = {s.relative: lambda sample=s: read(sample) for s in samples}
+    if left := len(sources.keys() - workdir.finished.keys()):
+        what = ", ".join(filter(None, (method, label, f"seed {config.seed}")))
+        terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
         run_method(method, sources, config, workdir, terminal, vgg19_path=vgg19_path)
-    errors = _errors(workdir)
+    errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
 
     def find(sample: Sample) -> Path:
         if sample.relative in errors:
@@ -72,11 +105,3 @@ def score_dataset(
         return workdir.map_path(sample.relative)
 
     return MapSet(method, config.seed, find)
-
-
-def _errors(workdir: Workdir) -> dict[str, str]:
-    """By path, why images have no result."""
-    path = workdir.path / "results.csv"
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = {row["path"]: row for row in csv.DictReader(file)}
-    return {name: row["error"] for name, row in rows.items() if row["status"] != "ok"}

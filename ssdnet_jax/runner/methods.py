@@ -1,8 +1,6 @@
 """Any method over many images; baselines into the same kind of work folder as SSDnet."""
 
-import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,8 +12,9 @@ from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, resize_map
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.record import IMAGE_ERRORS, write_map
+from ssdnet_jax.runner.record import write_map
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary, image_key, run
+from ssdnet_jax.runner.sequence import run_in_order
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
 
@@ -68,30 +67,11 @@ def run_baseline(
     Of `config` only `image_size` and `seed` matter. A missing pixel takes the value of the nearest
     known one: baselines have no inpainting stage.
     """
-    started = time.monotonic()
-    todo = [name for name in sources if name not in workdir.finished]
-    terminal.start_run(len(todo))
-    finished = failed = 0
-    for relative in todo:
-        if options.stop():
-            break
-        image_started = time.monotonic()
-        terminal.images([relative])
-        terminal.stage("scoring")
-        try:
-            row = _score(relative, sources[relative], baseline, config, workdir, terminal, vgg19)
-            finished += 1
-        except IMAGE_ERRORS as error:
-            message = " ".join(str(error).strip().partition("\n\n")[0].split())
-            row = Row(path=relative, status="error", error=message or type(error).__name__)
-            terminal.problem(message if relative in message else f"{relative}: {message}")
-            failed += 1
-        row = dataclasses.replace(row, seconds=time.monotonic() - image_started)
-        workdir.append(row)
-        terminal.end_image(row)
-    workdir.order(sources)
-    seconds = time.monotonic() - started
-    return Summary(finished, failed, len(sources) - len(todo), seconds, stopped=options.stop())
+
+    def score(relative: str) -> Row:
+        return _score(relative, sources[relative], baseline, config, workdir, terminal, vgg19)
+
+    return run_in_order(sources, score, workdir, terminal, stop=options.stop)
 
 
 def _score(
@@ -113,7 +93,9 @@ def _score(
     if not np.isfinite(raw).all():
         raise InputError(f"{baseline.name} gave a map that is not finite; expected numbers")
     pixels = _fill_nearest(prepared.pixels, prepared.missing)
-    return write_map(workdir, relative, pixels, resize_map(raw, pixels.shape[:2]))
+    score_map = resize_map(raw, pixels.shape[:2])
+    threshold = stages.otsu_threshold(score_map)
+    return write_map(workdir, relative, pixels, score_map, threshold)
 
 
 def _fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:

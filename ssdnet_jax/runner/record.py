@@ -26,8 +26,17 @@ Submit = Callable[[Callable[[], None]], None]
 class Record:
     """Hands finished and failed images to the writing thread, and counts them."""
 
-    def __init__(self, workdir: Workdir, terminal: Terminal, submit: Submit):
+    def __init__(
+        self,
+        workdir: Workdir,
+        terminal: Terminal,
+        submit: Submit,
+        config: Config,
+        vgg19: VGG19Weights | None,
+        save_params: bool,
+    ):
         self._workdir, self._terminal, self._submit = workdir, terminal, submit
+        self._config, self._vgg19, self._save_params = config, vgg19, save_params
         self._warm = False
         self.finished = self.failed = 0
 
@@ -42,21 +51,18 @@ class Record:
         relative: str,
         prepared: stages.Prepared,
         fits: Sequence[Fitted],
-        config: Config,
-        vgg19: VGG19Weights | None,
         started: float,
-        save_params: bool,
     ) -> None:
         """Scores the fits of an image and writes its files and its row."""
 
         def task() -> None:
             try:
-                result = stages.finish(prepared, fits, config, vgg19)
+                result = stages.finish(prepared, fits, self._config, self._vgg19)
                 write_fits(self._workdir, relative, prepared, fits)
-                if save_params:
+                if self._save_params:
                     from ssdnet_jax.runner.checkpoints import save_networks
 
-                    save_networks(self._workdir.params_path(relative), fits, config.network)
+                    save_networks(self._workdir.params_path(relative), fits, self._config.network)
                 row = write_result(self._workdir, relative, result, seeds=len(fits))
             except IMAGE_ERRORS as error:
                 self._write_error(relative, error, started)
@@ -71,17 +77,21 @@ class Record:
         self._submit(lambda: self._write_error(relative, error, started))
 
     def _write_error(self, relative: str, error: Exception, started: float) -> None:
-        # JAX errors, such as a device without enough memory, go on for many lines.
-        message = " ".join(str(error).strip().partition("\n\n")[0].split())
-        row = Row(path=relative, status="error", error=message or type(error).__name__)
-        self._terminal.problem(row.error if relative in row.error else f"{relative}: {row.error}")
-        self._append(row, started)
+        self._append(error_row(relative, error, self._terminal), started)
         self.failed += 1
 
     def _append(self, row: Row, started: float) -> None:
         row = dataclasses.replace(row, seconds=time.monotonic() - started)
         self._workdir.append(row)
         self._terminal.end_image(row)
+
+
+def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
+    """The row of an image that failed, without the time it took; also says why."""
+    # JAX errors, such as a device without enough memory, go on for many lines.
+    message = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    terminal.problem(message if relative in message else f"{relative}: {message}")
+    return Row(path=relative, status="error", error=message)
 
 
 def write_fits(
@@ -108,7 +118,12 @@ def write_result(
     if seeds > 1:
         write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
     row = write_map(
-        workdir, relative, result.image, result.score_map, reconstruction=result.reconstruction
+        workdir,
+        relative,
+        result.image,
+        result.score_map,
+        result.threshold,
+        reconstruction=result.reconstruction,
     )
     return dataclasses.replace(row, steps=result.steps, loss=float(result.losses[-1]))
 
@@ -118,13 +133,13 @@ def write_map(
     relative: str,
     image: np.ndarray,
     score_map: np.ndarray,
+    threshold: float,
     *,
     reconstruction: np.ndarray | None = None,
 ) -> Row:
-    """Writes the raw map of any method, its mask by Otsu and its heat map; returns its row."""
+    """Writes the raw map of any method, its mask and its heat map; returns its row."""
     from ssdnet_jax.evaluation.figures import write_heatmap_figure
 
-    threshold = stages.otsu_threshold(score_map)
     mask = score_map > threshold
     write_tiff_map(workdir.map_path(relative), score_map)
     write_mask_png(workdir.mask_path(relative), mask)

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +12,13 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.files import link_or_copy
 from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.lanes import Fitted
-from ssdnet_jax.runner.record import IMAGE_ERRORS, write_result
+from ssdnet_jax.runner.record import write_result
 from ssdnet_jax.runner.run import Summary
+from ssdnet_jax.runner.sequence import run_in_order
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir, is_workdir, read_rows
 
@@ -81,37 +80,15 @@ def rescore(
       vgg19: weights of phi, if the score has a perceptual term.
       stop: asked between images; True ends the call.
     """
-    started = time.monotonic()
-    todo = [path for path in run.workdir.finished if path not in workdir.finished]
-    terminal.start_run(len(todo))
-    finished = failed = 0
-    for relative in todo:
-        if stop():
-            break
-        image_started = time.monotonic()
-        terminal.images([relative])
-        terminal.stage("scoring")
-        try:
-            prepared, fits = read_fits(run.workdir.fit_path(relative))
-            result = stages.finish(prepared, fits, config, vgg19)
-            row = write_result(workdir, relative, result, seeds=len(fits))
-            _link(run.workdir.fit_path(relative), workdir.fit_path(relative))
-            finished += 1
-        except IMAGE_ERRORS as error:
-            row = Row(path=relative, status="error", error=" ".join(str(error).split()))
-            terminal.problem(row.error if relative in row.error else f"{relative}: {row.error}")
-            failed += 1
-        row = dataclasses.replace(row, seconds=time.monotonic() - image_started)
-        workdir.append(row)
-        terminal.end_image(row)
-    workdir.order(run.workdir.finished)
-    return Summary(
-        finished=finished,
-        failed=failed,
-        finished_before=len(run.workdir.finished) - len(todo),
-        seconds=time.monotonic() - started,
-        stopped=stop(),
-    )
+
+    def score(relative: str) -> Row:
+        prepared, fits = read_fits(run.workdir.fit_path(relative))
+        result = stages.finish(prepared, fits, config, vgg19)
+        row = write_result(workdir, relative, result, seeds=len(fits))
+        link_or_copy(run.workdir.fit_path(relative), workdir.fit_path(relative))
+        return row
+
+    return run_in_order(run.workdir.finished, score, workdir, terminal, stop=stop)
 
 
 def read_fits(path: Path) -> tuple[stages.Prepared, list[Fitted]]:
@@ -139,13 +116,3 @@ def read_fits(path: Path) -> tuple[stages.Prepared, list[Fitted]]:
     whole = np.zeros(size, bool)
     fitted_whole = np.zeros(image.shape[:2], bool)
     return stages.Prepared(resize_image(image, size), whole, image, fitted_whole), fits
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where that is not possible."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -86,10 +86,10 @@ def run(
     ahead = (options.lanes or 2) * devices + 2
     terminal.start_run(len(todo))
     with write_behind(ahead) as write:
-        record = Record(workdir, terminal, write)
+        record = Record(workdir, terminal, write, config, vgg19, options.save_params)
         tasks = [lambda name=name, read=todo[name]: _read(name, read, config) for name in todo]
         with read_ahead(tasks, ahead) as read:
-            stream = Stream(read, config, record, terminal, vgg19, options.save_params)
+            stream = Stream(read, config, record, terminal)
             while (bucket := stream.fullest_bucket()) is not None and not options.stop():
                 lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
                 results = fit_stream(

@@ -10,7 +10,6 @@ from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax import stages
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import SSDnetError
 from ssdnet_jax.runner.lanes import Bucket, Failed, Fitted, Job, Progress
 from ssdnet_jax.runner.record import Record
@@ -54,11 +53,9 @@ class Stream:
         config: Config,
         record: Record,
         terminal: Terminal,
-        vgg19: VGG19Weights | None,
-        save_params: bool,
     ):
-        self._incoming, self._config, self._vgg19 = incoming, config, vgg19
-        self._record, self._terminal, self._save_params = record, terminal, save_params
+        self._incoming, self._config = incoming, config
+        self._record, self._terminal = record, terminal
         self._images: dict[str, _Image] = {}
         self._waiting: dict[Bucket, collections.deque[Job]] = collections.defaultdict(
             collections.deque
@@ -96,7 +93,7 @@ class Stream:
             return
         try:
             stages.check_fit(result)
-            if stages.inpaint_job(image.prepared, self._config, image.key, result.name):
+            if image.prepared.incomplete:
                 image.prepared = stages.fill(image.prepared, result)
                 self._queue_fits(relative, image)
                 return
@@ -107,10 +104,7 @@ class Stream:
         if len(image.fits) == self._config.fit.seeds:
             del self._images[relative]
             fits = [image.fits[seed] for seed in sorted(image.fits)]
-            config, vgg19, save_params = self._config, self._vgg19, self._save_params
-            self._record.finish(
-                relative, image.prepared, fits, config, vgg19, image.started, save_params
-            )
+            self._record.finish(relative, image.prepared, fits, image.started)
             self._show()
 
     def report(self, progress: Progress) -> None:

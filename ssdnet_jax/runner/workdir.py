@@ -106,7 +106,7 @@ class Workdir:
         Raises:
           InputError: it cannot be written, for example because the disk is full.
         """
-        with _named_errors(self.path), (self.path / "results.csv").open("ab") as file:
+        with named_errors(self.path), (self.path / "results.csv").open("ab") as file:
             file.write(_csv_line(_cells(row)))
             file.flush()
             os.fsync(file.fileno())
@@ -148,7 +148,7 @@ def open_workdir(
         "root": str(root.resolve()) if root else None,
         "config": dataclasses.asdict(config),
     }
-    with _named_errors(path):
+    with named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         _refuse_other_settings(path, json.loads(json.dumps(settings)))
         rows = {row.path: row for row in read_rows(path / "results.csv")}
@@ -189,7 +189,8 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 @contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
+    """Turns errors of the file system into one that names the folder of results."""
     try:
         yield
     except OSError as error:

@@ -1,0 +1,51 @@
+"""What every command shares: help, one-line errors, exit statuses."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ssdnet_jax.errors import SSDnetError
+from ssdnet_jax.runner.run import Summary
+from ssdnet_jax.runner.terminal import Terminal
+
+_HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
+
+
+def run_command(
+    arguments: Sequence[str], help_text: Callable[[], str], body: Callable[[Terminal], int]
+) -> int:
+    """Prints the help if it is asked for, else runs `body`; returns the exit status.
+
+    Errors that a user can mend are shown in one line, with status 2.
+    """
+    if _HELP & set(arguments[1:]):
+        print(help_text(), end="")
+        return 0
+    terminal = Terminal()
+    try:
+        return body(terminal)
+    except SSDnetError as error:
+        terminal.problem(str(error))
+        return 2
+
+
+def run_process(main: Callable[[Sequence[str]], int], name: str, kept: str) -> NoReturn:
+    """Runs `main` on `sys.argv` and exits with its status; 130 when interrupted.
+
+    Args:
+      main: the command.
+      name: what it is called.
+      kept: what an interrupted command does not lose.
+    """
+    try:
+        sys.exit(main(sys.argv))
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; {kept} are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def exit_status(summary: Summary) -> int:
+    """0 if all images of a run are done, 1 if some failed, 143 if it was told to end."""
+    if summary.stopped:
+        return 143
+    return 1 if summary.failed else 0
