@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.convolution import conv2d, pad2d
+from ssdnet_jax.core.merge import merged_convolution
 from ssdnet_jax.core.normalization import normalize
 from ssdnet_jax.core.resize import upsample2x
 
@@ -113,7 +114,7 @@ class SkipNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w channels"]:
         x = Scale(self.config, 0, name="scale0")(x)
-        x = Convolution(self.channels, 1, padding=self.config.padding, name="output")(x)
+        x = Convolution(self.channels, 1, name="output")(x)
         return jax.nn.sigmoid(x) if self.config.sigmoid else x
 
 
@@ -128,20 +129,34 @@ class Scale(nn.Module):
         config, i = self.config, self.index
         down, up, skip = config.channels_down[i], config.channels_up[i], config.channels_skip[i]
 
+        def finish(x: Array, name: str) -> Array:
+            x = BatchNormalization(x.shape[-1], name=f"{name}_norm")(x)
+            return _ACTIVATIONS[config.activation](x)
+
         def block(x: Array, features: int, kernel: int, name: str, stride: int = 1) -> Array:
-            x = Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")(x)
-            return _ACTIVATIONS[config.activation](BatchNormalization(name=f"{name}_norm")(x))
+            return finish(
+                Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")(x), name
+            )
 
         deeper = block(x, down, config.kernel_down, "down", stride=2)
         deeper = block(deeper, down, config.kernel_down, "deep")
         if i + 1 < len(config.channels_down):
             deeper = Scale(config, i + 1, name=f"scale{i + 1}")(deeper)
-        deeper = upsample2x(deeper, upsampling=config.upsampling)
-        if skip:
-            branch = block(x, skip, config.kernel_skip, "skip")
-            deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
-        y = BatchNormalization(name="merge_norm")(deeper)
-        y = block(y, up, config.kernel_up, "up")
+        branch = block(x, skip, config.kernel_skip, "skip") if skip else None
+
+        norm = BatchNormalization(skip + deeper.shape[-1], name="merge_norm")
+        conv = Convolution(up, config.kernel_up, padding=config.padding, name="up_conv")
+        if _has_coarse_form(config, deeper.shape, x.shape):
+            convolution = conv.parameters(norm.features)
+            y = merged_convolution(
+                deeper, branch, norm.parameters(), convolution, upsampling=config.upsampling
+            )
+        else:
+            deeper = upsample2x(deeper, upsampling=config.upsampling)
+            if skip:
+                deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
+            y = conv(norm(deeper))
+        y = finish(y, "up")
         return block(y, up, 1, "mix") if config.conv1x1_up else y
 
 
@@ -153,14 +168,17 @@ class Convolution(nn.Module):
     stride: int = 1
     padding: str = "reflection"
 
-    @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hh ww features"]:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        # `init_skip_network` draws the values; here only the shapes matter.
-        kernel = self.param("kernel", nn.initializers.zeros, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel, bias = self.parameters(x.shape[-1])
         x = pad2d(x, margin=(self.kernel_size - 1) // 2, padding=self.padding)
         return conv2d(x, kernel, self.stride) + bias
+
+    @nn.compact
+    def parameters(self, channels: int) -> tuple[Float[Array, "k k c o"], Float[Array, " o"]]:
+        """Kernel and bias; `init_skip_network` draws the values, here only the shapes matter."""
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
+        kernel = self.param("kernel", nn.initializers.zeros, shape)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class BatchNormalization(nn.Module):
@@ -170,11 +188,22 @@ class BatchNormalization(nn.Module):
     normalization.
     """
 
-    @nn.compact
+    features: int
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],))
-        return normalize(x, scale, shift)
+        return normalize(x, *self.parameters())
+
+    @nn.compact
+    def parameters(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Scale and shift."""
+        scale = self.param("scale", nn.initializers.ones, (self.features,))
+        return scale, self.param("shift", nn.initializers.zeros, (self.features,))
+
+
+def _has_coarse_form(config: NetworkConfig, coarse: tuple[int, ...], fine: tuple[int, ...]) -> bool:
+    """Whether `merged_convolution` covers a merge: even sides, 3x3 kernel, reflection."""
+    doubled = all(2 * coarse[axis] == fine[axis] and coarse[axis] > 1 for axis in (1, 2))
+    return doubled and config.kernel_up == 3 and config.padding == "reflection"
 
 
 def centre_crop(a: Float[Array, "b h w c"], b: Float[Array, "b hh ww d"]) -> tuple[Array, Array]:
