@@ -9,5 +9,9 @@ class InputError(SSDnetError):
     """An image, mask, weight file or folder that cannot be used."""
 
 
+class NoWeightsError(InputError):
+    """Weights that a method needs, that are not downloaded, and that nobody has named."""
+
+
 class ConfigError(SSDnetError):
     """A configuration field, or a combination of fields, that cannot work."""

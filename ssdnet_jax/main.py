@@ -38,6 +38,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     else:
         root, relatives = processes.find_inputs(parsed.input, path)
         sources = file_sources(root, relatives)
+    if parsed.method == "ssdnet":
+        config = processes.settled(config, parsed.vgg19_weights, terminal.problem)
     with contextlib.ExitStack() as stack:
         execute, device = stack.enter_context(_executor(parsed))
         note = {"command": command, "device": device, "seed": config.seed}
@@ -52,6 +54,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             workdir,
             terminal,
             vgg19_path=parsed.vgg19_weights,
+            clip_path=parsed.clip_weights,
             options=options,
         )
     if root is None and summary.finished + summary.finished_before:

@@ -98,6 +98,7 @@ def _scored_maps(
             method=method,
             dataset=parsed.dataset,
             vgg19_path=parsed.vgg19_weights,
+            clip_path=parsed.clip_weights,
             note={"command": command},
         )
         for method in parsed.methods

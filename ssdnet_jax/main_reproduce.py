@@ -63,10 +63,13 @@ Flags:
   --every=N               noise and missing pixels on each N-th defective image of a category;
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
-  --config=NAME           {names}, or the path of a .py file
+  --config=NAME           {names},
+                          or the path of a .py file; without it auto
   --config.FIELD=VALUE    any field of the configuration; --help_config lists them
   --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
+  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
+                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR (those of the parts asked for; the whole command again scores nothing twice):
@@ -91,6 +94,7 @@ _TEXTS = (
     "masks",
     "note",
     "vgg19_weights",
+    "clip_weights",
 )
 
 
@@ -109,6 +113,7 @@ class Arguments:
       workdir: where results go.
       note: what to say of the data.
       vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
       help_config: whether only the configuration's fields are asked for.
     """
 
@@ -122,6 +127,7 @@ class Arguments:
     workdir: str | None
     note: str | None
     vgg19_weights: str | None
+    clip_weights: str | None
     help_config: bool
 
 
@@ -245,6 +251,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         terminal,
         dataset=dataset,
         vgg19_path=parsed.vgg19_weights,
+        clip_path=parsed.clip_weights,
         note={"command": command},
     )
     facts = {"Command": command, "Dataset": str(dataset), "Device": processes.device_name()}

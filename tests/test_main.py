@@ -255,6 +255,11 @@ def test_the_seed_changes_the_result_and_nothing_else_does(ssdnet, tmp_path):
             ["--workdir={tmp}/out", "--config.loss.w_perc=1", "--vgg19_weights={tmp}/no.npz"],
             ["{tmp}/no.npz"],
         ),
+        (["--workdir={tmp}/out", "--method=winclip"], ["no CLIP weights", "--clip_weights=PATH"]),
+        (
+            ["--workdir={tmp}/out", "--method=winclip", "--clip_weights={tmp}/no.pt"],
+            ["{tmp}/no.pt", "no such file", "SSDNET_CLIP_WEIGHTS"],
+        ),
     ],
 )
 def test_a_wrong_command_line_is_refused_in_one_line(ssdnet, tmp_path, flags, words):

@@ -165,6 +165,28 @@ def test_what_cannot_be_scored_is_named_and_the_others_go_on(
     assert status == 2 and "none.npz" in stderr
 
 
+def test_a_method_without_weights_is_listed_and_is_no_failure(
+    ssdnet_reproduce, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("SSDNET_CLIP_WEIGHTS", raising=False)
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--parts=table"]
+    status, stdout, stderr = ssdnet_reproduce(*flags, "--methods=winclip,spectral_residual")
+    assert status == 0 and stdout.startswith("spectral_residual: 2 images")
+    assert "winclip: no CLIP weights" in stderr and "--clip_weights=PATH" in stderr
+    text = (out / "reproduce.md").read_text(encoding="utf-8")
+    assert "- WinCLIP: not run: no weights\n" in text
+    assert "Methods: SR." in text and "In the paper, not here: SSDnet" in text
+    report = json.loads((out / "reproduce.json").read_text(encoding="utf-8"))
+    assert report["not_run"] == {"winclip": "not run: no weights"} and report["failures"] == {}
+    # A file that was named is meant: that it cannot be used is a failure.
+    path = tmp_path / "no.pt"
+    flags += ["--methods=winclip,spectral_residual", f"--clip_weights={path}"]
+    assert ssdnet_reproduce(*flags)[0] == 1
+    status, _, stderr = ssdnet_reproduce(*flags[:3], "--methods=winclip")
+    assert status == 2 and "no CLIP weights" in stderr
+
+
 def test_another_configuration_is_refused(ssdnet_reproduce, dataset, tmp_path):
     flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}", "--methods=spectral_residual"]
     assert ssdnet_reproduce(*flags, "--parts=table")[0] == 0
@@ -216,7 +238,7 @@ def test_help_names_every_flag(capsys):
     text = capsys.readouterr().out
     assert text == help_text()
     flags = "dataset categories mask_suffix masks workdir methods seeds parts noise missing every"
-    for name in f"{flags} note config image_size vgg19_weights help_config".split():
+    for name in f"{flags} note config image_size vgg19_weights clip_weights help_config".split():
         assert f"--{name}" in text
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-reproduce", "--help_config", "--config.seed=7"]) == 0

@@ -4,13 +4,16 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
-NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca")
+if TYPE_CHECKING:
+    from ssdnet_jax.baselines.clip_weights import CLIPWeights
+
+NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca", "winclip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +35,21 @@ class Baseline:
         """Whether its published form sees VGG19 features."""
         return "vgg19" in self.takes
 
+    @property
+    def needs_clip(self) -> bool:
+        """Whether it compares images with words."""
+        return "clip" in self.takes
+
     def __call__(
-        self, image: Any, *, key: PRNGKeyArray, vgg19: VGG19Weights | None
+        self,
+        image: Any,
+        *,
+        key: PRNGKeyArray,
+        vgg19: VGG19Weights | None,
+        clip: "CLIPWeights | None" = None,
     ) -> Float[Array, "h w"]:
         """The raw map by the published setting."""
-        given = {"key": key, "vgg19": vgg19}
+        given = {"key": key, "vgg19": vgg19, "clip": clip}
         return self.function(image, **{k: v for k, v in given.items() if k in self.takes})
 
 

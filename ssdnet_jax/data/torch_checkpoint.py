@@ -77,7 +77,8 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
 
     Args:
         path: A `.pth` or `.pt` file, zip or legacy format, whose object is a mapping from names
-            to tensors.
+            to tensors, or, as training programs save it, a mapping with such a one under
+            "state_dict". Names may all begin with "module." there (data-parallel training).
         names: Names in that mapping, `"features.0.weight"` for instance.
 
     Returns:
@@ -91,7 +92,8 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
     try:
         with path.open("rb") as file:
             layout = _zip_layout if file.read(4) == b"PK\x03\x04" else _legacy_layout
-            with layout(path, file) as (state, read):
+            with layout(path, file) as (saved, read):
+                state = _state_dict(saved)
                 return {name: _tensor(path, name, state, read) for name in names}
     except InputError:
         raise
@@ -187,6 +189,16 @@ def _legacy_layout(path: Path, file: BinaryIO) -> Iterator[tuple[Any, _Read]]:
         return file.read((last - first) * itemsize)
 
     yield state, read
+
+
+def _state_dict(saved: Any) -> Any:
+    """The mapping from names to tensors within what was saved."""
+    if isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
+        saved = saved["state_dict"]
+    prefix = "module."
+    if isinstance(saved, Mapping) and saved and all(str(key).startswith(prefix) for key in saved):
+        return {str(key).removeprefix(prefix): value for key, value in saved.items()}
+    return saved
 
 
 def _tensor(path: Path, name: str, state: Any, read: _Read) -> np.ndarray:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import http.client
 import io
-import json
 import logging
 import math
 import os
@@ -23,14 +22,13 @@ from typing import Any
 import numpy as np
 
 from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
+from ssdnet_jax.data.safetensors_file import read_header
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
 from ssdnet_jax.errors import InputError
 
 DEFAULT_URL = "https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors"
 CACHE_FILE = "vgg19_imagenet1k_v1_conv1_1-conv2_2.npz"
 TIMEOUT_SECONDS = 30.0
-HEADER_LIMIT_BYTES = 2**20
-"""Largest safetensors header accepted; VGG19's own takes about 4 kB."""
 
 _TORCHVISION_LAYERS = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7}
 _ARRAY_LIMIT_BYTES = 16 * 2**20
@@ -259,33 +257,19 @@ def _read_safetensors(path: Path, specification: WeightSpecification) -> dict[st
 def _safetensors_places(
     read: Callable[[int, int], bytes], source: str | Path, specification: WeightSpecification
 ) -> dict[str, tuple[int, int]]:
-    """Finds each tensor's first and end byte in a safetensors file, in the order of the file.
-
-    The format: header length (uint64, little endian), JSON header, raw tensors. Source:
-    https://github.com/huggingface/safetensors#format
-    """
-    length = int.from_bytes(read(0, 8), "little")
-    if not 2 <= length <= HEADER_LIMIT_BYTES:
-        raise InputError(
-            f"{source}: not a safetensors file (header of {length} bytes; "
-            f"expected at most {HEADER_LIMIT_BYTES})"
-        )
-    encoded = read(8, 8 + length)
-    try:
-        header = json.loads(encoded)
-    except (ValueError, RecursionError):
-        raise InputError(f"{source}: not a safetensors file (header is not JSON)") from None
+    """Finds each tensor's first and end byte in a safetensors file, in the order of the file."""
+    header, first = read_header(read, source)
     places = {}
     for name, shape in specification.tensor_shapes.items():
         torchvision = _torchvision_name(name)
         try:
             entry = header[torchvision]
             dtype, found_shape = str(entry["dtype"]), tuple(entry["shape"])
-            start, stop = (8 + length + int(offset) for offset in entry["data_offsets"])
+            start, stop = (first + int(offset) for offset in entry["data_offsets"])
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"{source}: no usable tensor {torchvision} in its header") from None
         _check_tensor(source, torchvision, found_shape, dtype.replace("F32", "float32"), shape)
-        if start < 8 + length or stop - start != 4 * math.prod(shape):
+        if start < first or stop - start != 4 * math.prod(shape):
             raise InputError(
                 f"{source}: {torchvision} is at bytes {start} to {stop}; "
                 f"expected {4 * math.prod(shape)} bytes behind the header"

@@ -34,10 +34,13 @@ Flags:
   --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
                           the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
                           suffix before it; CATEGORY/test/DEFECT/NAME.tiff; or a folder of ssdnet
-  --config=NAME           {names}, or the path of a .py file
+  --config=NAME           {names},
+                          or the path of a .py file; without it auto
   --config.FIELD=VALUE    any field of the configuration; --help_config lists them
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
+  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
+                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
@@ -66,6 +69,7 @@ class Arguments:
       seeds: each once; (None,) with `maps`, which have none.
       maps: folder of existing maps.
       vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
       help_config: whether only the configuration's fields are asked for.
     """
 
@@ -79,6 +83,7 @@ class Arguments:
     seeds: tuple[int | None, ...]
     maps: Path | None
     vgg19_weights: str | None
+    clip_weights: str | None
     help_config: bool
 
 
@@ -125,6 +130,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         seeds=numbers,
         maps=_path(given["maps"]),
         vgg19_weights=given["vgg19_weights"],
+        clip_weights=given["clip_weights"],
         help_config=given["help_config"],
     )
 

@@ -17,7 +17,7 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_tiff_map
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.evaluation.map_files import read_map
 from ssdnet_jax.evaluation.scoring import score_dataset, with_seed
@@ -87,12 +87,14 @@ class Results:
       curves: by corruption, those images that are corrupted.
       map_sets: the maps behind `clean`, one a method, of the first seed.
       failures: by method, why it could not be started.
+      not_run: by method, what nobody has given it; these are not failures.
     """
 
     clean: Evaluation | None
     curves: Mapping[Corruption, Evaluation]
     map_sets: tuple[MapSet, ...]
     failures: Mapping[str, str]
+    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -156,6 +158,7 @@ def reproduce(
     *,
     dataset: Path,
     vgg19_path: str | None = None,
+    clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
 ) -> Results:
     """Scores what is not scored yet, and measures everything.
@@ -170,6 +173,7 @@ def reproduce(
       terminal: shows progress and problems.
       dataset: where the samples come from, noted in the runs' folders.
       vgg19_path: file of VGG19, for methods that need it.
+      clip_path: file of CLIP, likewise.
       note: what else to note in run.json.
 
     Raises:
@@ -181,15 +185,17 @@ def reproduce(
     corruptions = protocol.corruptions
     few = corrupted_samples(samples, protocol.every)
     failures: dict[str, str] = {}
+    not_run: dict[str, str] = {}
 
     def score(corruption: Corruption | None) -> list[MapSet]:
         """The maps of all methods that can be started, and all seeds."""
         map_sets = []
         for method in protocol.methods:
-            if method in failures:
+            if method in failures or method in not_run:
                 continue
             folder = workdir / "runs" / method / (corruption.name if corruption else "")
-            arguments = dict(method=method, dataset=dataset, vgg19_path=vgg19_path, note=note)
+            paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
+            arguments = dict(method=method, dataset=dataset, note=note, **paths)
             try:
                 for each in configs:
                     run = folder / f"seed{each.seed}"
@@ -201,8 +207,11 @@ def reproduce(
                     map_sets.append(found)
             except InputError as error:
                 terminal.problem(f"{method}: {error}")
-                failures[method] = str(error)
-                if len(failures) == len(protocol.methods):
+                if isinstance(error, NoWeightsError):
+                    not_run[method] = "not run: no weights"
+                else:
+                    failures[method] = str(error)
+                if len(failures) + len(not_run) == len(protocol.methods):
                     raise
         return map_sets
 
@@ -219,7 +228,7 @@ def reproduce(
         c: evaluate(few, corrupted_maps[c], report=report) if c.level else untouched
         for c in corruptions
     }
-    return Results(clean, curves, _first_seed(clean_maps), failures)
+    return Results(clean, curves, _first_seed(clean_maps), failures, not_run)
 
 
 def score_corrupted(
@@ -232,6 +241,7 @@ def score_corrupted(
     method: str,
     dataset: Path,
     vgg19_path: str | None = None,
+    clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
 ) -> MapSet:
     """Scores corrupted images that have no map yet; else as `scoring.score_dataset`.
@@ -257,6 +267,7 @@ def score_corrupted(
         method=method,
         dataset=dataset,
         vgg19_path=vgg19_path,
+        clip_path=clip_path,
         note={"corruption": name, **(note or {})},
         read=read,
         label=name,

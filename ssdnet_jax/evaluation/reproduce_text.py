@@ -165,6 +165,7 @@ def write_json(
     content = {
         "setting": dataclasses.asdict(setting),
         "failures": dict(results.failures),
+        "not_run": dict(results.not_run),
         "table1": table,
         "robustness": curves,
         "images": images,
@@ -220,7 +221,7 @@ _TABLE_NOTE = (
 def _lead(setting: Setting, results: Results) -> str:
     evaluation = results.clean or next(iter(results.curves.values()))
     images = len({row.path for row in evaluation.rows})
-    methods = ", ".join(method_name(m) for m in setting.protocol.methods)
+    methods = ", ".join(map(method_name, _run_methods(setting, results)))
     text = (
         f"{images} defective image{'s' * (images != 1)}, {setting.seeds}, SSDnet by the "
         f"configuration `{_plain(setting.config_name)}`, fitted at {setting.fitted}. Methods: "
@@ -322,7 +323,7 @@ def _differences(setting: Setting, results: Results) -> str:
     lines.append(
         "Methods: the baselines are written anew from their publications, with published settings."
     )
-    if absent := [m for m in METHOD_NAMES if m in in_paper - set(setting.protocol.methods)]:
+    if absent := [m for m in METHOD_NAMES if m in in_paper - set(_run_methods(setting, results))]:
         lines.append(f"In the paper, not here: {', '.join(map(method_name, absent))}.")
     if new := [m for m in setting.protocol.methods if m not in in_paper]:
         lines.append(f"Here, not in the paper: {', '.join(map(method_name, new))}.")
@@ -338,8 +339,13 @@ def _differences(setting: Setting, results: Results) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _run_methods(setting: Setting, results: Results) -> list[str]:
+    return [m for m in setting.protocol.methods if m not in results.not_run]
+
+
 def _problems(results: Results) -> str:
-    lines = [f"- {method_name(m)}: {_plain(error)}" for m, error in results.failures.items()]
+    reasons = {**results.not_run, **results.failures}
+    lines = [f"- {method_name(m)}: {_plain(reason)}" for m, reason in reasons.items()]
     failed = {
         (row.method, row.path, row.error)
         for evaluation in results.evaluations

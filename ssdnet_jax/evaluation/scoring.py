@@ -65,6 +65,7 @@ def score_dataset(
     method: str,
     dataset: Path,
     vgg19_path: str | None = None,
+    clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
     read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
     label: str | None = None,
@@ -79,6 +80,7 @@ def score_dataset(
       method: name of the method, noted in the folder.
       dataset: where the samples come from, noted in the folder.
       vgg19_path: file of VGG19, for configurations that need it.
+      clip_path: file of CLIP, for methods that need it.
       note: what else to note in run.json.
       read: gives the image of a sample.
       label: what is done to the images when they are read, for the person at the terminal.
@@ -90,13 +92,16 @@ def score_dataset(
       ConfigError: the folder belongs to a run with another configuration.
       InputError: the folder cannot be written, or there are no weights.
     """
+    if method == "ssdnet":
+        config = processes.settled(config, vgg19_path, terminal.problem)
     run_note = {"device": processes.device_name(), "seed": config.seed, **(note or {})}
     workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
         what = ", ".join(filter(None, (method, label, f"seed {config.seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
-        run_method(method, sources, config, workdir, terminal, vgg19_path=vgg19_path)
+        paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
+        run_method(method, sources, config, workdir, terminal, **paths)
     errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
 
     def find(sample: Sample) -> Path:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ssdnet_jax.runner.sequence import run_in_order
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
 
+if TYPE_CHECKING:
+    from ssdnet_jax.baselines.clip_weights import CLIPWeights
+
 
 def run_method(
     method: str,
@@ -27,6 +31,7 @@ def run_method(
     terminal: Terminal,
     *,
     vgg19_path: str | None = None,
+    clip_path: str | None = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
     """Scores images with any method, after loading the weights that it needs.
@@ -38,6 +43,7 @@ def run_method(
       workdir: opened for this method.
       terminal: shows progress and problems.
       vgg19_path: file of VGG19, for methods that need it.
+      clip_path: file of CLIP, likewise.
       options: see `Options`.
 
     Raises:
@@ -49,7 +55,10 @@ def run_method(
         return run(sources, config, workdir, terminal, vgg19=vgg19, options=options)
     baseline = load_baseline(method)
     vgg19 = load(needed=baseline.needs_vgg19)
-    return run_baseline(sources, baseline, config, workdir, terminal, vgg19=vgg19, options=options)
+    clip = processes.clip_weights(clip_path, needed=baseline.needs_clip)
+    return run_baseline(
+        sources, baseline, config, workdir, terminal, vgg19=vgg19, clip=clip, options=options
+    )
 
 
 def run_baseline(
@@ -60,6 +69,7 @@ def run_baseline(
     terminal: Terminal,
     *,
     vgg19: VGG19Weights | None = None,
+    clip: "CLIPWeights | None" = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
     """Scores each image with a baseline; `runner.run.run` says what is written and what fails.
@@ -67,9 +77,10 @@ def run_baseline(
     Of `config` only `image_size` and `seed` matter. A missing pixel takes the value of the nearest
     known one: baselines have no inpainting stage.
     """
+    weights = {"vgg19": vgg19, "clip": clip}
 
     def score(relative: str) -> Row:
-        return _score(relative, sources[relative], baseline, config, workdir, terminal, vgg19)
+        return _score(relative, sources[relative], baseline, config, workdir, terminal, weights)
 
     return run_in_order(sources, score, workdir, terminal, stop=options.stop)
 
@@ -81,7 +92,7 @@ def _score(
     config: Config,
     workdir: Workdir,
     terminal: Terminal,
-    vgg19: VGG19Weights | None,
+    weights: Mapping[str, Any],
 ) -> Row:
     decoded = read()
     for warning in decoded.warnings:
@@ -89,7 +100,7 @@ def _score(
     prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
     fitted = _fill_nearest(prepared.fitted, prepared.fitted_missing)
     key = image_key(config.seed, relative)
-    raw = np.asarray(baseline(fitted, key=key, vgg19=vgg19), np.float32)
+    raw = np.asarray(baseline(fitted, key=key, **weights), np.float32)
     if not np.isfinite(raw).all():
         raise InputError(f"{baseline.name} gave a map that is not finite; expected numbers")
     pixels = _fill_nearest(prepared.pixels, prepared.missing)

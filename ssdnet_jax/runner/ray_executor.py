@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from ssdnet_jax.baselines.registry import load_baseline
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
@@ -108,6 +107,7 @@ def run_method(
     terminal: Terminal,
     *,
     vgg19_path: str | None = None,
+    clip_path: str | None = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
     """`runner.methods.run_method` over the cluster that has been `joined`.
@@ -122,6 +122,7 @@ def run_method(
       workdir: on this machine.
       terminal: likewise.
       vgg19_path: likewise.
+      clip_path: likewise.
       options: `devices` is Ray's to decide. Lanes that are not given are as many as a GPU's memory
         holds, but no more than share out all fits over the cluster.
 
@@ -132,9 +133,10 @@ def run_method(
 
     started = time.monotonic()
     todo = [name for name in sources if name not in workdir.finished]
-    ssdnet = method == "ssdnet"
-    needed = config.needs_vgg19 if ssdnet else load_baseline(method).needs_vgg19
+    baseline = None if method == "ssdnet" else load_baseline(method)
+    needed = baseline.needs_vgg19 if baseline else config.needs_vgg19
     vgg19 = processes.vgg19_weights(vgg19_path, terminal.problem, needed=needed)
+    clip = processes.clip_weights(clip_path, needed=bool(baseline and baseline.needs_clip))
     kind, slots = _slots()
     # Of all images, as in `runner.run`.
     fits = len(sources) * config.fit.seeds
@@ -146,7 +148,7 @@ def run_method(
         "most_lanes": most_lanes,
         "save_params": options.save_params,
     }
-    task, shared = _remote(_run_batch), ray.put(vgg19)
+    task, shared = _remote(_run_batch), ray.put({"vgg19": vgg19, "clip": clip})
     terminal.start_run(len(todo))
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
@@ -333,7 +335,7 @@ def _run_batch(
     method: str,
     images: Sequence[tuple[str, _Source]],
     config: Config,
-    vgg19: VGG19Weights | None,
+    weights: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> _Results:
     """Scores images on one device, by a run into a folder that then goes."""
@@ -345,10 +347,10 @@ def _run_batch(
         workdir = open_workdir(Path(folder), config, method=method, root=None)
         if method == "ssdnet":
             own = Options(**options)
-            run(sources, config, workdir, terminal, vgg19=vgg19, options=own)
+            run(sources, config, workdir, terminal, vgg19=weights["vgg19"], options=own)
         else:
             baseline = load_baseline(method)
-            run_baseline(sources, baseline, config, workdir, terminal, vgg19=vgg19)
+            run_baseline(sources, baseline, config, workdir, terminal, **weights)
         found = itertools.chain.from_iterable(
             workdir.path.glob(f"{n}/**/*") for n in RESULT_FOLDERS
         )

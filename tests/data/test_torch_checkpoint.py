@@ -132,6 +132,19 @@ def test_tensors_come_back_with_values_shapes_and_dtypes(tmp_path, write):
 
 
 @both_formats
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_training_checkpoint_holds_its_state_dict(tmp_path, write, prefix):
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    state = {f"{prefix}a.weight": whole("0", values), f"{prefix}b": whole("1", values[0])}
+    saved = {"epoch": 32, "optimizer": {"lr": 0.1}, "state_dict": state}
+    for number, content in enumerate((saved, state)):
+        path = write(tmp_path / f"{number}.pt", content)
+        found = read_torch_checkpoint(path, ["a.weight", "b"])
+        np.testing.assert_array_equal(found["a.weight"], values)
+        np.testing.assert_array_equal(found["b"], values[0])
+
+
+@both_formats
 @pytest.mark.parametrize("rebuild", ["_rebuild_tensor", "_rebuild_tensor_v2"])
 def test_strides_and_offset_are_honoured(tmp_path, write, rebuild):
     base = np.arange(60, dtype=np.float32)

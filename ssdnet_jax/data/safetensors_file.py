@@ -1,0 +1,110 @@
+"""Reading named tensors out of safetensors files.
+
+The format: header length (uint64, little endian), JSON header, raw tensors. Source:
+https://github.com/huggingface/safetensors#format
+"""
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdnet_jax.errors import InputError
+
+HEADER_LIMIT_BYTES = 2**20
+"""Largest header accepted; that of VGG19 takes about 4 kB, that of CLIP about 40 kB."""
+
+_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "V2",  # numpy has no bfloat16; the raw two bytes are handed back
+    "I64": "<i8",
+    "I32": "<i4",
+}
+
+
+def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Reads the named tensors, nothing else of the file.
+
+    Args:
+        path: A `.safetensors` file.
+        names: Names in its header.
+
+    Returns:
+        For each name an array of the tensor's shape and dtype (bfloat16 as `V2`).
+
+    Raises:
+        InputError: If the file cannot be read, is no safetensors file, is truncated, or lacks a
+            name.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            file_size = file.seek(0, io.SEEK_END)
+
+            def read(start: int, stop: int) -> bytes:
+                if stop > file_size:
+                    raise InputError(
+                        f"{path}: ends at byte {file_size}; expected {stop} (truncated?)"
+                    )
+                file.seek(start)
+                return file.read(stop - start)
+
+            header, first = read_header(read, path)
+            return {name: _tensor(read, header, first, path, name) for name in names}
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{path}: cannot be read ({reason}); expected a .safetensors file"
+        ) from error
+
+
+def read_header(read: Callable[[int, int], bytes], source: str | Path) -> tuple[Any, int]:
+    """The header, whatever JSON it is, and the byte at which the tensors begin.
+
+    Args:
+        read: (first, end) -> the bytes between.
+        source: Named in errors.
+
+    Raises:
+        InputError: If this is no safetensors file.
+    """
+    length = int.from_bytes(read(0, 8), "little")
+    if not 2 <= length <= HEADER_LIMIT_BYTES:
+        raise InputError(
+            f"{source}: not a safetensors file (header of {length} bytes; "
+            f"expected at most {HEADER_LIMIT_BYTES})"
+        )
+    encoded = read(8, 8 + length)
+    try:
+        header = json.loads(encoded)
+    except (ValueError, RecursionError):
+        raise InputError(f"{source}: not a safetensors file (header is not JSON)") from None
+    return header, 8 + length
+
+
+def _tensor(
+    read: Callable[[int, int], bytes], header: Any, first: int, path: Path, name: str
+) -> np.ndarray:
+    if isinstance(header, dict) and name not in header:
+        found = ", ".join(f"{key!r:.60}" for key in list(header)[:4])
+        raise InputError(f"{path}: no tensor {name}; found {found}, ...")
+    try:
+        entry = header[name]
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        shape = tuple(int(side) for side in entry["shape"])
+        start, stop = (first + int(offset) for offset in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise InputError(f"{path}: no usable tensor {name} in its header") from None
+    expected = math.prod(shape) * dtype.itemsize
+    if start < first or min(shape, default=0) < 0 or stop - start != expected:
+        raise InputError(
+            f"{path}: {name} is at bytes {start} to {stop}; "
+            f"expected {expected} bytes behind the header"
+        )
+    return np.frombuffer(read(start, stop), dtype).reshape(shape)
