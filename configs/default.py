@@ -1,16 +1,16 @@
-"""The default: the grid preset, the paper's reading that works without any pretrained weights.
+"""What runs without --config: the setting of auto.py, under the name that never changes.
 
 Command:
-  ssdnet --input=PICTURE_OR_FOLDER --workdir=DIR
+  ssdnet --config=default --input=PICTURE_OR_FOLDER --workdir=DIR
 
-Expected: as for `configs/grid.py`.
+Expected: see auto.py.
 """
 
 from ml_collections import ConfigDict
 
-from ssdnet_jax.config import Config, to_config_dict
+from ssdnet_jax.config import AUTO, to_config_dict
 
 
 def get_config() -> ConfigDict:
-    """`Config()` as it stands."""
-    return to_config_dict(Config())
+    """`AUTO` as it stands."""
+    return to_config_dict(AUTO)

@@ -11,7 +11,13 @@ from typing import Any
 
 import ml_collections
 
-from ssdnet_jax.core.config import FitConfig, LossConfig, NetworkConfig, ScoreConfig
+from ssdnet_jax.core.config import (
+    FeatureConfig,
+    FitConfig,
+    LossConfig,
+    NetworkConfig,
+    ScoreConfig,
+)
 from ssdnet_jax.core.fit import FitSettings
 from ssdnet_jax.core.skip_network import smallest_image_side
 from ssdnet_jax.errors import ConfigError
@@ -32,6 +38,7 @@ class Config:
 
     image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
     seed: int = 0  # >= 0, source of all randomness
+    features: FeatureConfig = FeatureConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     fit: FitConfig = FitConfig()
@@ -48,20 +55,56 @@ class Config:
     @property
     def inpaint_settings(self) -> FitSettings:
         """The fit of stage one: pixel reconstruction, whole image, some known pixels hidden."""
+        of_pixels = self.features.kind == "pixels"
         fit = dataclasses.replace(
-            self.fit,
+            self.fit if of_pixels else FitConfig(),
             forward="image",
             permute_ratio=0.0,
             seeds=1,
             **dataclasses.asdict(self.inpaint),
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0)
-        return FitSettings(network=self.network, loss=loss, fit=fit)
+        network = self.network if of_pixels else NetworkConfig()
+        return FitSettings(network=network, loss=loss, fit=fit)
 
     @property
     def needs_vgg19(self) -> bool:
-        """Whether the loss or the score has a perceptual term."""
-        return self.loss.w_perc > 0 or self.score.alpha_perc > 0
+        """Whether the loss, the score or what is fitted has VGG19 features."""
+        return self.loss.w_perc > 0 or self.scoring_needs_vgg19
+
+    @property
+    def scoring_needs_vgg19(self) -> bool:
+        """Whether scores need VGG19 features, of fits that are done."""
+        return self.score.alpha_perc > 0 or self.features.kind == "vgg19"
+
+    def settled(self, *, has_vgg19: bool) -> "Config":
+        """The configuration with features "auto" replaced by those that can be had."""
+        if self.features.kind != "auto":
+            return self
+        features = dataclasses.replace(self.features, kind="vgg19" if has_vgg19 else "filters")
+        return dataclasses.replace(self, features=features)
+
+
+AUTO = Config(
+    features=FeatureConfig(kind="auto", components=24),
+    network=NetworkConfig(
+        channels_down=(32, 48, 64, 64),
+        channels_up=(32, 48, 64, 64),
+        channels_skip=(4, 4, 4, 4),
+        sigmoid=False,
+    ),
+    loss=LossConfig(patch_sizes=(8,), patch_strides=(8,)),
+    fit=FitConfig(
+        learning_rate=5e-3,
+        max_steps=60,
+        stop_threshold=0.0,
+        input_noise=0.3,
+        mask_ratio=0.5,
+        mask_block=8,
+        average_decay=0.97,
+    ),
+)
+"""One setting for every texture (docs/auto.md): what `configs/auto.py` holds."""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -105,6 +148,9 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     Raises:
       ConfigError: a patch is larger than the image, or the network has too many scales for it.
     """
+    if config.features.kind != "pixels":
+        _check_features(config, shape)
+        return
     height, width = shape
     for part in ("loss", "score"):
         largest = max(getattr(config, part).patch_sizes)
@@ -124,6 +170,30 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
             f"with {config.network.padding} padding, which need {smallest} pixels; expected "
             f"fewer scales, {seen} has {side}"
         )
+
+
+def _check_features(config: Config, shape: tuple[int, int]) -> None:
+    """`check_against_image` for a fit to features, which have half of the image's resolution."""
+    scales = smallest_image_side(config.network)
+    tiles = math.ceil((2 * config.score.tile_size - 1) / config.score.coarse_scale)
+    largest_patch, smallest_patch = max(config.loss.patch_sizes), min(config.loss.patch_sizes)
+    if config.fit.forward == "patch" and smallest_patch < scales:
+        raise ConfigError(
+            f"config.network.channels_down: found {len(config.network.channels_down)} scales, "
+            f"which need {scales} pixels; expected fewer scales, a patch has {smallest_patch}"
+        )
+    for name, pixels in (
+        ("network.channels_down", 2 * scales),
+        ("loss.patch_sizes", 2 * largest_patch),
+        ("score.tile_size", 2 * tiles),
+        ("image_size", smallest_image_side(config.inpaint_settings.network)),
+    ):
+        if min(shape) < pixels:
+            raise ConfigError(
+                f"config.{name}: found {operator.attrgetter(name)(config)}, which needs an image "
+                f"of at least {pixels} pixels a side where features are fitted; the image is "
+                f"fitted at {shape[0]} x {shape[1]}"
+            )
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:
@@ -186,6 +256,11 @@ def _check_combinations(config: Config) -> None:
             )
     for part in ("loss", "score"):
         _check_patches(part, getattr(config, part))
+    if config.features.kind != "pixels" and config.loss.w_perc > 0:
+        raise ConfigError(
+            f"config.loss.w_perc: found {config.loss.w_perc:g} with config.features.kind "
+            f"{config.features.kind}; expected 0, features have no perceptual term"
+        )
     if config.loss.w_rec == config.loss.w_perc == 0:
         raise ConfigError(
             "config.loss.w_rec: found 0 and config.loss.w_perc 0; expected one above 0"
@@ -230,6 +305,7 @@ _UP_TO_1: _Range = ("at least 0 and at most 1", lambda v: 0 <= v <= 1)
 _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry of a tuple
     "image_size": _FROM_0,
     "seed": ("at least 0 and below 2^32", lambda v: 0 <= v < 2**32),
+    "features.components": _FROM_1,
     "network.channels_down": _FROM_1,
     "network.channels_up": _FROM_1,
     "network.channels_skip": _FROM_0,
@@ -256,6 +332,8 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "fit.block_steps": _FROM_1,
     "score.patch_sizes": _FROM_1,
     "score.patch_strides": _FROM_1,
+    "score.tile_size": ("an odd number, at least 3", lambda v: v >= 3 and v % 2 == 1),
+    "score.coarse_scale": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "score.alpha_rec": _FROM_0,
     "score.alpha_perc": _FROM_0,
     "inpaint.max_steps": _FROM_1,

@@ -21,6 +21,7 @@ from ssdnet_jax.errors import ConfigError
 
 METHODS = ("ssdnet", *baselines.NAMES)
 EXECUTORS = ("local", "ray")
+DEFAULT_CONFIG = "auto"
 CONFIG_FOLDERS = (
     Path(__file__).parent / "configs",  # installed
     Path(__file__).parent.parent / "configs",  # in the repository
@@ -41,11 +42,14 @@ cannot reproduce (SSDnet, arXiv 2509.18354).
 Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
-  --config=NAME           {names}, or the path of a .py file
+  --config=NAME           {names},
+                          or the path of a .py file; without it auto
   --config.FIELD=VALUE    any field of the configuration; --help_config lists them
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
+  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
+                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
   --method=NAME           {methods}
   --lanes=N               pictures that a device fits at once; by default as many as its memory
                           holds, on a CPU one
@@ -79,6 +83,7 @@ class Arguments:
       input: picture, folder or glob.
       workdir: where results go.
       vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
       method: one of `METHODS`.
       lanes: images that a device fits at once; 0: chosen by its memory.
       devices: local devices to use; 0: all.
@@ -92,6 +97,7 @@ class Arguments:
     input: str | None
     workdir: str | None
     vgg19_weights: str | None
+    clip_weights: str | None
     method: str
     lanes: int
     devices: int
@@ -114,6 +120,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "input": None,
         "workdir": None,
         "vgg19_weights": None,
+        "clip_weights": None,
         "method": METHODS[0],
         "lanes": None,
         "devices": None,
@@ -165,7 +172,7 @@ def read_flags(
         define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
         define(name, default, "", flag_values=values)
     flags.DEFINE_string("image_size", None, "", flag_values=values)
-    flags.DEFINE_string("config", "default", "", flag_values=values)
+    flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
     for field in field_names():
         flags.DEFINE_string(f"config.{field}", None, "", flag_values=values)
@@ -229,7 +236,7 @@ def config_names() -> list[str]:
 
 def config_folder() -> Path:
     """The folder of the shipped configurations."""
-    return next(folder for folder in CONFIG_FOLDERS if (folder / "default.py").exists())
+    return next(folder for folder in CONFIG_FOLDERS if (folder / f"{DEFAULT_CONFIG}.py").exists())
 
 
 def config_path(name: str) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax import stages
-from ssdnet_jax.config import Config, from_config_dict
+from ssdnet_jax.config import AUTO, Config, from_config_dict
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.runner.lanes import Failed, Fitted, Job, Progress, fit_stream
@@ -30,21 +30,24 @@ def localize(
     Args:
       image: (H, W) or (H, W, C) with C in {1, 3}; float in [0, 1], or uint8 or uint16. NaN means
         that a pixel is missing.
-      config: by default `Config()`, the setting of `configs/grid.py`.
+      config: by default `AUTO`, the setting of `configs/auto.py`.
       key: source of randomness; by default made from `config.seed`.
       missing: bool (H, W), True where a pixel is not known. Such pixels are first inpainted and
         the result is then scored (paper section 5.2).
-      vgg19: weights of phi, from `load_vgg19_weights`; needed if `config.needs_vgg19`.
+      vgg19: weights of phi, from `load_vgg19_weights`; needed if `config.needs_vgg19`. Features
+        "auto" are VGG19's with them and filter responses without.
       report: called with the progress between compiled blocks of steps.
 
     Raises:
       InputError: the image has a wrong shape, type or range, is constant, or could not be fitted.
       ConfigError: a field or a combination of fields cannot work.
     """
-    config = from_config_dict(dataclasses.asdict(config or Config()))
+    config = from_config_dict(dataclasses.asdict(config or AUTO))
+    config = config.settled(has_vgg19=vgg19 is not None)
     if config.needs_vgg19 and vgg19 is None:
         raise ConfigError(
-            "config.loss.w_perc or config.score.alpha_perc is above 0 and vgg19 is None; "
+            "config.features.kind is vgg19, or config.loss.w_perc or config.score.alpha_perc is "
+            "above 0, and vgg19 is None; "
             "expected weights, for example vgg19=ssdnet_jax.load_vgg19_weights()"
         )
     key = jax.random.key(config.seed) if key is None else key
@@ -53,7 +56,8 @@ def localize(
     if job := stages.inpaint_job(prepared, config, key, name=0):
         (inpainted,) = _fit([job], vgg19, report)
         prepared = stages.fill(prepared, inpainted)
-    fits = _fit(stages.fit_jobs(prepared, config, key, range(config.fit.seeds)), vgg19, report)
+    jobs = stages.fit_jobs(prepared, config, key, range(config.fit.seeds), vgg19)
+    fits = _fit(jobs, vgg19, report)
     stages.check_fit(fits[0])
     steps = len(fits[0].losses)
     report(Progress("score", steps, steps, float(fits[0].losses[-1])))

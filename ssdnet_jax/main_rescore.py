@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssdnet_jax.commands import exit_status, run_command, run_process
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.flags import config_help, read_flags, with_overrides
+from ssdnet_jax.flags import DEFAULT_CONFIG, config_help, read_flags, with_overrides
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.rescore import read_run, rescore
 from ssdnet_jax.runner.run import summary_line
@@ -48,7 +48,7 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     for flag in ("run",) if given["help_config"] else ("run", "workdir"):
         if not given[flag]:
             raise ConfigError(f"--{flag}: found none; expected a folder, see --help")
-    if name != "default":
+    if name != DEFAULT_CONFIG:
         raise ConfigError(f"--config: found {name!r}; expected none, the run has its own")
     for field in overrides:
         if not field.startswith("score."):
@@ -76,7 +76,7 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
         path, config, method=run.note["method"], root=Path(root) if root else None, run=note
     )
     vgg19 = processes.vgg19_weights(
-        given["vgg19_weights"], terminal.problem, needed=config.score.alpha_perc > 0
+        given["vgg19_weights"], terminal.problem, needed=config.scoring_needs_vgg19
     )
     with processes.stops_on_sigterm() as stop:
         summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)

@@ -6,16 +6,20 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image
+from ssdnet_jax.core.config import FeatureConfig
+from ssdnet_jax.core.features import feature_maps, fit_target, picture_of
 from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.score import score_maps
+from ssdnet_jax.core.score import min_max, score_maps
+from ssdnet_jax.core.texture_score import image_distances, residual_distance
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
@@ -25,6 +29,15 @@ _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled image
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
 
 _score_maps = jax.jit(score_maps, static_argnames=("config", "loss_config"))
+_image_distances = jax.jit(image_distances, static_argnames=("kind", "config"))
+_residual_distance = jax.jit(residual_distance, static_argnames=("shape", "config"))
+_picture_of = jax.jit(picture_of)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _fit_target(image: Array, vgg19: VGG19Weights | None, config: FeatureConfig) -> Array:
+    maps = feature_maps(image, vgg19, kind=config.kind)
+    return fit_target(image, maps, components=config.components)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +131,19 @@ def fill(prepared: Prepared, inpainted: Fitted) -> Prepared:
 
 
 def fit_jobs(
-    prepared: Prepared, config: Config, key: PRNGKeyArray, names: Sequence[Hashable]
+    prepared: Prepared,
+    config: Config,
+    key: PRNGKeyArray,
+    names: Sequence[Hashable],
+    vgg19: VGG19Weights | None = None,
 ) -> list[Job]:
-    """One fit a seed, `names` long. The first is the fit of a single seed."""
+    """One fit a seed, `names` long, to the image or its features. The first is that of one seed."""
     key = jax.random.split(key)[1]
     keys = [jax.random.fold_in(key, seed) if seed else key for seed in range(len(names))]
-    known = np.ones(prepared.fitted.shape[:2], np.float32)
+    target = _target(prepared, config, vgg19)
+    known = np.ones(target.shape[:2], np.float32)
     return [
-        Job(name, "fit", key, prepared.fitted, known, config.fit_settings)
+        Job(name, "fit", key, target, known, config.fit_settings)
         for name, key in zip(names, keys, strict=True)
     ]
 
@@ -133,7 +151,9 @@ def fit_jobs(
 def finish(
     prepared: Prepared, fits: Sequence[Fitted], config: Config, vgg19: VGG19Weights | None
 ) -> Localization:
-    """Scores the fits of one image (Eq. 3) and combines its seeds by the median.
+    """Scores the fits of one image and combines its seeds by the median.
+
+    Fits to pixels are scored by Eq. 3, fits to features by `core.texture_score`.
 
     Raises:
       InputError: a fit did not stay finite.
@@ -141,7 +161,43 @@ def finish(
     for fit in fits:
         check_fit(fit)
     shape = prepared.pixels.shape[:2]
-    reconstructions = np.stack([fit.reconstruction for fit in fits])
+    score = _score_pixels if config.features.kind == "pixels" else _score_features
+    scores = score(prepared, [fit.reconstruction for fit in fits], config, vgg19)
+    score_map = resize_map(np.median(scores.raw, axis=0), shape)
+    threshold = otsu_threshold(score_map)
+    mu = resize_image(np.median(scores.pictures, axis=0), shape)
+    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+    return Localization(
+        score_map=score_map,
+        normalized_map=resize_map(np.median(scores.normalized, axis=0), shape),
+        mask=score_map > threshold,
+        threshold=threshold,
+        score=float(score_map.max()),
+        image=prepared.pixels,
+        reconstruction=mu,
+        residual=prepared.pixels - mu,
+        uncertainty=resize_map(scores.raw.std(axis=0), shape),
+        losses=fits[0].losses,
+        steps=max(len(fit.losses) for fit in fits),
+        stop_reason="max_steps" if unfinished else "threshold",
+        restorations=sum(fit.restorations for fit in fits),
+    )
+
+
+class _Scores(NamedTuple):
+    """Of each seed: its maps (seeds, h, w), and its reconstruction as a picture."""
+
+    raw: np.ndarray
+    normalized: np.ndarray
+    pictures: np.ndarray
+
+
+def _score_pixels(
+    prepared: Prepared,
+    reconstructions: Sequence[np.ndarray],
+    config: Config,
+    vgg19: VGG19Weights | None,
+) -> _Scores:
     maps = [
         jax.device_get(
             _score_maps(prepared.fitted, mu, vgg19, config=config.score, loss_config=config.loss)
@@ -149,26 +205,33 @@ def finish(
         for mu in reconstructions
     ]
     raw = np.stack([each.raw for each in maps])
-    normalized = np.stack([each.normalized for each in maps])
-    score_map = resize_map(np.median(raw, axis=0), shape)
-    threshold = otsu_threshold(score_map)
-    mu = resize_image(np.median(reconstructions, axis=0), shape)
-    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
-    return Localization(
-        score_map=score_map,
-        normalized_map=resize_map(np.median(normalized, axis=0), shape),
-        mask=score_map > threshold,
-        threshold=threshold,
-        score=float(score_map.max()),
-        image=prepared.pixels,
-        reconstruction=mu,
-        residual=prepared.pixels - mu,
-        uncertainty=resize_map(raw.std(axis=0), shape),
-        losses=fits[0].losses,
-        steps=max(len(fit.losses) for fit in fits),
-        stop_reason="max_steps" if unfinished else "threshold",
-        restorations=sum(fit.restorations for fit in fits),
-    )
+    return _Scores(raw, np.stack([each.normalized for each in maps]), np.stack(reconstructions))
+
+
+def _score_features(
+    prepared: Prepared,
+    reconstructions: Sequence[np.ndarray],
+    config: Config,
+    vgg19: VGG19Weights | None,
+) -> _Scores:
+    image, shape = prepared.fitted, prepared.fitted.shape[:2]
+    target = _target(prepared, config, vgg19)
+    common = _image_distances(image, vgg19, kind=config.features.kind, config=config.score)
+    raw = [
+        (common.sum(0) + _residual_distance(target - mu, shape=shape, config=config.score))
+        / (len(common) + 1)
+        for mu in reconstructions
+    ]
+    pictures = [_picture_of(mu, image) for mu in reconstructions]
+    raw, normalized, pictures = jax.device_get((raw, [min_max(m) for m in raw], pictures))
+    return _Scores(np.stack(raw), np.stack(normalized), np.stack(pictures))
+
+
+def _target(prepared: Prepared, config: Config, vgg19: VGG19Weights | None) -> np.ndarray:
+    """What the network is fitted to, float32 (h, w, c)."""
+    if config.features.kind == "pixels":
+        return prepared.fitted
+    return np.asarray(_fit_target(prepared.fitted, vgg19, config=config.features))
 
 
 def check_fit(fit: Fitted) -> None:

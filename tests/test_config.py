@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from ssdnet_jax.config import (
     _RANGES,
+    AUTO,
     Config,
     check_against_image,
     field_names,
     from_config_dict,
     to_config_dict,
 )
+from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.errors import ConfigError
 
 
@@ -67,8 +69,9 @@ def configs(draw):
         return tuple(draw(st.lists(st.integers(low, high), min_size=length, max_size=length)))
 
     numbers = {
-        "image_size": draw(st.one_of(st.just(0), st.integers(64, 4096))),
+        "image_size": draw(st.one_of(st.just(0), st.integers(96, 4096))),
         "seed": draw(st.integers(0, 2**32 - 1)),
+        "features.components": draw(count),
         "network.channels_down": entries(scales),
         "network.channels_up": entries(scales),
         "network.channels_skip": entries(scales, low=0),
@@ -78,7 +81,7 @@ def configs(draw):
         "loss.patch_sizes": tuple(sizes),
         "loss.patch_strides": entries(len(sizes), high=20),
         "loss.w_rec": draw(positive),
-        "loss.w_perc": draw(st.floats(0, 1e9)),
+        "loss.w_perc": draw(st.floats(0, 1e9)) if words["features.kind"] == "pixels" else 0.0,
         "loss.perceptual_size": draw(st.integers(2, 512)),
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
@@ -95,6 +98,8 @@ def configs(draw):
         "fit.block_steps": draw(count),
         "score.patch_sizes": tuple(sizes),
         "score.patch_strides": entries(len(sizes), high=20),
+        "score.tile_size": 1 + 2 * draw(st.integers(1, 4)),
+        "score.coarse_scale": draw(st.floats(0.9, 1)),
         "score.alpha_rec": alpha,
         "score.alpha_perc": 1 - alpha,
         "inpaint.max_steps": draw(count),
@@ -127,6 +132,7 @@ def wrong_values():
     below = {  # one value below the range and, where there is one, one above
         "image_size": [-1],
         "seed": [-1, 2**32],
+        "features.components": [0],
         "network.kernel_down": [0, 2, -1],
         "network.kernel_up": [0, 4],
         "network.kernel_skip": [0, 2],
@@ -148,6 +154,8 @@ def wrong_values():
         "fit.block_steps": [0],
         "score.alpha_rec": [-0.1],
         "score.alpha_perc": [-0.1],
+        "score.tile_size": [1, 4],
+        "score.coarse_scale": [0.0, 1.1],
         "inpaint.max_steps": [0],
         "inpaint.stop_threshold": [],
         "inpaint.mask_ratio": [-0.1, 1.0],
@@ -246,6 +254,22 @@ def test_a_value_where_a_group_belongs_is_refused():
             {"fit": {"forward": "patch"}},
             ("config.network.channels_down: found 5 scales", "a patch has 16"),
         ),
+        (
+            {"features": {"kind": "filters"}, "fit": {"forward": "patch"}},
+            ("config.network.channels_down: found 5 scales", "a patch has 16"),
+        ),
+        (
+            {"features": {"kind": "filters"}, "image_size": 65},
+            ("config.network.channels_down", "at least 66 pixels"),
+        ),
+        (
+            {"features": {"kind": "vgg19"}, "score": {"tile_size": 201}},
+            ("config.score.tile_size", "found 201", "at least 1070 pixels"),
+        ),
+        (
+            {"features": {"kind": "vgg19"}, "loss": {"w_perc": 1.0}},
+            ("config.loss.w_perc", "config.features.kind vgg19", "expected 0"),
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused_before_any_image_is_read(values, words):
@@ -287,3 +311,18 @@ def test_vgg19_is_needed_by_either_perceptual_term(w_perc, alpha_perc, needed):
         "score": {"alpha_rec": 1 - alpha_perc, "alpha_perc": alpha_perc},
     }
     assert from_config_dict(values).needs_vgg19 is needed
+
+
+def test_automatic_features_are_those_that_can_be_had():
+    assert AUTO.settled(has_vgg19=True).features.kind == "vgg19"
+    assert AUTO.settled(has_vgg19=False).features.kind == "filters"
+    assert Config().settled(has_vgg19=True) == Config()
+    assert AUTO.settled(has_vgg19=True).needs_vgg19
+    assert not AUTO.settled(has_vgg19=False).needs_vgg19
+
+
+def test_missing_pixels_are_filled_in_the_picture_also_where_features_are_fitted():
+    settings = AUTO.inpaint_settings
+    assert settings.network == NetworkConfig()
+    assert settings.fit.learning_rate == Config().fit.learning_rate
+    assert settings.fit.max_steps == AUTO.inpaint.max_steps

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ssdnet_jax import flags
-from ssdnet_jax.config import Config, field_names, from_config_dict
+from ssdnet_jax.config import AUTO, Config, field_names, from_config_dict
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flags import config_help, config_names, help_text, load_config, parse
 
@@ -25,10 +25,11 @@ def refused(call, *words):
 
 def test_without_flags_the_default_configuration_is_used():
     assert parsed() == flags.Arguments(
-        config=Config(),
+        config=AUTO,
         input=None,
         workdir=None,
         vgg19_weights=None,
+        clip_weights=None,
         method="ssdnet",
         lanes=0,
         devices=0,
@@ -122,12 +123,13 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
         (["--executor=ray", "--devices=2"], ["--devices", "--executor=ray"]),
         (["--ray_address=auto"], ["--ray_address", "expected --executor=ray"]),
         (["--config=fabrik"], ["--config", "fabrik", "fabric_knots", "grid", "mean fabric?"]),
-        (["--config="], ["--config", "default"]),
-        (["--config=configs"], ["--config", "default"]),
+        (["--config="], ["--config", "auto"]),
+        (["--config=configs"], ["--config", "auto"]),
         (["--config=elsewhere/configs/grid.py"], ["elsewhere/configs/grid.py"]),
         (["--config=grid.yaml"], ["grid.yaml"]),
         (["--image_size=a"], ["config.image_size", "'a'", "an integer"]),
-        (["--image_size=8"], ["config.loss.patch_sizes", "8 x 8"]),
+        (["--config=grid", "--image_size=8"], ["config.loss.patch_sizes", "8 x 8"]),
+        (["--image_size=8"], ["config.network.channels_down", "8 x 8"]),
         (["--config.fit.max_steps=3.5"], ["config.fit.max_steps", "3.5", "an integer"]),
         (["--config.fit.max_steps="], ["config.fit.max_steps", "''"]),
         (["--config.fit.learning_rate=fast"], ["config.fit.learning_rate", "'fast'", "a number"]),
@@ -146,7 +148,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
 @pytest.mark.parametrize("name", ["grid", "grid.py", "configs/grid.py"])
 def test_shipped_configurations_are_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_config(name) == load_config("default") == Config()
+    assert load_config(name) == Config()
+
+
+def test_the_default_is_one_setting_for_every_texture():
+    assert load_config("auto") == load_config("default") == AUTO
 
 
 def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatch):
@@ -157,7 +163,14 @@ def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatc
 
 
 def test_shipped_configurations_are_the_settings_of_the_paper():
-    assert config_names() == ["default", "fabric", "fabric_knots", "grid", "grid_128"]
+    assert config_names() == [
+        "auto",
+        "default",
+        "fabric",
+        "fabric_knots",
+        "grid",
+        "grid_128",
+    ]
     fabric, knots = load_config("fabric"), load_config("fabric_knots")
     assert (fabric.loss.w_rec, fabric.loss.w_perc) == (0.0, 1.0)
     assert (fabric.fit.epochs, fabric.fit.stop_threshold) == (1, -100.0)

@@ -13,6 +13,7 @@ from ssdnet_jax import Config, ConfigError, InputError, Progress, StopReason, lo
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
+from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.evaluation.metrics import auroc
 from ssdnet_jax.runner import devices
 from ssdnet_jax.stages import otsu_threshold
@@ -322,3 +323,64 @@ def test_maps_are_resized_as_the_images_are(config):
     result = localize(grid_texture((64, 96), period=8), config)
     small = localize(resize_map(grid_texture((64, 96), period=8)[..., 0], (32, 32)), config)
     np.testing.assert_allclose(result.score_map, resize_map(small.score_map, (64, 96)), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def of_filters(tiny) -> Config:
+    network = {**tiny["network"], "channels_down": (4, 4), "channels_up": (4, 4), "sigmoid": False}
+    return from_config_dict(
+        {
+            **tiny,
+            "image_size": 48,
+            "features": {"kind": "filters", "components": 3},
+            "network": {**network, "channels_skip": (2, 2)},
+            "score": {"tile_size": 5},
+        }
+    )
+
+
+@pytest.mark.parametrize("shape", [(40, 56, 1), (61, 50, 3)])
+def test_fits_to_features_give_maps_and_pictures_of_the_images_size(of_filters, shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    result = localize(image, of_filters)
+    assert result.score_map.shape == result.normalized_map.shape == result.mask.shape == shape[:2]
+    assert result.reconstruction.shape == result.residual.shape == shape
+    assert result.reconstruction.min() >= 0 and result.reconstruction.max() <= 1
+    assert np.isfinite(result.score_map).all()
+
+
+def test_fits_to_features_mark_a_planted_defect(of_filters):
+    image, mask = plant_defect(
+        grid_texture((48, 48), period=8), kind="blob", center=(30, 18), size=8, contrast=0.5
+    )
+    assert auroc(mask, localize(image, of_filters).score_map) > 0.9
+
+
+def test_seeds_of_fits_to_features_give_their_median(of_filters):
+    seeds = dataclasses.replace(of_filters, fit=dataclasses.replace(of_filters.fit, seeds=3))
+    result = localize(GREY, seeds, KEY)
+    assert result.uncertainty.max() > 0
+    assert not np.array_equal(result.score_map, localize(GREY, of_filters, KEY).score_map)
+
+
+def test_missing_pixels_are_filled_before_features_are_taken(of_filters):
+    image, missing = holes()
+    result = localize(image, of_filters, missing=missing)
+    assert np.isfinite(result.score_map).all()
+    np.testing.assert_array_equal(result.image[~missing], GREY[~missing])
+
+
+def test_automatic_features_without_weights_are_the_filters(of_filters):
+    features = dataclasses.replace(of_filters.features, kind="auto")
+    automatic = dataclasses.replace(of_filters, features=features)
+    assert_equal_results(localize(GREY, automatic, KEY), localize(GREY, of_filters, KEY))
+
+
+def test_features_of_vgg19_need_its_weights(of_filters):
+    features = dataclasses.replace(of_filters.features, kind="vgg19")
+    with pytest.raises(ConfigError, match=r"features\.kind"):
+        localize(GREY, dataclasses.replace(of_filters, features=features))
+    tiny_vgg19 = random_vgg19_weights(0, channels=(3, 4, 5, 6))
+    given = dataclasses.replace(of_filters, features=features)
+    result = localize(GREY, given, KEY, vgg19=tiny_vgg19)
+    assert not np.array_equal(result.score_map, localize(GREY, of_filters, KEY).score_map)

@@ -7,14 +7,14 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.baselines import fca_features
-from ssdnet_jax.baselines.patch_statistics import (
+from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.core.patch_statistics import (
     Border,
     blame_pixels,
     correspondence_errors,
     median_sorted_tile,
     scale_channels,
 )
-from ssdnet_jax.baselines.pixels import check_channels
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 

@@ -72,3 +72,14 @@ class ScoreConfig:
     alpha_perc: float = 0.0  # >= 0
     aggregation: Aggregation = "mean"  # Lambda over resolutions
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
+    tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
+    coarse_scale: float = 0.75  # in (0, 1]: of the image, for the coarser of two resolutions
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """What the network is fitted to: the image, or features of its texture (docs/auto.md)."""
+
+    kind: Literal["pixels", "vgg19", "filters", "auto"] = "pixels"  # auto: vgg19 if there are
+    # weights, else filters
+    components: int = 24  # >= 1, principal components of the features that are fitted

@@ -6,14 +6,14 @@ half the input's height and width. Weights are frozen and come as an argument (s
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Layer = Literal["conv2_2", "relu2_2"]
+Layer = Literal["conv1_2", "conv2_2", "relu2_2"]
 VGG19Weights = Mapping[str, Mapping[str, Float[Array, "..."]]]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,26 +22,29 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 def vgg19_features(
     weights: VGG19Weights, images: Float[Array, "b h w c"], *, layer: Layer = "conv2_2"
-) -> Float[Array, "b h//2 w//2 features"]:
+) -> Float[Array, "b hh ww features"]:
     """Embeds images in [0, 1] of one (repeated) or three channels.
 
     Args:
       weights: `conv1_1`, `conv1_2`, `conv2_1`, `conv2_2`, each with `kernel` (HWIO) and `bias`.
       images: NHWC in [0, 1]; the ImageNet normalization is done here.
-      layer: "conv2_2" (before the ReLU) or "relu2_2" (after it).
+      layer: "conv2_2" (before the ReLU) or "relu2_2" (after it), at half of the images' height and
+        width; or "conv1_2" (before the ReLU), at all of it.
 
     Raises:
       ValueError: if `images` has neither one nor three channels, or `layer` is unknown.
     """
     if images.shape[-1] not in (1, 3):
         raise ValueError(f"images have {images.shape[-1]} channels; expected 1 or 3")
-    if layer not in ("conv2_2", "relu2_2"):
-        raise ValueError(f"layer is {layer!r}; expected 'conv2_2' or 'relu2_2'")
+    if layer not in get_args(Layer):
+        raise ValueError(f"layer is {layer!r}; expected one of {', '.join(get_args(Layer))}")
     x = jnp.broadcast_to(images, (*images.shape[:3], 3))
     x = (x - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
     x = jax.nn.relu(_convolve(weights["conv1_1"], x))
-    x = jax.nn.relu(_convolve(weights["conv1_2"], x))
-    x = max_pool2x2(x)
+    x = _convolve(weights["conv1_2"], x)
+    if layer == "conv1_2":
+        return x
+    x = max_pool2x2(jax.nn.relu(x))
     x = jax.nn.relu(_convolve(weights["conv2_1"], x))
     x = _convolve(weights["conv2_2"], x)
     return jax.nn.relu(x) if layer == "relu2_2" else x

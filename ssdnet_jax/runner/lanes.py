@@ -35,7 +35,7 @@ class Job:
       name: given back with the result.
       stage: "inpaint" or "fit".
       key: source of the fit's randomness.
-      image: float32 (h, w, c) in [0, 1].
+      image: float32 (h, w, c), what is fitted: pixels in [0, 1], or features of them.
       known: float32 (h, w), 0 where a pixel is missing.
       settings: what is compiled into the fit.
     """

@@ -6,14 +6,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 
+from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.cache import user_cache_folder
 from ssdnet_jax.data.images import find_images
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
+
+if TYPE_CHECKING:
+    from ssdnet_jax.baselines.clip_weights import CLIPWeights
 
 
 def find_inputs(pattern: str, workdir: Path) -> tuple[Path, list[Path]]:
@@ -105,3 +110,37 @@ def vgg19_weights(
     from ssdnet_jax.data.weights import load_vgg19_weights
 
     return load_vgg19_weights(path, report=report)
+
+
+def settled(config: Config, vgg19_path: str | None, report: Callable[[str], None]) -> Config:
+    """The configuration with features "auto" replaced by VGG19's, or without weights by filters.
+
+    Args:
+      config: of `ssdnet`.
+      vgg19_path: file of VGG19 that the user has named, if any.
+      report: told when there are no weights.
+
+    Raises:
+      InputError: a file that the user has named cannot be used.
+    """
+    if config.features.kind != "auto":
+        return config
+    from ssdnet_jax.data.weights import load_vgg19_weights
+
+    try:
+        load_vgg19_weights(vgg19_path, report=report)
+    except InputError as error:
+        if vgg19_path or os.environ.get("SSDNET_VGG19_WEIGHTS"):
+            raise
+        report(f"no VGG19 weights, features are a filter bank's, which find less: {error}")
+        return config.settled(has_vgg19=False)
+    return config.settled(has_vgg19=True)
+
+
+def clip_weights(path: str | None, *, needed: bool) -> "CLIPWeights | None":
+    """CLIP weights if they are needed, else None."""
+    if not needed:
+        return None
+    from ssdnet_jax.baselines.clip_weights import load_clip_weights
+
+    return load_clip_weights(path)

@@ -89,7 +89,7 @@ def run(
         record = Record(workdir, terminal, write, config, vgg19, options.save_params)
         tasks = [lambda name=name, read=todo[name]: _read(name, read, config) for name in todo]
         with read_ahead(tasks, ahead) as read:
-            stream = Stream(read, config, record, terminal)
+            stream = Stream(read, config, record, terminal, vgg19)
             while (bucket := stream.fullest_bucket()) is not None and not options.stop():
                 lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
                 results = fit_stream(

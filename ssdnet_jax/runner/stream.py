@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax import stages
 from ssdnet_jax.config import Config
+from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import SSDnetError
 from ssdnet_jax.runner.lanes import Bucket, Failed, Fitted, Job, Progress
 from ssdnet_jax.runner.record import Record
@@ -53,8 +54,9 @@ class Stream:
         config: Config,
         record: Record,
         terminal: Terminal,
+        vgg19: VGG19Weights | None,
     ):
-        self._incoming, self._config = incoming, config
+        self._incoming, self._config, self._vgg19 = incoming, config, vgg19
         self._record, self._terminal = record, terminal
         self._images: dict[str, _Image] = {}
         self._waiting: dict[Bucket, collections.deque[Job]] = collections.defaultdict(
@@ -135,7 +137,7 @@ class Stream:
 
     def _queue_fits(self, relative: str, image: _Image) -> None:
         names = [_Name(relative, seed) for seed in range(self._config.fit.seeds)]
-        for job in stages.fit_jobs(image.prepared, self._config, image.key, names):
+        for job in stages.fit_jobs(image.prepared, self._config, image.key, names, self._vgg19):
             self._waiting[job.bucket].append(job)
 
     def _fail(self, relative: str, error: Exception) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.processes import find_inputs, vgg19_weights
+from ssdnet_jax.runner.processes import clip_weights, find_inputs, vgg19_weights
 from ssdnet_jax.runner.workdir import open_workdir
 
 
@@ -151,6 +151,13 @@ def test_weights_are_loaded_only_if_they_are_needed(tmp_path):
         vgg19_weights(missing, print, needed=True)
 
 
+def test_clip_weights_are_loaded_only_if_they_are_needed(tmp_path):
+    missing = str(tmp_path / "missing.pt")
+    assert clip_weights(missing, needed=False) is None
+    with pytest.raises(InputError, match=r"missing.pt"):
+        clip_weights(missing, needed=True)
+
+
 def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
     weights, lines = random_vgg19_weights(0, (2, 2, 2, 2)), []
 
@@ -161,3 +168,36 @@ def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
     monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", load)
     assert vgg19_weights("w.npz", lines.append, needed=True) is weights
     assert lines == ["reading w.npz"]
+
+
+def test_automatic_features_become_those_of_the_weights_that_there_are(monkeypatch):
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", lambda *_, **__: {})
+    said = []
+    assert processes.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=True)
+    assert said == []
+
+
+def test_without_weights_a_filter_bank_takes_their_place_and_the_terminal_says_so(monkeypatch):
+    monkeypatch.delenv("SSDNET_VGG19_WEIGHTS", raising=False)
+
+    def none(*_, **__):
+        raise InputError("VGG19 weights: no network")
+
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", none)
+    said = []
+    assert processes.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=False)
+    (message,) = said
+    assert "filter bank" in message and "no network" in message
+
+
+def test_weights_that_were_named_and_cannot_be_used_are_an_error(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"absent\.npz"):
+        processes.settled(AUTO, str(tmp_path / "absent.npz"), print)
+    monkeypatch.setenv("SSDNET_VGG19_WEIGHTS", str(tmp_path / "none.npz"))
+    with pytest.raises(InputError, match=r"none\.npz"):
+        processes.settled(AUTO, None, print)
+
+
+def test_other_configurations_need_no_weights_to_be_settled(monkeypatch):
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", None)
+    assert processes.settled(Config(), None, print) == Config()

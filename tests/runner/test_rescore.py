@@ -13,6 +13,7 @@ from ssdnet_jax.main import main
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 QUICK = [
+    "--config=grid",
     "--image_size=32",
     "--config.network.channels_down=2",
     "--config.network.channels_up=2",
@@ -108,3 +109,24 @@ def test_what_cannot_be_done_is_said_in_one_line(finished, tmp_path, capsys, fla
     assert rescore(*(flag.format(**places) for flag in flags)) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_fits_to_features_are_scored_again_with_other_tiles(tmp_path, capsys):
+    pixels = (grid_texture((48, 48), period=7)[..., 0] * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    flags = [
+        *QUICK,
+        f"--input={tmp_path}/a.png",
+        "--image_size=48",
+        "--config.features.kind=filters",
+        "--config.features.components=3",
+    ]
+    for tile in (5, 7):
+        run = [*flags, f"--config.score.tile_size={tile}", f"--workdir={tmp_path}/{tile}"]
+        assert main(["ssdnet", *run]) == 0
+    again = [f"--run={tmp_path}/5", f"--workdir={tmp_path}/again", "--config.score.tile_size=7"]
+    assert rescore(*again) == 0
+    expected = tifffile.imread(tmp_path / "7" / "maps" / "a.png.tiff")
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "again" / "maps" / "a.png.tiff"), expected
+    )

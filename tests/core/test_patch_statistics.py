@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssdnet_jax.baselines import patch_statistics as statistics
 from ssdnet_jax.baselines.fca import feature_correspondence
+from ssdnet_jax.core import patch_statistics as statistics
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -1,0 +1,154 @@
+"""Texture features that a network can be fitted to instead of pixels.
+
+Smooth stains on a stochastic texture are easier to reconstruct than the texture, so the residual of
+pixels says little about them. Features of small neighbourhoods, at half the image's resolution,
+have edges and grain as values of their own. Two kinds: VGG19's, and a bank of oriented filters for
+when there are no weights.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core.patch_statistics import mirror
+from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, vgg19_features
+
+Kind = Literal["vgg19", "filters"]
+
+_VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+_ORIENTATIONS = 6
+_WAVELENGTHS = ((4.0, 1.6), (7.0, 2.6))  # pixels, with the deviation of the window around it
+_FILTER_RADIUS = 5  # pixels
+_ROUNDING = 1e-5  # of a feature's size: deviations up to this are rounding, not texture
+
+
+class FeatureMaps(NamedTuple):
+    """Features of an image at half of its resolution.
+
+    Attributes:
+      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the shorter wavelength).
+      coarse: of larger ones (VGG19: conv2_2; filters: both wavelengths and the colours).
+    """
+
+    fine: Float[Array, "h//2 w//2 f"]
+    coarse: Float[Array, "h//2 w//2 g"]
+
+
+def feature_maps(
+    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, *, kind: Kind
+) -> FeatureMaps:
+    """Features of an image in [0, 1], which is mirrored at its borders.
+
+    Args:
+      image: grey or RGB; an odd last row or column has no features of its own.
+      vgg19: weights; may be None for "filters".
+      kind: which features.
+    """
+    return _vgg19_maps(vgg19, image) if kind == "vgg19" else _filter_maps(image)
+
+
+def fit_target(
+    image: Float[Array, "h w c"], maps: FeatureMaps, *, components: int
+) -> Float[Array, "h//2 w//2 components+c"]:
+    """What the network is fitted to: the main components of the coarse features, and the colours.
+
+    Every feature is brought to mean 0 and deviation 1 first, and so are the colours, which come
+    last; they let the fit be shown as a picture (`picture_of`).
+    """
+    features, colours = standardize(maps.coarse), standardize(_halve(image))
+    return jnp.concatenate([principal_components(features, count=components), colours], axis=-1)
+
+
+def picture_of(
+    target: Float[Array, "h//2 w//2 components+c"], image: Float[Array, "h w c"]
+) -> Float[Array, "h//2 w//2 c"]:
+    """The picture that a reconstruction of `fit_target` holds, at half of the resolution."""
+    halved = _halve(image)
+    mean, deviation = _moments(halved)
+    return jnp.clip(target[..., -image.shape[-1] :] * deviation + mean, 0, 1)
+
+
+def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Mean 0 and deviation 1 in each channel; a constant channel becomes 0."""
+    mean, deviation = _moments(features)
+    constant = deviation <= _ROUNDING * (1 + jnp.abs(mean))
+    return jnp.where(constant, 0.0, (features - mean) / jnp.where(constant, 1.0, deviation))
+
+
+def principal_components(
+    features: Float[Array, "h w c"], *, count: int
+) -> Float[Array, "h w count"]:
+    """Projection on the directions of largest variance, largest first; 0 beyond c of them.
+
+    The sign of a component, which nothing determines, makes its largest weight positive.
+    """
+    channels = features.shape[-1]
+    x = features.reshape(-1, channels)
+    _, vectors = jnp.linalg.eigh(x.T @ x / x.shape[0])
+    vectors = vectors[:, ::-1][:, :count]
+    largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], axis=0)
+    vectors = vectors * jnp.sign(largest)
+    vectors = jnp.pad(vectors, ((0, 0), (0, count - vectors.shape[1])))
+    return features @ vectors
+
+
+def _vgg19_maps(weights: VGG19Weights, image: Array) -> FeatureMaps:
+    mirrored = mirror(image, margin=_VGG19_MARGIN)[None]
+    fine = max_pool2x2(vgg19_features(weights, mirrored, layer="conv1_2"))
+    coarse = vgg19_features(weights, mirrored, layer="conv2_2")
+    first = _VGG19_MARGIN // 2
+    height, width = (side // 2 for side in image.shape[:2])
+    return FeatureMaps(
+        *(x[0, first : first + height, first : first + width] for x in (fine, coarse))
+    )
+
+
+def _filter_maps(image: Array) -> FeatureMaps:
+    """Positive and negative parts of responses to Gabor filters, even and odd, and the colours."""
+    mirrored = mirror(image, margin=_FILTER_RADIUS)
+    by_wavelength = []
+    for wavelength, deviation in _WAVELENGTHS:
+        kernels = jnp.asarray(_gabor_kernels(wavelength, deviation))[:, :, None]
+        responses = [
+            lax.conv_general_dilated(
+                mirrored[None, ..., channel : channel + 1],
+                kernels,
+                (1, 1),
+                "VALID",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for channel in range(image.shape[-1])
+        ]
+        responses = jnp.concatenate(responses, axis=-1)
+        parts = jax.nn.relu(jnp.concatenate([responses, -responses], axis=-1))
+        by_wavelength.append(max_pool2x2(parts)[0])
+    colours = max_pool2x2(image[None])[0]
+    return FeatureMaps(by_wavelength[0], jnp.concatenate([*by_wavelength, colours], axis=-1))
+
+
+def _gabor_kernels(wavelength: float, deviation: float) -> np.ndarray:
+    """Even and odd Gabor filters of all orientations, mean 0 and absolute sum 1; (k, k, count)."""
+    y, x = np.mgrid[-_FILTER_RADIUS : _FILTER_RADIUS + 1, -_FILTER_RADIUS : _FILTER_RADIUS + 1]
+    window = np.exp(-(x**2 + y**2) / (2 * deviation**2))
+    kernels = []
+    for angle in np.arange(_ORIENTATIONS) * np.pi / _ORIENTATIONS:
+        along = 2 * np.pi / wavelength * (x * np.cos(angle) + y * np.sin(angle))
+        for wave in (np.cos(along), np.sin(along)):
+            kernel = window * (wave - (window * wave).sum() / window.sum())
+            kernels.append(kernel / np.abs(kernel).sum())
+    return np.stack(kernels, axis=-1).astype(np.float32)
+
+
+def _halve(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
+    """Mean of each 2 x 2 block; an odd last row or column is dropped."""
+    height, width = (side // 2 for side in image.shape[:2])
+    blocks = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
+    return blocks.mean(axis=(1, 3))
+
+
+def _moments(features: Array) -> tuple[Array, Array]:
+    return features.mean((0, 1)), features.std((0, 1))

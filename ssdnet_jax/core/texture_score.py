@@ -1,0 +1,82 @@
+"""The score of a fit to texture features: where values are distributed unlike anywhere else.
+
+The residual of a feature is not large or small by itself: on a stochastic texture most of it is
+grain. What is unusual about an anomaly is the distribution of values around it. So the tiles of
+three maps, of fine features, of coarse ones and of what the fit left of them, are compared with
+the image's typical tile (`core.patch_statistics`), and each map's distances are measured in its own
+spread over the image, which makes them comparable before they are averaged, and comparable between
+images after.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core.config import ScoreConfig
+from ssdnet_jax.core.features import Kind, feature_maps
+from ssdnet_jax.core.patch_statistics import (
+    blame_pixels,
+    correspondence_errors,
+    median_sorted_tile,
+    scale_channels,
+)
+from ssdnet_jax.core.vgg19 import VGG19Weights
+
+SPREAD = 3.0  # feature pixels, deviation of the weight of a tile around its centre
+BLUR, BLUR_SIZE = 1.0, 5  # feature pixels, smoothing within a tile
+
+
+def image_distances(
+    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, *, kind: Kind, config: ScoreConfig
+) -> Float[Array, "2 h w"]:
+    """How unusual fine and coarse features are around each pixel, `in_quartiles`.
+
+    Fine features see the least of neighbouring pixels; coarse ones are taken of the image made
+    smaller, and so see most.
+
+    Args:
+      image: in [0, 1].
+      vgg19: weights; may be None for "filters".
+      kind: which features.
+      config: side of a tile, and how much smaller.
+    """
+    shape = image.shape[:2]
+    smaller = [max(1, round(config.coarse_scale * side)) for side in shape]
+    small_image = jax.image.resize(image, (*smaller, image.shape[2]), "linear")
+    fine = feature_maps(image, vgg19, kind=kind).fine
+    coarse = feature_maps(small_image, vgg19, kind=kind).coarse
+    return jnp.stack([_scaled_distances(x, shape, config) for x in (fine, coarse)])
+
+
+def residual_distance(
+    residual: Float[Array, "h//2 w//2 n"], *, shape: tuple[int, int], config: ScoreConfig
+) -> Float[Array, "h w"]:
+    """The same of what the fit left, target - f_theta(target); see `core.features.fit_target`."""
+    return _scaled_distances(residual, shape, config)
+
+
+def _scaled_distances(features: Array, shape: tuple[int, int], config: ScoreConfig) -> Array:
+    distances = tile_distances(features, tile_size=config.tile_size)
+    return in_quartiles(jax.image.resize(distances, shape, "linear"))
+
+
+def tile_distances(features: Float[Array, "h w c"], *, tile_size: int) -> Float[Array, "h w"]:
+    """Wasserstein distance of the tiles around a pixel to the typical tile, channel by channel.
+
+    Feature Correspondence Analysis (Ardelean and Weyrich, WACV 2024) without its bright frame.
+    """
+    scaled = scale_channels(features)
+    reference = median_sorted_tile(scaled, tile_size=tile_size)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
+    return blame_pixels(errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected")
+
+
+def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+    """(M - median) / (upper quartile - median): distances in units of the map's usual spread.
+
+    Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
+    than a quarter of the image. A constant map becomes 0.
+    """
+    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75]))
+    spread = quartile - median
+    return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
