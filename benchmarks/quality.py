@@ -1,21 +1,27 @@
-"""Per-image AUROC and AUPRC of a configuration on a dataset in MVTec AD's layout.
+"""Per-image AUROC and AUPRC of methods on a dataset in MVTec AD's layout.
 
 Command:
   python benchmarks/quality.py --dataset=DATASET --config=grid --seeds=0,1,2 --json=FILE
+  python benchmarks/quality.py --dataset=DATASET --methods=ssdnet,fca:border=corrected --json=FILE
 
 Protocol: image and mask are resized to --size x --size pixels (bilinear with antialiasing, mask
 above one half), the method runs on that image, and its raw map is compared with that mask. Each
 defective image gives one AUROC and one AUPRC (average precision); a seed's figure is their mean
-over images (the paper's protocol), and the spread is the standard deviation over seeds. The JSON is
-written after every image, and a rerun goes on where it stopped.
+over images (the paper's protocol), and the spread is the standard deviation over seeds. Methods
+without randomness run once. Noise and missing pixels, if asked for, are put on the image of --size
+(`ssdnet_jax.evaluation.reproduce.corrupt`). The JSON is written after every image, and a rerun goes
+on where it stopped.
 """
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,14 +29,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import ssdnet_jax
+from ssdnet_jax.baselines.registry import load_baseline
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.datasets import Sample, read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.images import DecodedImage, read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc, auroc
+from ssdnet_jax.evaluation.reproduce import Corruption, corrupt
+from ssdnet_jax.runner.methods import fill_nearest
 from ssdnet_jax.runner.processes import device_name, use_compilation_cache
 from ssdnet_jax.runner.run import image_key
 from ssdnet_jax.runner.workdir import versions
+
+FIXED = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "fca", "winclip")
 
 
 def main() -> None:
@@ -39,7 +50,13 @@ def main() -> None:
     for override in arguments.set:
         config = overridden(config, *override.split("=", 1))
     use_compilation_cache()
-    vgg19 = ssdnet_jax.load_vgg19_weights(arguments.vgg19_weights) if config.needs_vgg19 else None
+    config = config.settled(has_vgg19=True)
+    methods = arguments.methods.split(",")
+    weights = None
+    if config.needs_vgg19 or any(method.startswith("fca") for method in methods):
+        weights = ssdnet_jax.load_vgg19_weights(arguments.vgg19_weights)
+    corruptions = [Corruption("noise", arguments.noise), Corruption("missing", arguments.missing)]
+    corruptions = [corruption for corruption in corruptions if corruption.level]
     categories = arguments.categories.split(",") if arguments.categories else None
     samples = [
         s for s in read_mvtec_layout(arguments.dataset, categories=categories) if s.mask_path
@@ -47,17 +64,22 @@ def main() -> None:
     samples = samples[:: arguments.every]
 
     report = load_report(arguments, config)
-    done = {(row["path"], row["seed"]) for row in report["images"]}
-    for seed in map(int, arguments.seeds.split(",")):
-        for sample in samples:
-            if (sample.relative, seed) in done:
-                continue
-            row = score_sample(sample, config, seed, arguments.size, vgg19)
-            report["images"].append(row)
-            report["summary"] = summarize(report["images"])
-            text = json.dumps(report, indent=1)
-            write_atomically(arguments.json, lambda file, text=text: file.write(text.encode()))
-            print(json.dumps(row), flush=True)
+    done = {(row["path"], row["method"], row["seed"]) for row in report["images"]}
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    score = {method: scorer(method, config, weights) for method in methods}
+    for seed, sample, method in itertools.product(seeds, samples, methods):
+        if (sample.relative, method, seed) in done or (
+            seed != seeds[0] and name_of(method) in FIXED
+        ):
+            continue
+        image, mask = prepared(sample, arguments.size, corruptions)
+        row = {"path": sample.relative, "category": sample.category, "defect": sample.defect}
+        row |= {"method": method, "seed": seed}
+        report["images"].append(row | measured(score[method], image, mask, seed, sample))
+        report["summary"] = summarize(report["images"])
+        text = json.dumps(report, indent=1)
+        write_atomically(arguments.json, lambda file, text=text: file.write(text.encode()))
+        print(json.dumps(report["images"][-1]), flush=True)
     print(json.dumps(report["summary"], indent=1))
 
 
@@ -65,12 +87,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True, help="folder with category/test")
     parser.add_argument("--categories", default="", help="comma-separated; default all")
-    parser.add_argument("--config", default="grid")
+    parser.add_argument("--methods", default="ssdnet", help="ssdnet, or NAME:OPTION=TEXT:...")
+    parser.add_argument("--config", required=True, help="of ssdnet, such as auto or grid")
     parser.add_argument("--set", action="append", default=[], help="fit.max_steps=100; repeatable")
     parser.add_argument(
         "--size", type=int, default=256, help="pixels, side of the evaluated square"
     )
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--noise", type=float, default=0.0, help="deviation, of values in [0, 1]")
+    parser.add_argument("--missing", type=float, default=0.0, help="share of pixels")
     parser.add_argument("--every", type=int, default=1, help="take every n-th defective image")
     parser.add_argument("--vgg19_weights", default=None)
     parser.add_argument("--json", type=Path, required=True)
@@ -93,6 +118,8 @@ def load_report(arguments: argparse.Namespace, config: ssdnet_jax.Config) -> dic
         "categories": arguments.categories,
         "every": arguments.every,
         "size": arguments.size,
+        "noise": arguments.noise,
+        "missing": arguments.missing,
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
     }
     if arguments.json.exists():
@@ -104,35 +131,77 @@ def load_report(arguments: argparse.Namespace, config: ssdnet_jax.Config) -> dic
     return {"protocol": protocol, "machine": machine, "summary": {}, "images": []}
 
 
-def score_sample(sample: Sample, config: ssdnet_jax.Config, seed: int, size: int, vgg19) -> dict:
+def prepared(
+    sample: Sample, size: int, corruptions: list[Corruption]
+) -> tuple[DecodedImage, np.ndarray]:
+    """The image and the mask at the size of the evaluation."""
     decoded = read_image(sample.path)
     mask = read_mask(sample.mask_path, shape=decoded.pixels.shape[:2])
-    image = resize_image(decoded.pixels, (size, size))
     mask = resize_image(mask[..., None].astype(np.float32), (size, size))[..., 0] > 0.5
+    image = dataclasses.replace(decoded, pixels=resize_image(decoded.pixels, (size, size)))
+    for corruption in corruptions:
+        image = corrupt(image, corruption, relative=sample.relative)
+    return image, mask
+
+
+def scorer(method: str, config: ssdnet_jax.Config, vgg19) -> Callable:
+    """Gives the raw map and what else is known, of an image and a key."""
+    if method == "ssdnet":
+
+        def of_ssdnet(image: DecodedImage, key):
+            result = ssdnet_jax.localize(
+                image.pixels, config, key, missing=image.missing, vgg19=vgg19
+            )
+            return result.score_map, {
+                "steps": result.steps,
+                "stop": result.stop_reason,
+                "restorations": result.restorations,
+                "loss": float(result.losses[-1]),
+            }
+
+        return of_ssdnet
+    options = method.split(":")[1:]
+    baseline = load_baseline(name_of(method))
+    function = functools.partial(
+        baseline.function, **dict(option.split("=", 1) for option in options)
+    )
+    baseline = dataclasses.replace(baseline, function=function)
+
+    def of_baseline(image: DecodedImage, key):
+        pixels = image.pixels
+        if image.missing is not None:
+            pixels = fill_nearest(pixels, image.missing)
+        return np.asarray(baseline(pixels, key=key, vgg19=vgg19)), {}
+
+    return of_baseline
+
+
+def name_of(method: str) -> str:
+    return method.split(":")[0]
+
+
+def measured(score: Callable, image: DecodedImage, mask: np.ndarray, seed: int, sample: Sample):
     started = time.monotonic()
-    result = ssdnet_jax.localize(image, config, image_key(seed, sample.relative), vgg19=vgg19)
+    score_map, more = score(image, image_key(seed, sample.relative))
     return {
-        "path": sample.relative,
-        "category": sample.category,
-        "defect": sample.defect,
-        "seed": seed,
-        "auroc": round(auroc(mask, result.score_map), 4),
-        "auprc": round(auprc(mask, result.score_map), 4),
-        "steps": result.steps,
-        "stop": result.stop_reason,
-        "restorations": result.restorations,
-        "loss": float(result.losses[-1]),
+        "auroc": round(auroc(mask, score_map), 4),
+        "auprc": round(auprc(mask, score_map), 4),
+        **more,
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
 
 
 def summarize(rows: list[dict]) -> dict:
-    """Mean over images for each seed, then mean and spread over seeds; likewise by defect type."""
-    groups = {"all": rows}
+    """Mean over images for each seed, then mean and spread over seeds; by category and defect."""
+    groups: dict[str, dict[str, list[dict]]] = {}
     for row in rows:
-        groups.setdefault(f"{row['category']}/{row['defect']}", []).append(row)
-    return {name: _group_summary(group) for name, group in groups.items()}
+        for name in ("all", row["category"], f"{row['category']}/{row['defect']}"):
+            groups.setdefault(row["method"], {}).setdefault(name, []).append(row)
+    return {
+        method: {name: _group_summary(group) for name, group in by_name.items()}
+        for method, by_name in groups.items()
+    }
 
 
 def _group_summary(rows: list[dict]) -> dict:

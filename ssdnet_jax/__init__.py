@@ -5,7 +5,14 @@
 """
 
 from ssdnet_jax.config import Config, InpaintConfig
-from ssdnet_jax.core.config import FitConfig, LossConfig, NetworkConfig, ScoreConfig
+from ssdnet_jax.core import registry
+from ssdnet_jax.core.config import (
+    FeatureConfig,
+    FitConfig,
+    LossConfig,
+    NetworkConfig,
+    ScoreConfig,
+)
 from ssdnet_jax.core.fit import (
     FitSettings,
     FitState,
@@ -30,6 +37,7 @@ from ssdnet_jax.stages import Localization
 __all__ = [
     "Config",
     "ConfigError",
+    "FeatureConfig",
     "FitConfig",
     "FitSettings",
     "FitState",
@@ -55,6 +63,7 @@ __all__ = [
     "random_vgg19_weights",
     "read_image",
     "reconstruct",
+    "registry",
     "score_maps",
     "vgg19_features",
 ]

@@ -19,7 +19,7 @@ from ssdnet_jax.core.config import (
     ScoreConfig,
 )
 from ssdnet_jax.core.fit import FitSettings
-from ssdnet_jax.core.skip_network import smallest_image_side
+from ssdnet_jax.core.networks import smallest_side
 from ssdnet_jax.errors import ConfigError
 
 
@@ -63,7 +63,7 @@ class Config:
             seeds=1,
             **dataclasses.asdict(self.inpaint),
         )
-        loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0)
+        loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         network = self.network if of_pixels else NetworkConfig()
         return FitSettings(network=network, loss=loss, fit=fit)
 
@@ -94,6 +94,7 @@ AUTO = Config(
         sigmoid=False,
     ),
     loss=LossConfig(patch_sizes=(8,), patch_strides=(8,)),
+    score=ScoreConfig(method="tiles"),
     fit=FitConfig(
         learning_rate=5e-3,
         max_steps=60,
@@ -152,18 +153,22 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
         _check_features(config, shape)
         return
     height, width = shape
-    for part in ("loss", "score"):
-        largest = max(getattr(config, part).patch_sizes)
-        if largest > min(shape):
+    needed = {"loss.patch_sizes": max(config.loss.patch_sizes)}
+    if config.score.method == "tiles":
+        needed["score.tile_size"] = 2 * config.score.tile_size - 1
+    else:
+        needed["score.patch_sizes"] = max(config.score.patch_sizes)
+    for name, pixels in needed.items():
+        if pixels > min(shape):
             raise ConfigError(
-                f"config.{part}.patch_sizes: found a patch of {largest} pixels; expected at most "
-                f"{min(shape)}, the image is fitted at {height} x {width}"
+                f"config.{name}: found {operator.attrgetter(name)(config)}, which takes {pixels} "
+                f"pixels; expected at most {min(shape)}, the image is fitted at {height} x {width}"
             )
     # Inpainting sees the whole image, also where the fit sees patches; those are never larger.
     seen, side = "the image", min(shape)
     if config.fit.forward == "patch":
         seen, side = "a patch", min(config.loss.patch_sizes)
-    smallest = smallest_image_side(config.network)
+    smallest = smallest_side(config.network)
     if side < smallest:
         raise ConfigError(
             f"config.network.channels_down: found {len(config.network.channels_down)} scales "
@@ -174,7 +179,7 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
 
 def _check_features(config: Config, shape: tuple[int, int]) -> None:
     """`check_against_image` for a fit to features, which have half of the image's resolution."""
-    scales = smallest_image_side(config.network)
+    scales = smallest_side(config.network)
     tiles = math.ceil((2 * config.score.tile_size - 1) / config.score.coarse_scale)
     largest_patch, smallest_patch = max(config.loss.patch_sizes), min(config.loss.patch_sizes)
     if config.fit.forward == "patch" and smallest_patch < scales:
@@ -182,11 +187,14 @@ def _check_features(config: Config, shape: tuple[int, int]) -> None:
             f"config.network.channels_down: found {len(config.network.channels_down)} scales, "
             f"which need {scales} pixels; expected fewer scales, a patch has {smallest_patch}"
         )
+    of_score = ("score.patch_sizes", 2 * max(config.score.patch_sizes))
+    if config.score.method == "tiles":
+        of_score = ("score.tile_size", 2 * tiles)
     for name, pixels in (
         ("network.channels_down", 2 * scales),
         ("loss.patch_sizes", 2 * largest_patch),
-        ("score.tile_size", 2 * tiles),
-        ("image_size", smallest_image_side(config.inpaint_settings.network)),
+        of_score,
+        ("image_size", smallest_side(config.inpaint_settings.network)),
     ):
         if min(shape) < pixels:
             raise ConfigError(
@@ -213,11 +221,19 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     return cls(**built)
 
 
+def legal_words(kind: Any) -> tuple[str, ...]:
+    """What a field of words may hold: its literals, or the names registered for it."""
+    if typing.get_origin(kind) is typing.Literal:
+        return typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Annotated:
+        return tuple(kind.__metadata__[0])
+    return ()
+
+
 def _convert(kind: Any, value: Any, name: str) -> Any:
     """The value as its field's type, which it must have but for the lenience of the caller."""
-    if typing.get_origin(kind) is typing.Literal:
-        legal = typing.get_args(kind)
-        if value not in legal:
+    if legal := legal_words(kind):
+        if not isinstance(value, str) or value not in legal:
             raise ConfigError(f"{name}: found {value!r}; expected one of {', '.join(legal)}")
         return value
     if typing.get_origin(kind) is tuple:
@@ -256,10 +272,17 @@ def _check_combinations(config: Config) -> None:
             )
     for part in ("loss", "score"):
         _check_patches(part, getattr(config, part))
-    if config.features.kind != "pixels" and config.loss.w_perc > 0:
+    for name in ("loss.w_perc", "score.alpha_perc"):
+        value = operator.attrgetter(name)(config)
+        if config.features.kind != "pixels" and value > 0:
+            raise ConfigError(
+                f"config.{name}: found {value:g} with config.features.kind "
+                f"{config.features.kind}; expected 0, features have no perceptual term"
+            )
+    if config.fit.forward == "patch" and config.loss.perceptual_view == "image":
         raise ConfigError(
-            f"config.loss.w_perc: found {config.loss.w_perc:g} with config.features.kind "
-            f"{config.features.kind}; expected 0, features have no perceptual term"
+            "config.loss.perceptual_view: found image with config.fit.forward patch; expected "
+            "patch, the network sees no image"
         )
     if config.loss.w_rec == config.loss.w_perc == 0:
         raise ConfigError(

@@ -8,7 +8,6 @@ import io
 import runpy
 import textwrap
 import tokenize
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,13 @@ from typing import Any
 from absl import flags
 
 from ssdnet_jax.baselines import registry as baselines
-from ssdnet_jax.config import Config, field_names, from_config_dict, to_config_dict
+from ssdnet_jax.config import (
+    Config,
+    field_names,
+    from_config_dict,
+    legal_words,
+    to_config_dict,
+)
 from ssdnet_jax.errors import ConfigError
 
 METHODS = ("ssdnet", *baselines.NAMES)
@@ -310,7 +315,7 @@ def config_help(config: Config) -> str:
                 describe(value, name)
                 continue
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            words = " or ".join(typing.get_args(field.type)) if isinstance(value, str) else ""
+            words = " or ".join(legal_words(field.type))
             meaning = "; ".join(filter(None, (words, comments.get(field.name))))
             lines.append(f"--{name}={shown}")
             lines.extend(textwrap.wrap(meaning, 94, initial_indent=_TAB, subsequent_indent=_TAB))

@@ -15,6 +15,7 @@ import jax
 import optax
 from jax import export
 
+from ssdnet_jax.core import registry
 from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.data.files import write_atomically
@@ -54,7 +55,7 @@ def _program(
 ) -> Callable[..., Any]:
     plain = jax.jit(functools.partial(function, settings=settings), donate_argnums=donate)
     folder = jax.config.jax_compilation_cache_dir
-    if not folder:
+    if not folder or registry.foreign_entries():  # whose source the digest would not see
         return plain
     name = _digest(function.__qualname__, leaves, structure, settings, donate)
     path = Path(folder) / f"ssdnet-{name}.stablehlo"

@@ -8,18 +8,19 @@
 import dataclasses
 import functools
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image
+from ssdnet_jax.core import texture_score as _texture_score  # noqa: F401, registers its score
 from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.features import feature_maps, fit_target, picture_of
 from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.score import min_max, score_maps
-from ssdnet_jax.core.texture_score import image_distances, residual_distance
+from ssdnet_jax.core.registry import SCORES
+from ssdnet_jax.core.score import ScoreMaps, ScoreSettings
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
@@ -28,10 +29,21 @@ from ssdnet_jax.runner.lanes import Fitted, Job
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
 
-_score_maps = jax.jit(score_maps, static_argnames=("config", "loss_config"))
-_image_distances = jax.jit(image_distances, static_argnames=("kind", "config"))
-_residual_distance = jax.jit(residual_distance, static_argnames=("shape", "config"))
 _picture_of = jax.jit(picture_of)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _scores(
+    image: Array,
+    target: Array,
+    reconstructions: Array,
+    vgg19: VGG19Weights | None,
+    settings: ScoreSettings,
+) -> ScoreMaps:
+    """Of each seed; what does not depend on the reconstruction is computed once."""
+    score = SCORES[settings.score.method]
+    one = functools.partial(score, settings=settings)
+    return jax.vmap(one, in_axes=(None, None, 0, None))(image, target, reconstructions, vgg19)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -153,7 +165,7 @@ def finish(
 ) -> Localization:
     """Scores the fits of one image and combines its seeds by the median.
 
-    Fits to pixels are scored by Eq. 3, fits to features by `core.texture_score`.
+    `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
 
     Raises:
       InputError: a fit did not stay finite.
@@ -161,22 +173,29 @@ def finish(
     for fit in fits:
         check_fit(fit)
     shape = prepared.pixels.shape[:2]
-    score = _score_pixels if config.features.kind == "pixels" else _score_features
-    scores = score(prepared, [fit.reconstruction for fit in fits], config, vgg19)
-    score_map = resize_map(np.median(scores.raw, axis=0), shape)
+    reconstructions = np.stack([fit.reconstruction for fit in fits])
+    maps = _scores(
+        prepared.fitted,
+        _target(prepared, config, vgg19),
+        reconstructions,
+        vgg19,
+        ScoreSettings(config.score, config.loss, config.features),
+    )
+    normalized, raw = jax.device_get(maps)
+    score_map = resize_map(np.median(raw, axis=0), shape)
     threshold = otsu_threshold(score_map)
-    mu = resize_image(np.median(scores.pictures, axis=0), shape)
+    mu = resize_image(np.median(_pictures(prepared, reconstructions, config), axis=0), shape)
     unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
     return Localization(
         score_map=score_map,
-        normalized_map=resize_map(np.median(scores.normalized, axis=0), shape),
+        normalized_map=resize_map(np.median(normalized, axis=0), shape),
         mask=score_map > threshold,
         threshold=threshold,
         score=float(score_map.max()),
         image=prepared.pixels,
         reconstruction=mu,
         residual=prepared.pixels - mu,
-        uncertainty=resize_map(scores.raw.std(axis=0), shape),
+        uncertainty=resize_map(raw.std(axis=0), shape),
         losses=fits[0].losses,
         steps=max(len(fit.losses) for fit in fits),
         stop_reason="max_steps" if unfinished else "threshold",
@@ -184,47 +203,13 @@ def finish(
     )
 
 
-class _Scores(NamedTuple):
-    """Of each seed: its maps (seeds, h, w), and its reconstruction as a picture."""
-
-    raw: np.ndarray
-    normalized: np.ndarray
-    pictures: np.ndarray
-
-
-def _score_pixels(
-    prepared: Prepared,
-    reconstructions: Sequence[np.ndarray],
-    config: Config,
-    vgg19: VGG19Weights | None,
-) -> _Scores:
-    maps = [
-        jax.device_get(
-            _score_maps(prepared.fitted, mu, vgg19, config=config.score, loss_config=config.loss)
-        )
-        for mu in reconstructions
-    ]
-    raw = np.stack([each.raw for each in maps])
-    return _Scores(raw, np.stack([each.normalized for each in maps]), np.stack(reconstructions))
-
-
-def _score_features(
-    prepared: Prepared,
-    reconstructions: Sequence[np.ndarray],
-    config: Config,
-    vgg19: VGG19Weights | None,
-) -> _Scores:
-    image, shape = prepared.fitted, prepared.fitted.shape[:2]
-    target = _target(prepared, config, vgg19)
-    common = _image_distances(image, vgg19, kind=config.features.kind, config=config.score)
-    raw = [
-        (common.sum(0) + _residual_distance(target - mu, shape=shape, config=config.score))
-        / (len(common) + 1)
-        for mu in reconstructions
-    ]
-    pictures = [_picture_of(mu, image) for mu in reconstructions]
-    raw, normalized, pictures = jax.device_get((raw, [min_max(m) for m in raw], pictures))
-    return _Scores(np.stack(raw), np.stack(normalized), np.stack(pictures))
+def _pictures(
+    prepared: Prepared, reconstructions: np.ndarray, config: Config
+) -> Float[np.ndarray, "seeds h w c"]:
+    """The reconstructions to look at."""
+    if config.features.kind == "pixels":
+        return reconstructions
+    return np.stack([jax.device_get(_picture_of(mu, prepared.fitted)) for mu in reconstructions])
 
 
 def _target(prepared: Prepared, config: Config, vgg19: VGG19Weights | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from ssdnet_jax.config import (
     check_against_image,
     field_names,
     from_config_dict,
+    legal_words,
     to_config_dict,
 )
 from ssdnet_jax.core.config import NetworkConfig
@@ -53,13 +54,16 @@ def configs(draw):
     """Legal configurations, every field drawn."""
     scales = draw(st.integers(1, 3))
     sizes = draw(st.lists(st.integers(20, 40), min_size=1, max_size=3))
-    alpha = draw(st.floats(0, 1))
     words = {
-        name: draw(st.sampled_from(typing.get_args(kind_of(name))))
+        name: draw(st.sampled_from(legal_words(kind_of(name))))
         for name in field_names()
-        if typing.get_origin(kind_of(name)) is typing.Literal
+        if legal_words(kind_of(name))
     }
+    of_pixels = words["features.kind"] == "pixels"
+    if words["fit.forward"] == "patch":
+        words["loss.perceptual_view"] = "patch"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
+    alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
     positive = st.floats(1e-9, 1e9)
     any_number = st.floats(allow_nan=False, allow_infinity=False)
     share = st.floats(0, 1, exclude_max=True)
@@ -81,7 +85,7 @@ def configs(draw):
         "loss.patch_sizes": tuple(sizes),
         "loss.patch_strides": entries(len(sizes), high=20),
         "loss.w_rec": draw(positive),
-        "loss.w_perc": draw(st.floats(0, 1e9)) if words["features.kind"] == "pixels" else 0.0,
+        "loss.w_perc": draw(st.floats(0, 1e9)) if of_pixels else 0.0,
         "loss.perceptual_size": draw(st.integers(2, 512)),
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
@@ -162,7 +166,7 @@ def wrong_values():
     }
     for name in field_names():
         kind, wrong = kind_of(name), [None, {}, object]
-        if typing.get_origin(kind) is typing.Literal:
+        if legal_words(kind):
             wrong += ["", "no such word", 1, ["image"]]
         elif typing.get_origin(kind) is tuple:
             low = -1 if name.endswith("channels_skip") else 0
@@ -185,7 +189,7 @@ def test_every_number_has_a_range_and_no_range_is_left_over():
     numbers = {
         name
         for name in field_names()
-        if kind_of(name) is not bool and typing.get_origin(kind_of(name)) is not typing.Literal
+        if kind_of(name) is not bool and not legal_words(kind_of(name))
     }
     assert set(_RANGES) == numbers
 
@@ -263,12 +267,28 @@ def test_a_value_where_a_group_belongs_is_refused():
             ("config.network.channels_down", "at least 66 pixels"),
         ),
         (
-            {"features": {"kind": "vgg19"}, "score": {"tile_size": 201}},
+            {"features": {"kind": "vgg19"}, "score": {"method": "tiles", "tile_size": 201}},
             ("config.score.tile_size", "found 201", "at least 1070 pixels"),
         ),
         (
             {"features": {"kind": "vgg19"}, "loss": {"w_perc": 1.0}},
             ("config.loss.w_perc", "config.features.kind vgg19", "expected 0"),
+        ),
+        (
+            {"features": {"kind": "vgg19"}, "score": {"alpha_rec": 0.5, "alpha_perc": 0.5}},
+            ("config.score.alpha_perc", "config.features.kind vgg19", "expected 0"),
+        ),
+        (
+            {
+                "fit": {"forward": "patch"},
+                "network": {"channels_down": 2, "channels_up": 2, "channels_skip": 2},
+                "loss": {"perceptual_view": "image"},
+            },
+            ("config.loss.perceptual_view", "config.fit.forward patch"),
+        ),
+        (
+            {"image_size": 64, "score": {"method": "tiles", "tile_size": 41}},
+            ("config.score.tile_size: found 41", "takes 81 pixels", "at most 64"),
         ),
     ],
 )

@@ -334,7 +334,7 @@ def of_filters(tiny) -> Config:
             "image_size": 48,
             "features": {"kind": "filters", "components": 3},
             "network": {**network, "channels_skip": (2, 2)},
-            "score": {"tile_size": 5},
+            "score": {"method": "tiles", "tile_size": 5},
         }
     )
 

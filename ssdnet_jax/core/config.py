@@ -2,18 +2,22 @@
 
 The defaults are the reading of the paper that reproduces its grid result (`configs/grid.py`).
 Symbols are the paper's (arXiv 2509.18354): w_rec, w_perc in Eq. 2, alpha_rec, alpha_perc in Eq. 3.
+An annotated field is the name of a function in that registry.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-Aggregation = Literal["max", "min", "mean"]
+from ssdnet_jax.core import registry
+
+Aggregation = Annotated[str, registry.AGGREGATIONS]
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
     """Skip encoder-decoder (paper section 3.2; Ulyanov et al. 2018, `skip`)."""
 
+    kind: Annotated[str, registry.NETWORKS] = "skip"
     channels_down: tuple[int, ...] = (16, 32, 64, 128, 128)  # one entry a scale, finest first, >= 1
     channels_up: tuple[int, ...] = (16, 32, 64, 128, 128)  # as many entries as channels_down, >= 1
     channels_skip: tuple[int, ...] = (4, 4, 4, 4, 4)  # as many entries, >= 0; 0: no skip connection
@@ -33,11 +37,16 @@ class LossConfig:
 
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (8,)  # pixels between patches, one entry a resolution, >= 1
-    w_rec: float = 1.0  # >= 0, weight of the mean squared error
-    w_perc: float = 0.0  # >= 0, weight of the feature inner product
+    w_rec: float = 1.0  # >= 0, weight of the reconstruction error
+    w_perc: float = 0.0  # >= 0, weight of the similarity of features
+    reconstruction: Annotated[str, registry.RECONSTRUCTION_ERRORS] = "squared"  # also of the score
+    perceptual: Annotated[str, registry.PERCEPTUAL_SIMILARITIES] = "inner_product"  # likewise
     aggregation: Aggregation = "mean"  # Lambda over resolutions
     perceptual_layer: Literal["conv2_2", "relu2_2"] = "conv2_2"  # VGG19, before or after the ReLU
+    perceptual_view: Literal["patch", "image"] = "patch"  # VGG19 sees each patch, resized, as in
+    # the paper; or the image as it is, once, and patches are cut from its features
     perceptual_size: int = 224  # pixels, >= 2: patches are resized to this square for VGG19
+    perceptual_precision: Literal["float32", "bfloat16"] = "float32"  # of VGG19's arithmetic
     patches_per_step: int = (
         32  # perceptual or patch-wise minibatch, and what defines an epoch, >= 1
     )
@@ -66,6 +75,7 @@ class FitConfig:
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
+    method: Annotated[str, registry.SCORES] = "patches"  # Eq. 3, or tiles unlike the typical one
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1

@@ -18,13 +18,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from ssdnet_jax.core import corruption, losses
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.core.config import FitConfig, LossConfig, NetworkConfig
-from ssdnet_jax.core.skip_network import (
-    apply_skip_network,
-    flatten_parameters,
-    init_skip_network,
-    parameter_structure,
-    unflatten_parameters,
-)
+from ssdnet_jax.core.networks import apply_network, init_network, network_structure
+from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameters
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _MEDIAN_WINDOW = 10  # steps: the loss level against which a blow-up is judged
@@ -100,7 +95,7 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
     """A fit of `image` before its first step."""
     parameter_key, step_key = jax.random.split(key)
     params = flatten_parameters(
-        init_skip_network(parameter_key, settings.network, channels=image.shape[-1])
+        init_network(parameter_key, settings.network, channels=image.shape[-1])
     )
     weights = Weights(params, _optimizer(settings).init(params))
     return FitState(
@@ -148,11 +143,15 @@ def fit_block(
       settings: static.
     """
     last = state.step + steps
+    features = losses.constant_features(image, known, vgg19, settings.loss)
 
     def unfinished(state: FitState) -> Array:
         return (state.stop == StopReason.RUNNING) & (state.step < last)
 
-    return lax.while_loop(unfinished, lambda s: fit_step(s, image, known, vgg19, settings), state)
+    def step(state: FitState) -> FitState:
+        return fit_step(state, image, known, vgg19, settings, features)
+
+    return lax.while_loop(unfinished, step, state)
 
 
 def fit_step(
@@ -161,12 +160,23 @@ def fit_step(
     known: Float[Array, "h w"],
     vgg19: VGG19Weights | None,
     settings: FitSettings,
+    features: Float[Array, "hh ww f"] | None = None,
 ) -> FitState:
-    """One step: loss and gradient at the current parameters, guard, stopping rule, Adam."""
+    """One step: loss and gradient at the current parameters, guard, stopping rule, Adam.
+
+    `features` are `losses.constant_features`, if they are at hand.
+    """
     config = settings.fit
     objective = _patch_objective if config.forward == "patch" else _image_objective
     (loss, output), gradient = jax.value_and_grad(objective, has_aux=True)(
-        network_parameters(state, settings), state.key, state.step, image, known, vgg19, settings
+        network_parameters(state, settings),
+        state.key,
+        state.step,
+        image,
+        known,
+        vgg19,
+        features,
+        settings,
     )
     gradient = flatten_parameters(gradient)
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
@@ -207,8 +217,8 @@ def fit_step(
 
 
 def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[Array, "..."]]:
-    """Theta as `apply_skip_network` takes it."""
-    structure = parameter_structure(settings.network, channels=state.average.shape[-1])
+    """Theta as `apply_network` takes it."""
+    structure = network_structure(settings.network, channels=state.average.shape[-1])
     return unflatten_parameters(state.current.params, structure)
 
 
@@ -236,19 +246,22 @@ def _image_objective(
     image: Array,
     known: Array,
     vgg19: VGG19Weights | None,
+    features: Array | None,
     settings: FitSettings,
 ) -> tuple[Array, Array]:
     """Eq. 2, the whole image through the network; also returns the reconstruction."""
     order_key, permute_key, corrupt_key = _step_keys(key, step)
     corrupted = _corrupt(corrupt_key, image, known, settings.fit)
-    output = apply_skip_network(params, corrupted[None], settings.network)[0]
+    output = apply_network(params, corrupted[None], settings.network)[0]
     compared = output
     if settings.fit.permute_ratio:
         size = settings.loss.patch_sizes[0]
         compared = corruption.permute_tiles(
             permute_key, output, size=size, ratio=settings.fit.permute_ratio
         )
-    loss = losses.image_loss(order_key, step, image, compared, known, vgg19, settings.loss)
+    loss = losses.image_loss(
+        order_key, step, image, compared, known, vgg19, settings.loss, features
+    )
     return loss, lax.stop_gradient(output)
 
 
@@ -259,6 +272,7 @@ def _patch_objective(
     image: Array,
     known: Array,
     vgg19: VGG19Weights | None,
+    features: Array | None,
     settings: FitSettings,
 ) -> tuple[Array, Array]:
     """Eq. 2, each patch of a minibatch alone through the network."""
@@ -271,7 +285,7 @@ def _patch_objective(
             jax.random.fold_in(order_key, index), step, image.shape[:2], size, stride, settings.loss
         )
         inputs = patch_grid.patches_at(corrupted, corners, size=size)
-        outputs = apply_skip_network(params, inputs, settings.network)
+        outputs = apply_network(params, inputs, settings.network)
         if settings.fit.permute_ratio:
             outputs = corruption.permute_patches(
                 permute_key, outputs, ratio=settings.fit.permute_ratio
@@ -314,7 +328,7 @@ def _reconstruct_by_patches(params: PyTree[Array], image: Array, settings: FitSe
     order = (
         jnp.arange(-(-count // chunks))[None, :] * chunks + jnp.arange(chunks)[:, None]
     ) % count
-    outputs = lax.map(lambda i: apply_skip_network(params, patches[i], settings.network), order)
+    outputs = lax.map(lambda i: apply_network(params, patches[i], settings.network), order)
     by_patch = (
         jnp.zeros_like(patches).at[order.reshape(-1)].set(outputs.reshape(-1, *patches.shape[1:]))
     )

@@ -14,13 +14,18 @@ How sums are scaled, so that the paper's stopping thresholds have a meaning:
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ssdnet_jax.core import patches as patch_grid
-from ssdnet_jax.core.config import Aggregation, LossConfig
+from ssdnet_jax.core import terms as _terms  # noqa: F401, fills the registries
+from ssdnet_jax.core.config import LossConfig
+from ssdnet_jax.core.registry import (
+    AGGREGATIONS,
+    PERCEPTUAL_SIMILARITIES,
+    RECONSTRUCTION_ERRORS,
+)
 from ssdnet_jax.core.resize import resize_bilinear
-from ssdnet_jax.core.vgg19 import Layer, VGG19Weights, vgg19_features
+from ssdnet_jax.core.vgg19 import VGG19Weights, vgg19_features
 
 
 def steps_per_epoch(shape: tuple[int, int], config: LossConfig) -> int:
@@ -42,11 +47,13 @@ def image_loss(
     known: Float[Array, "h w"],
     vgg19: VGG19Weights | None,
     config: LossConfig,
+    features: Float[Array, "hh ww f"] | None = None,
 ) -> Float[Array, ""]:
     """Eq. 2 for a network that saw the whole image.
 
-    The reconstruction term takes all patches at every step, without cutting them out; the
-    perceptual term takes a minibatch, drawn without replacement within an epoch.
+    The reconstruction term takes all patches at every step, without cutting them out, and so does
+    the perceptual term where VGG19 sees the image; where it sees patches, they are a minibatch,
+    drawn without replacement within an epoch.
 
     Args:
       key: fixes the order of patches; the same at every step of a fit.
@@ -56,14 +63,25 @@ def image_loss(
       known: 1 where y is known, 0 where a pixel is missing and must not count.
       vgg19: weights of phi; may be None if w_perc is 0.
       config: sizes, weights and aggregation.
+      features: `constant_features` of the image, if they are at hand.
     """
-    error = lax.square(image - reconstruction).mean(-1) * known
+    error = RECONSTRUCTION_ERRORS[config.reconstruction](image, reconstruction) * known
+    if config.w_perc and config.perceptual_view == "image":
+        if features is None:
+            features = constant_features(image, known, vgg19, config)
+        similarity = PERCEPTUAL_SIMILARITIES[config.perceptual](
+            features, image_features(reconstruction, known, vgg19, config)
+        )
 
     def resolution(index: int, size: int, stride: int) -> Array:
         loss = 0.0
         if config.w_rec:
             loss += config.w_rec * reconstruction_term(error, size=size, stride=stride)
-        if config.w_perc:
+        if config.w_perc and config.perceptual_view == "image":
+            # Features have half of the image's resolution.
+            size, stride = max(1, size // 2), max(1, stride // 2)
+            loss -= config.w_perc * reconstruction_term(similarity, size=size, stride=stride)
+        elif config.w_perc:
             corners = minibatch_corners(
                 jax.random.fold_in(key, index), step, image.shape[:2], size, stride, config
             )
@@ -91,28 +109,52 @@ def perceptual_term(
     config: LossConfig,
 ) -> Float[Array, ""]:
     """Mean over patches of <phi(y), phi(f)>, the paper's unnormalized inner product."""
-    return jnp.mean(
-        inner_products(y, f, vgg19, size=config.perceptual_size, layer=config.perceptual_layer)
-    )
+    return jnp.mean(patch_similarities(y, f, vgg19, config))
 
 
-def inner_products(
+def patch_similarities(
     y: Float[Array, "n m m c"],
     f: Float[Array, "n m m c"],
     vgg19: VGG19Weights,
-    *,
-    size: int,
-    layer: Layer,
+    config: LossConfig,
 ) -> Float[Array, " n"]:
-    """<phi(y), phi(f)> of each pair of patches, resized to `size` pixels (section 3.3).
+    """<phi(y), phi(f)> of each pair of patches, resized to `perceptual_size` (section 3.3).
 
-    Summed over feature channels, averaged over feature positions.
+    Averaged over feature positions; the inner product itself is a sum over feature channels.
     """
 
     def phi(patches: Array) -> Array:
-        return vgg19_features(vgg19, resize_bilinear(patches, size=size), layer=layer)
+        return _features(resize_bilinear(patches, size=config.perceptual_size), vgg19, config)
 
-    return jnp.mean(jnp.sum(phi(y) * phi(f), axis=-1), axis=(1, 2))
+    return jnp.mean(PERCEPTUAL_SIMILARITIES[config.perceptual](phi(y), phi(f)), axis=(1, 2))
+
+
+def image_features(
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights,
+    config: LossConfig,
+) -> Float[Array, "h//2 w//2 f"]:
+    """Phi of a whole image, whose missing pixels are black."""
+    return _features((image * known[..., None])[None], vgg19, config)[0]
+
+
+def constant_features(
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    vgg19: VGG19Weights | None,
+    config: LossConfig,
+) -> Float[Array, "h//2 w//2 f"] | None:
+    """What of the perceptual term no step changes; None where that is nothing."""
+    if config.w_perc and config.perceptual_view == "image":
+        return image_features(image, known, vgg19, config)
+    return None
+
+
+def _features(images: Array, vgg19: VGG19Weights, config: LossConfig) -> Array:
+    weights = jax.tree.map(lambda x: x.astype(config.perceptual_precision), dict(vgg19))
+    features = vgg19_features(weights, images, layer=config.perceptual_layer)
+    return features.astype(jnp.float32)
 
 
 def patch_loss(
@@ -127,7 +169,8 @@ def patch_loss(
     def resolution(y: Array, f: Array, known: Array) -> Array:
         loss = 0.0
         if config.w_rec:
-            loss += config.w_rec * jnp.mean(lax.square(y - f) * known[..., None])
+            error = RECONSTRUCTION_ERRORS[config.reconstruction](y, f)
+            loss += config.w_rec * jnp.mean(error * known)
         if config.w_perc:
             weight = known[..., None]
             loss -= config.w_perc * perceptual_term(y * weight, f * weight, vgg19, config)
@@ -156,10 +199,9 @@ def minibatch_corners(
     return corners[order[((step % steps) * batch + jnp.arange(batch)) % count]]
 
 
-def aggregate(terms: list[Float[Array, "*shape"]], aggregation: Aggregation) -> Array:
-    """Lambda: maximum, minimum or mean over resolutions."""
-    operators = {"max": jnp.max, "min": jnp.min, "mean": jnp.mean}
-    return operators[aggregation](jnp.stack(terms), axis=0)
+def aggregate(terms: list[Float[Array, "*shape"]], aggregation: str) -> Array:
+    """Lambda over resolutions, by name: the mean, the maximum, the minimum, ..."""
+    return AGGREGATIONS[aggregation](jnp.stack(terms))
 
 
 def _resolutions(config: LossConfig) -> list[tuple[int, int, int]]:

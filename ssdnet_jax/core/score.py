@@ -1,14 +1,17 @@
 """The anomaly score of Eq. 3: patch errors painted back onto their pixels."""
 
+import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core import patches as patch_grid
-from ssdnet_jax.core.config import LossConfig, ScoreConfig
-from ssdnet_jax.core.losses import aggregate, inner_products
+from ssdnet_jax.core.config import FeatureConfig, LossConfig, ScoreConfig
+from ssdnet_jax.core.losses import aggregate, image_features, patch_similarities
+from ssdnet_jax.core.registry import PERCEPTUAL_SIMILARITIES, RECONSTRUCTION_ERRORS, SCORES
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _PERCEPTUAL_CHUNK = 8  # patches embedded at once; bounds memory, changes no value
@@ -28,6 +31,41 @@ class ScoreMaps(NamedTuple):
     raw: Float[Array, "h w"]
 
 
+@dataclasses.dataclass(frozen=True)
+class ScoreSettings:
+    """What a score may depend on beside the images; hashable."""
+
+    score: ScoreConfig = ScoreConfig()
+    loss: LossConfig = LossConfig()
+    features: FeatureConfig = FeatureConfig()
+
+
+def from_raw(raw: Float[Array, "h w"]) -> ScoreMaps:
+    """Both maps of a score that is one term."""
+    return ScoreMaps(min_max(raw), raw)
+
+
+@SCORES.register_own("patches")
+def patch_score(
+    image: Float[Array, "h w c"],
+    target: Float[Array, "hh ww d"],
+    reconstruction: Float[Array, "hh ww d"],
+    vgg19: VGG19Weights | None,
+    settings: ScoreSettings,
+) -> ScoreMaps:
+    """Eq. 3 of what was fitted, the image or its features; features are brought to its size.
+
+    Args:
+      image: in [0, 1].
+      target: what the network was fitted to; the image, or `core.features.fit_target` of it.
+      reconstruction: f_theta(target).
+      vgg19: weights of phi; may be None if alpha_perc is 0.
+      settings: static.
+    """
+    maps = score_maps(target, reconstruction, vgg19, settings.score, settings.loss)
+    return ScoreMaps(*(jax.image.resize(m, image.shape[:2], "linear") for m in maps))
+
+
 def score_maps(
     image: Float[Array, "h w c"],
     reconstruction: Float[Array, "h w c"],
@@ -42,9 +80,9 @@ def score_maps(
       reconstruction: f_theta(y), the normal component.
       vgg19: weights of phi; may be None if alpha_perc is 0.
       config: sizes, weights and aggregation of the score.
-      loss_config: layer and input size of phi.
+      loss_config: the error of a pixel, and what phi sees and how it is compared.
     """
-    error = lax.square(image - reconstruction).mean(-1)
+    error = RECONSTRUCTION_ERRORS[loss_config.reconstruction](image, reconstruction)
     normalized, raw = [], []
     for size, stride in zip(config.patch_sizes, config.patch_strides, strict=True):
         terms = []
@@ -73,16 +111,36 @@ def patch_inner_products(
 ) -> Float[Array, "rows columns"]:
     """<phi(R_p y), phi(R_p f(y))> of every patch, a few patches at a time."""
     shape = image.shape[:2]
+    if config.perceptual_view == "image":
+        return _products_in_image(image, reconstruction, vgg19, config, size=size, stride=stride)
     corners = jnp.asarray(patch_grid.patch_corners(shape, size=size, stride=stride))
 
     def product(corner: Array) -> Array:
         y, f = (patch_grid.patches_at(x, corner[None], size=size) for x in (image, reconstruction))
-        return inner_products(
-            y, f, vgg19, size=config.perceptual_size, layer=config.perceptual_layer
-        )[0]
+        return patch_similarities(y, f, vgg19, config)[0]
 
     rows = len(patch_grid.patch_starts(shape[0], size=size, stride=stride))
     return lax.map(product, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
+
+
+def _products_in_image(
+    image: Array,
+    reconstruction: Array,
+    vgg19: VGG19Weights,
+    config: LossConfig,
+    *,
+    size: int,
+    stride: int,
+) -> Float[Array, "rows columns"]:
+    """The same where phi sees the whole images, at half of whose resolution it is."""
+    known = jnp.ones(image.shape[:2])
+    phi_y, phi_f = (image_features(x, known, vgg19, config) for x in (image, reconstruction))
+    similarity = PERCEPTUAL_SIMILARITIES[config.perceptual](phi_y, phi_f)
+    at_pixels = jnp.repeat(jnp.repeat(similarity, 2, axis=0), 2, axis=1)
+    height, width = image.shape[:2]
+    missing = (height - at_pixels.shape[0], width - at_pixels.shape[1])
+    at_pixels = jnp.pad(at_pixels, ((0, missing[0]), (0, missing[1])), mode="edge")
+    return patch_grid.patch_sums(at_pixels, size=size, stride=stride) / size**2
 
 
 def min_max(values: Float[Array, "h w"]) -> Float[Array, "h w"]:

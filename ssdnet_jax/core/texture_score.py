@@ -20,10 +20,37 @@ from ssdnet_jax.core.patch_statistics import (
     median_sorted_tile,
     scale_channels,
 )
+from ssdnet_jax.core.registry import SCORES
+from ssdnet_jax.core.score import ScoreMaps, ScoreSettings, from_raw
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 SPREAD = 3.0  # feature pixels, deviation of the weight of a tile around its centre
 BLUR, BLUR_SIZE = 1.0, 5  # feature pixels, smoothing within a tile
+
+
+@SCORES.register_own("tiles")
+def tile_score(
+    image: Float[Array, "h w c"],
+    target: Float[Array, "hh ww d"],
+    reconstruction: Float[Array, "hh ww d"],
+    vgg19: VGG19Weights | None,
+    settings: ScoreSettings,
+) -> ScoreMaps:
+    """Mean of `image_distances` and `residual_distance`; of a fit to pixels the latter alone.
+
+    Args:
+      image: in [0, 1].
+      target: what the network was fitted to; the image, or `core.features.fit_target` of it.
+      reconstruction: f_theta(target).
+      vgg19: weights; may be None unless features are VGG19's.
+      settings: static.
+    """
+    config, kind = settings.score, settings.features.kind
+    distance = residual_distance(target - reconstruction, shape=image.shape[:2], config=config)
+    if kind == "pixels":
+        return from_raw(distance)
+    common = image_distances(image, vgg19, kind=kind, config=config)
+    return from_raw((common.sum(0) + distance) / (len(common) + 1))
 
 
 def image_distances(

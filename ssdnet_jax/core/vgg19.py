@@ -26,7 +26,8 @@ def vgg19_features(
     """Embeds images in [0, 1] of one (repeated) or three channels.
 
     Args:
-      weights: `conv1_1`, `conv1_2`, `conv2_1`, `conv2_2`, each with `kernel` (HWIO) and `bias`.
+      weights: `conv1_1`, `conv1_2`, `conv2_1`, `conv2_2`, each with `kernel` (HWIO) and `bias`;
+        their type is that of the arithmetic.
       images: NHWC in [0, 1]; the ImageNet normalization is done here.
       layer: "conv2_2" (before the ReLU) or "relu2_2" (after it), at half of the images' height and
         width; or "conv1_2" (before the ReLU), at all of it.
@@ -40,6 +41,7 @@ def vgg19_features(
         raise ValueError(f"layer is {layer!r}; expected one of {', '.join(get_args(Layer))}")
     x = jnp.broadcast_to(images, (*images.shape[:3], 3))
     x = (x - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
+    x = x.astype(weights["conv1_1"]["kernel"].dtype)
     x = jax.nn.relu(_convolve(weights["conv1_1"], x))
     x = _convolve(weights["conv1_2"], x)
     if layer == "conv1_2":

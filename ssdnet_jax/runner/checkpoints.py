@@ -18,11 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.config import NetworkConfig
-from ssdnet_jax.core.skip_network import (
-    apply_skip_network,
-    parameter_structure,
-    unflatten_parameters,
-)
+from ssdnet_jax.core.networks import apply_network, network_structure
+from ssdnet_jax.core.skip_network import unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.lanes import Fitted
@@ -38,7 +35,7 @@ def save_networks(
 
     folder = Path(folder).absolute()
     channels = fits[0].reconstruction.shape[-1]
-    structure = parameter_structure(network, channels=channels)
+    structure = network_structure(network, channels=channels)
     vectors = jnp.stack([fit.params for fit in fits])
     tree = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(vectors)
     note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
@@ -74,7 +71,7 @@ def load_network(
         ) from error
     if not 0 <= seed < seeds:
         raise InputError(f"{folder}: holds {seeds} seeds; expected seed from 0 to {seeds - 1}")
-    structure = parameter_structure(network, channels=channels)
+    structure = network_structure(network, channels=channels)
 
     def stacked(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         return np.empty((seeds, *leaf.shape), leaf.dtype)
@@ -89,4 +86,4 @@ def load_network(
 
 
 def _reconstruct(params: Any, network: NetworkConfig, image: Array) -> Array:
-    return apply_skip_network(params, jnp.asarray(image)[None], network)[0]
+    return apply_network(params, jnp.asarray(image)[None], network)[0]

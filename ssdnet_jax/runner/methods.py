@@ -98,18 +98,19 @@ def _score(
     for warning in decoded.warnings:
         terminal.problem(f"{relative}: {warning}")
     prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
-    fitted = _fill_nearest(prepared.fitted, prepared.fitted_missing)
+    fitted = fill_nearest(prepared.fitted, prepared.fitted_missing)
     key = image_key(config.seed, relative)
     raw = np.asarray(baseline(fitted, key=key, **weights), np.float32)
     if not np.isfinite(raw).all():
         raise InputError(f"{baseline.name} gave a map that is not finite; expected numbers")
-    pixels = _fill_nearest(prepared.pixels, prepared.missing)
+    pixels = fill_nearest(prepared.pixels, prepared.missing)
     score_map = resize_map(raw, pixels.shape[:2])
     threshold = stages.otsu_threshold(score_map)
     return write_map(workdir, relative, pixels, score_map, threshold)
 
 
-def _fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """An image (h, w, c) whose missing pixels have the value of the nearest known one."""
     if not missing.any():
         return image
     from scipy.ndimage import distance_transform_edt

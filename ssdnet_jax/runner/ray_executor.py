@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssdnet_jax.baselines.registry import load_baseline
 from ssdnet_jax.config import Config
+from ssdnet_jax.core import registry
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
@@ -46,6 +47,14 @@ _POLL_SECONDS = 0.5  # how late a request to stop may be seen
 
 # What a task is given for an image: its pixels, or why it cannot be read.
 _Source = DecodedImage | Exception
+
+
+class _Shared(NamedTuple):
+    """What all tasks of a run take, sent to a node once: weights, and the registered by name."""
+
+    vgg19: Any
+    clip: Any
+    registered: Mapping[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +157,8 @@ def run_method(
         "most_lanes": most_lanes,
         "save_params": options.save_params,
     }
-    task, shared = _remote(_run_batch), ray.put({"vgg19": vgg19, "clip": clip})
+    shared = ray.put(_Shared(vgg19, clip, registry.foreign_entries()))
+    task = _remote(_run_batch)
     terminal.start_run(len(todo))
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
@@ -335,10 +345,11 @@ def _run_batch(
     method: str,
     images: Sequence[tuple[str, _Source]],
     config: Config,
-    weights: Mapping[str, Any],
+    shared: _Shared,
     options: Mapping[str, Any],
 ) -> _Results:
     """Scores images on one device, by a run into a folder that then goes."""
+    registry.adopt(shared.registered)
     processes.use_compilation_cache()
     _device(kind)
     sources = {name: _reader(source) for name, source in images}
@@ -347,9 +358,10 @@ def _run_batch(
         workdir = open_workdir(Path(folder), config, method=method, root=None)
         if method == "ssdnet":
             own = Options(**options)
-            run(sources, config, workdir, terminal, vgg19=weights["vgg19"], options=own)
+            run(sources, config, workdir, terminal, vgg19=shared.vgg19, options=own)
         else:
             baseline = load_baseline(method)
+            weights = {"vgg19": shared.vgg19, "clip": shared.clip}
             run_baseline(sources, baseline, config, workdir, terminal, **weights)
         found = itertools.chain.from_iterable(
             workdir.path.glob(f"{n}/**/*") for n in RESULT_FOLDERS

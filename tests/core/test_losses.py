@@ -131,7 +131,56 @@ def test_the_papers_fabric_threshold_lies_between_a_flat_and_a_perfect_reconstru
     weights = load_vgg19_weights(shared / "weights" / "vgg19_imagenet_conv1_1-conv2_2.npz")
     image = read_image(shared / "data/fabric/aitex/test/c006/0011.png").pixels
     y = extract_patches(jnp.asarray(image), size=16, stride=16)[::64]
-    product = jax.jit(
-        lambda y, f: jnp.mean(losses.inner_products(y, f, weights, size=224, layer="conv2_2"))
-    )
+    product = jax.jit(lambda y, f: jnp.mean(losses.patch_similarities(y, f, weights, LossConfig())))
     assert product(y, jnp.full_like(y, image.mean())) < 100 < product(y, y)
+
+
+def test_seen_whole_an_image_has_the_similarity_of_the_patches_of_its_features():
+    y, f = (jnp.pad(x, ((0, 1), (0, 1), (0, 0))) for x in pair(channels=3))
+    config = LossConfig(
+        patch_sizes=(8,), patch_strides=(4,), w_rec=0.0, w_perc=1.5, perceptual_view="image"
+    )
+    known = jnp.ones(y.shape[:2])
+    actual = losses.image_loss(KEY, jnp.asarray(0), y, f, known, TINY, config)
+    phi = [vgg19_features(TINY, x[None])[0] for x in (y, f)]
+    products = jnp.sum(phi[0] * phi[1], axis=-1)[..., None]
+    patches = extract_patches(products, size=4, stride=2)
+    assert actual == pytest.approx(-1.5 * float(patches.mean()), rel=1e-4)
+    features = losses.constant_features(y, known, TINY, config)
+    again = losses.image_loss(KEY, jnp.asarray(0), y, f, known, TINY, config, features)
+    assert again == pytest.approx(float(actual), rel=1e-6)
+
+
+def test_only_a_view_of_the_whole_image_has_constant_features():
+    y, _ = pair(channels=3)
+    known = jnp.ones(SHAPE)
+    patchwise = LossConfig(w_perc=1.0)
+    assert losses.constant_features(y, known, TINY, patchwise) is None
+    no_term = LossConfig(w_perc=0.0, perceptual_view="image")
+    assert losses.constant_features(y, known, None, no_term) is None
+
+
+@pytest.mark.parametrize("view", ["patch", "image"])
+def test_half_precision_is_near_full_precision_and_not_equal_to_it(view):
+    y, f = pair(channels=3)
+    config = LossConfig(
+        patch_sizes=(8,), patch_strides=(8,), w_rec=0.0, w_perc=1.0, perceptual_size=12
+    )
+    config = dataclasses.replace(config, perceptual_view=view)
+    half = dataclasses.replace(config, perceptual_precision="bfloat16")
+    full_loss, half_loss = loss_of(y, f, config), loss_of(y, f, half)
+    assert half_loss.dtype == jnp.float32
+    assert half_loss == pytest.approx(float(full_loss), rel=0.05)
+    assert half_loss != full_loss
+
+
+@pytest.mark.parametrize("name", ["absolute", "charbonnier"])
+def test_the_error_of_a_pixel_is_chosen_by_name(name):
+    y, f = pair()
+    config = LossConfig(patch_sizes=(4,), patch_strides=(2,), reconstruction=name)
+    patches = [extract_patches(x, size=4, stride=2) for x in (y, f)]
+    difference = jnp.abs(patches[0] - patches[1])
+    assert loss_of(y, f, config) == pytest.approx(float(difference.mean()), rel=5e-3)
+    ones = [jnp.ones(p.shape[:3]) for p in patches[:1]]
+    cut = losses.patch_loss(patches[:1], patches[1:], ones, None, config)
+    assert cut == pytest.approx(float(loss_of(y, f, config)), rel=1e-4)

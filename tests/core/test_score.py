@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.core.config import LossConfig, ScoreConfig
-from ssdnet_jax.core.losses import inner_products
+from ssdnet_jax.core.losses import patch_similarities
 from ssdnet_jax.core.patches import extract_patches, patch_corners
-from ssdnet_jax.core.score import min_max, score_maps
+from ssdnet_jax.core.score import (
+    ScoreSettings,
+    min_max,
+    patch_inner_products,
+    patch_score,
+    score_maps,
+)
+from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.weights import random_vgg19_weights
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -53,7 +60,7 @@ def test_perceptual_score_equals_eq_3_patch_by_patch():
         patch_sizes=(6,), patch_strides=(3,), alpha_rec=0.25, alpha_perc=0.75, coverage="paper"
     )
     patches = [extract_patches(x, size=6, stride=3) for x in (y, f)]
-    products = np.asarray(inner_products(*patches, TINY, size=12, layer="conv2_2"))
+    products = np.asarray(patch_similarities(*patches, TINY, LossConfig(perceptual_size=12)))
     errors = np.asarray(((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3)))
     rec, perc = painted(errors, 6, 3)[0], painted(products, 6, 3)[0]
     maps = jax.jit(score_maps, static_argnums=(3, 4))(y, f, TINY, config, LOSS)
@@ -97,3 +104,24 @@ def test_vmap_over_images_equals_a_loop():
     )
     np.testing.assert_allclose(lanes[0], score_maps(y, f, None, config, LOSS).raw, rtol=1e-5)
     np.testing.assert_allclose(lanes[1], score_maps(f, f / 2, None, config, LOSS).raw, rtol=1e-5)
+
+
+def test_a_view_of_the_whole_image_scores_patches_of_its_features():
+    y, f = jax.random.uniform(jax.random.key(3), (2, 16, 20, 3))
+    loss = LossConfig(perceptual_view="image")
+    actual = patch_inner_products(y, f, TINY, loss, size=4, stride=2)
+    phi = [vgg19_features(TINY, x[None])[0] for x in (y, f)]
+    products = jnp.sum(phi[0] * phi[1], axis=-1)
+    # A patch of 4 pixels at an even place covers 2 x 2 features.
+    expected = [[float(products[r : r + 2, c : c + 2].mean()) for c in range(9)] for r in range(7)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+def test_the_score_of_a_fit_to_features_has_the_size_of_the_image():
+    image = jax.random.uniform(jax.random.key(0), (32, 24, 1))
+    target, mu = jax.random.normal(jax.random.key(1), (2, 16, 12, 5))
+    settings = ScoreSettings(ScoreConfig(patch_sizes=(4,)))
+    maps = patch_score(image, target, mu, None, settings)
+    expected = score_maps(target, mu, None, settings.score, settings.loss)
+    assert maps.raw.shape == maps.normalized.shape == (32, 24)
+    np.testing.assert_allclose(maps.raw.mean(), expected.raw.mean(), rtol=0.05)

@@ -6,12 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssdnet_jax.baselines.fca import feature_correspondence
-from ssdnet_jax.core.config import ScoreConfig
+from ssdnet_jax.core.config import FeatureConfig, ScoreConfig
+from ssdnet_jax.core.features import feature_maps, fit_target
+from ssdnet_jax.core.score import ScoreSettings
 from ssdnet_jax.core.texture_score import (
     image_distances,
     in_quartiles,
     residual_distance,
     tile_distances,
+    tile_score,
 )
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auroc
@@ -63,3 +66,19 @@ def test_a_patch_of_other_residuals_stands_out():
     mask[20:32, 40:52] = True
     assert auroc(mask, np.asarray(actual)) > 0.95
     assert float(actual.max()) > 10
+
+
+def test_the_score_is_the_mean_of_three_maps_and_of_pixels_the_residuals():
+    image = grid_texture((64, 64), period=8)
+    maps = feature_maps(jnp.asarray(image), None, kind="filters")
+    target = fit_target(jnp.asarray(image), maps, components=3)
+    mu = 0.5 * target
+    settings = ScoreSettings(CONFIG, features=FeatureConfig(kind="filters"))
+    actual = tile_score(jnp.asarray(image), target, mu, None, settings)
+    common = image_distances(jnp.asarray(image), None, kind="filters", config=CONFIG)
+    residual = residual_distance(target - mu, shape=(64, 64), config=CONFIG)
+    np.testing.assert_allclose(actual.raw, (common.sum(0) + residual) / 3, rtol=1e-4, atol=1e-4)
+    assert float(actual.normalized.max()) == 1.0
+    of_pixels = tile_score(jnp.asarray(image), image, 0.5 * image, None, ScoreSettings(CONFIG))
+    expected = residual_distance(0.5 * jnp.asarray(image), shape=(64, 64), config=CONFIG)
+    np.testing.assert_allclose(of_pixels.raw, expected, rtol=1e-4, atol=1e-4)

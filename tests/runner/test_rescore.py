@@ -120,6 +120,7 @@ def test_fits_to_features_are_scored_again_with_other_tiles(tmp_path, capsys):
         "--image_size=48",
         "--config.features.kind=filters",
         "--config.features.components=3",
+        "--config.score.method=tiles",
     ]
     for tile in (5, 7):
         run = [*flags, f"--config.score.tile_size={tile}", f"--workdir={tmp_path}/{tile}"]
