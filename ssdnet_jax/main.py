@@ -38,10 +38,10 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     else:
         root, relatives = processes.find_inputs(parsed.input, path)
         sources = file_sources(root, relatives)
-    if parsed.method == "ssdnet":
-        config = processes.settled(config, parsed.vgg19_weights, terminal.problem)
     with contextlib.ExitStack() as stack:
         execute, device = stack.enter_context(_executor(parsed))
+        if parsed.method == "ssdnet":
+            config = processes.settled(config, parsed.vgg19_weights, terminal.problem)
         note = {"command": command, "device": device, "seed": config.seed}
         workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")

@@ -10,10 +10,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core import registry
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.flags import config_help
+from ssdnet_jax.flags import config_help, load_config
 from ssdnet_jax.main import main
 from ssdnet_jax.runner import ray_executor
 from ssdnet_jax.runner.checkpoints import load_network
@@ -166,6 +167,24 @@ def test_lanes_and_seeds_are_those_of_a_local_run(one_node, tmp_path, tiny):
     np.testing.assert_array_equal(*(network(image) for network in networks))
 
 
+def test_a_loss_of_ones_own_is_known_to_the_workers(one_node, tmp_path, tiny):
+    (tmp_path / "mine.py").write_text(
+        "from ssdnet_jax import registry\n\n\n"
+        "@registry.RECONSTRUCTION_ERRORS.register('of_the_test')\n"
+        "def error(y, f):\n    return 3 * abs(y - f).mean(-1)\n\n\n"
+        f"def get_config():\n    values = {tiny!r}\n"
+        "    values['loss']['reconstruction'] = 'of_the_test'\n    return values\n"
+    )
+    config = load_config(str(tmp_path / "mine.py"))
+    try:
+        sources = {"a.png": picture(0)}
+        with ray_executor.joined(None):
+            found = Run(ray_executor.run_method, tmp_path / "ray", sources, config)
+        assert_same(found, Run(run_method, tmp_path / "local", sources, config))
+    finally:
+        del registry.RECONSTRUCTION_ERRORS._entries["of_the_test"]
+
+
 def test_baselines_run_too(one_node, tmp_path, config):
     sources = {name: picture(seed) for seed, name in enumerate(["a.png", "b.png"])}
     found = [
@@ -212,7 +231,8 @@ def test_an_error_in_the_program_itself_is_not_hidden(one_node, tmp_path, config
         sources = {"a.png": failing(ZeroDivisionError())}
         Run(ray_executor.run_method, tmp_path, sources, config)
     images = [("a.png", picture()())]
-    task = ray.remote(ray_executor._run_batch).remote("CPU", "none", images, config, None, {})
+    shared = ray_executor._Shared(None, None, {})
+    task = ray.remote(ray_executor._run_batch).remote("CPU", "none", images, config, shared, {})
     with pytest.raises(ModuleNotFoundError, match="none"):
         ray_executor._get(task, ["a.png"])
 
