@@ -88,8 +88,8 @@ class Config:
 AUTO = Config(
     features=FeatureConfig(kind="auto", components=24),
     network=NetworkConfig(
-        channels_down=(32, 48, 64, 64),
-        channels_up=(32, 48, 64, 64),
+        channels_down=(48, 64, 96, 96),
+        channels_up=(48, 64, 96, 96),
         channels_skip=(4, 4, 4, 4),
         sigmoid=False,
     ),
@@ -97,11 +97,11 @@ AUTO = Config(
     score=ScoreConfig(method="tiles"),
     fit=FitConfig(
         learning_rate=5e-3,
-        max_steps=60,
+        max_steps=120,
         stop_threshold=0.0,
         input_noise=0.3,
         mask_ratio=0.5,
-        mask_block=8,
+        mask_block=4,
         average_decay=0.97,
     ),
 )
@@ -161,8 +161,7 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     for name, pixels in needed.items():
         if pixels > min(shape):
             raise ConfigError(
-                f"config.{name}: found {operator.attrgetter(name)(config)}, which takes {pixels} "
-                f"pixels; expected at most {min(shape)}, the image is fitted at {height} x {width}"
+                f"config.{name}: found a patch of {pixels} pixels; expected at most {min(shape)}, the image is fitted at {height} x {width}"
             )
     # Inpainting sees the whole image, also where the fit sees patches; those are never larger.
     seen, side = "the image", min(shape)

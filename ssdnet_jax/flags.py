@@ -73,6 +73,7 @@ Results in DIR:
   fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
   params/PATH/            fitted networks, with --save_params
   results.csv, run.json   a line a picture; configuration, versions, device, seed, command
+  verdicts.csv            which pictures are anomalous, worst first
 
 Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
 input or work folder), 130 interrupted, 143 terminated. The same command again goes on.

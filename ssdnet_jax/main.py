@@ -12,6 +12,7 @@ from ssdnet_jax.runner import example, processes
 from ssdnet_jax.runner.methods import run_method
 from ssdnet_jax.runner.run import Options, Summary, file_sources, summary_line
 from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.verdicts import write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
 
 
@@ -59,7 +60,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
-    terminal.summary(summary_line(summary, path))
+    verdicts = write_verdicts(workdir, config.image_size)
+    terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
 
 

@@ -12,6 +12,7 @@ from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.rescore import read_run, rescore
 from ssdnet_jax.runner.run import summary_line
 from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.verdicts import write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
 
 _HELP = """\
@@ -80,5 +81,6 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     )
     with processes.stops_on_sigterm() as stop:
         summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)
-    terminal.summary(summary_line(summary, path))
+    verdicts = write_verdicts(workdir, config.image_size)
+    terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)

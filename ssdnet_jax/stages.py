@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image
 from ssdnet_jax.core import texture_score as _texture_score  # noqa: F401, registers its score
+from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.features import feature_maps, fit_target, picture_of
 from ssdnet_jax.core.fit import StopReason
@@ -62,6 +63,9 @@ class Localization:
       mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
       threshold: in units of `score_map`.
       score: the image's score, the maximum of `score_map`.
+      calibrated_score: the same without a unit, which compares between images: the distance of
+        the maximum from the median in the map's own usual spread (`core.calibration`).
+      is_anomalous: whether that is more than chance makes in an image of this size.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
       reconstruction: float32 (H, W, C), the normal component mu = f_theta(y); with several
         seeds, their median, as for both maps.
@@ -79,6 +83,8 @@ class Localization:
     mask: np.ndarray
     threshold: float
     score: float
+    calibrated_score: float
+    is_anomalous: bool
     image: np.ndarray
     reconstruction: np.ndarray
     residual: np.ndarray
@@ -183,6 +189,7 @@ def finish(
     )
     normalized, raw = jax.device_get(maps)
     score_map = resize_map(np.median(raw, axis=0), shape)
+    calibrated = calibrated_score(score_map)
     threshold = otsu_threshold(score_map)
     mu = resize_image(np.median(_pictures(prepared, reconstructions, config), axis=0), shape)
     unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
@@ -192,6 +199,8 @@ def finish(
         mask=score_map > threshold,
         threshold=threshold,
         score=float(score_map.max()),
+        calibrated_score=calibrated,
+        is_anomalous=calibrated > decision_threshold(raw[0].size),
         image=prepared.pixels,
         reconstruction=mu,
         residual=prepared.pixels - mu,

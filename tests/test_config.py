@@ -288,7 +288,7 @@ def test_a_value_where_a_group_belongs_is_refused():
         ),
         (
             {"image_size": 64, "score": {"method": "tiles", "tile_size": 41}},
-            ("config.score.tile_size: found 41", "takes 81 pixels", "at most 64"),
+            ("config.score.tile_size", "a patch of 81 pixels", "at most 64"),
         ),
     ],
 )

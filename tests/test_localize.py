@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from ssdnet_jax import Config, ConfigError, InputError, Progress, StopReason, localize
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
@@ -52,6 +53,8 @@ def test_the_parts_of_a_result_belong_together(config):
     np.testing.assert_array_equal(result.residual, GREY - result.reconstruction)
     np.testing.assert_array_equal(result.mask, result.score_map > result.threshold)
     assert result.score == result.score_map.max()
+    threshold = decision_threshold(32 * 32)  # of the size that was fitted
+    assert result.is_anomalous == (result.calibrated_score > threshold)
     assert result.normalized_map.min() >= 0 and result.normalized_map.max() <= 1
     assert (result.steps, result.losses.shape) == (5, (5,))
     assert (result.stop_reason, result.restorations) == ("max_steps", 0)
@@ -87,6 +90,12 @@ def test_a_planted_defect_scores_higher_than_the_rest(tiny):
         grid_texture((32, 32), period=8), kind="blob", center=(20, 12), size=9, contrast=0.5
     )
     assert auroc(mask, localize(image, config).score_map) > 0.75
+
+
+def test_the_verdict_counts_the_pixels_that_were_fitted(config):
+    result = localize(GREY, config)  # 40 x 56 pixels, fitted at 32 x 32
+    assert result.calibrated_score == calibrated_score(result.score_map)
+    assert result.is_anomalous == (result.calibrated_score > decision_threshold(32 * 32))
 
 
 def test_equal_keys_give_equal_results_and_others_do_not(config):

@@ -11,20 +11,17 @@ from ssdnet_jax.evaluation.sweep import Sweep
 
 def get_sweep() -> Sweep:
     """One part changed at a time."""
-    wide = {"network.channels_down": (48, 64, 96, 96), "network.channels_up": (48, 64, 96, 96)}
     narrow = {"network.channels_down": (32, 48, 64, 64), "network.channels_up": (32, 48, 64, 64)}
     return Sweep(
         base="auto",
         variants={
             "as shipped": {},
             "no masking": {"fit.mask_ratio": 0.0},
-            "blocks of 4": {"fit.mask_block": 4},
             "blocks of 8": {"fit.mask_block": 8},
             "30 steps": {"fit.max_steps": 30},
             "60 steps": {"fit.max_steps": 60},
-            "120 steps": {"fit.max_steps": 120},
+            "240 steps": {"fit.max_steps": 240},
             "narrow network": narrow,
-            "wide network": wide,
             "12 components": {"features.components": 12},
             "48 components": {"features.components": 48},
             "filter bank, no VGG19": {"features.kind": "filters"},

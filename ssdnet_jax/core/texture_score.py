@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import ScoreConfig
 from ssdnet_jax.core.features import Kind, feature_maps
 from ssdnet_jax.core.patch_statistics import (
@@ -96,14 +97,3 @@ def tile_distances(features: Float[Array, "h w c"], *, tile_size: int) -> Float[
     reference = median_sorted_tile(scaled, tile_size=tile_size)
     errors = correspondence_errors(scaled, reference, tile_size=tile_size)
     return blame_pixels(errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected")
-
-
-def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
-    """(M - median) / (upper quartile - median): distances in units of the map's usual spread.
-
-    Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
-    than a quarter of the image. A constant map becomes 0.
-    """
-    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75]))
-    spread = quartile - median
-    return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)

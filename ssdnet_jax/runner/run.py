@@ -19,6 +19,7 @@ from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
 from ssdnet_jax.runner.stream import Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal, duration
 from ssdnet_jax.runner.threads import read_ahead, write_behind
+from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Workdir
 
 Reader = Callable[[], DecodedImage]
@@ -112,7 +113,7 @@ def run(
     )
 
 
-def summary_line(summary: Summary, workdir: Path) -> str:
+def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -> str:
     """The last line that a command prints."""
     parts = [f"{summary.finished} finished"]
     if summary.finished_before:
@@ -121,7 +122,11 @@ def summary_line(summary: Summary, workdir: Path) -> str:
         parts.append(f"{summary.failed} failed")
     if summary.stopped:
         parts.append("stopped before the end")
-    return f"{', '.join(parts)} in {duration(summary.seconds)}; results in {workdir}"
+    parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
+    if verdicts:
+        bad = sum(verdict.anomalous for verdict in verdicts)
+        parts.append(f"{bad} of {len(verdicts)} anomalous")
+    return "; ".join([*parts, f"results in {workdir}"])
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:

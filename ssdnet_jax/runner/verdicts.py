@@ -1,0 +1,58 @@
+"""verdicts.csv: which pictures of a run are bad, worst first."""
+
+import csv
+import dataclasses
+import io
+
+from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.evaluation.map_files import read_map
+from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One line of verdicts.csv.
+
+    Attributes:
+      path: the image, as in results.csv.
+      calibrated_score: of its raw map, without a unit (`core.calibration`).
+      threshold: above which a calibrated score is more than chance.
+      anomalous: whether it is.
+    """
+
+    path: str
+    calibrated_score: float
+    threshold: float
+    anomalous: bool
+
+
+def write_verdicts(workdir: Workdir, image_size: int) -> list[Verdict]:
+    """Judges every finished image of a work folder by its raw map; the worst comes first.
+
+    Args:
+      workdir: of any method.
+      image_size: side of the square that was scored, in pixels; 0: each image's own size.
+
+    Raises:
+      InputError: a map cannot be read, or the table cannot be written.
+    """
+    verdicts = []
+    for row in read_rows(workdir.path / "results.csv"):
+        if row.status != "ok":
+            continue
+        score_map = read_map(workdir.map_path(row.path))
+        threshold = decision_threshold(image_size**2 or score_map.size)
+        score = calibrated_score(score_map)
+        verdicts.append(Verdict(row.path, score, threshold, score > threshold))
+    verdicts.sort(key=lambda verdict: (-verdict.calibrated_score, verdict.path))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(Verdict))
+    for each in verdicts:
+        numbers = (f"{each.calibrated_score:.6g}", f"{each.threshold:.6g}")
+        writer.writerow((each.path, *numbers, str(each.anomalous).lower()))
+    content = text.getvalue().encode("utf-8", "surrogateescape")
+    with named_errors(workdir.path):
+        write_atomically(workdir.path / "verdicts.csv", lambda file: file.write(content))
+    return verdicts
