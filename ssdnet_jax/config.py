@@ -161,7 +161,8 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     for name, pixels in needed.items():
         if pixels > min(shape):
             raise ConfigError(
-                f"config.{name}: found a patch of {pixels} pixels; expected at most {min(shape)}, the image is fitted at {height} x {width}"
+                f"config.{name}: found a patch of {pixels} pixels; expected at most "
+                f"{min(shape)}, the image is fitted at {height} x {width}"
             )
     # Inpainting sees the whole image, also where the fit sees patches; those are never larger.
     seen, side = "the image", min(shape)
