@@ -18,7 +18,7 @@ from ssdnet_jax.config import Config, check_against_image
 from ssdnet_jax.core import texture_score as _texture_score  # noqa: F401, registers its score
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.core.config import FeatureConfig
-from ssdnet_jax.core.features import feature_maps, fit_target, picture_of
+from ssdnet_jax.core.features import feature_maps, fit_target, picture_of, without_noise
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.registry import SCORES
 from ssdnet_jax.core.score import ScoreMaps, ScoreSettings
@@ -49,6 +49,7 @@ def _scores(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _fit_target(image: Array, vgg19: VGG19Weights | None, config: FeatureConfig) -> Array:
+    image = without_noise(image)
     maps = feature_maps(image, vgg19, kind=config.kind)
     return fit_target(image, maps, components=config.components)
 

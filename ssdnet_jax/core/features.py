@@ -23,6 +23,10 @@ _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its o
 _ORIENTATIONS = 6
 _WAVELENGTHS = ((4.0, 1.6), (7.0, 2.6))  # pixels, with the deviation of the window around it
 _FILTER_RADIUS = 5  # pixels
+_SMOOTHING = 12.0  # pixels of smoothing a unit of noise
+_HARMLESS_NOISE = 0.02  # image units, deviation; photographs of textures have up to that
+_WIDEST, _SMOOTHING_RADIUS = 1.5, 5  # pixels
+_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, deviation 1
 _ROUNDING = 1e-5  # of a feature's size: deviations up to this are rounding, not texture
 
 
@@ -70,6 +74,35 @@ def picture_of(
     halved = _halve(image)
     mean, deviation = _moments(halved)
     return jnp.clip(target[..., -image.shape[-1] :] * deviation + mean, 0, 1)
+
+
+def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """The image, smoothed as far as its noise asks for; below a deviation of 0.02 as it is.
+
+    Noise hides fine features first, and a little smoothing brings them back (docs/auto.md).
+    """
+    deviation = noise_deviation(image)
+    width = jnp.minimum(_SMOOTHING * (deviation - _HARMLESS_NOISE), _WIDEST)
+    offsets = jnp.arange(-_SMOOTHING_RADIUS, _SMOOTHING_RADIUS + 1)
+    weights = jnp.exp(-0.5 * lax.square(offsets / jnp.maximum(width, 1e-3)))
+    weights = weights / weights.sum()
+    smooth = mirror(image, margin=_SMOOTHING_RADIUS)
+    for axis, side in enumerate(image.shape[:2]):
+        smooth = sum(
+            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
+            for start, weight in enumerate(weights)
+        )
+    return jnp.where(width > 0, smooth, image)
+
+
+def noise_deviation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Deviation of pixelwise noise, in image units; the mean over channels.
+
+    From the median of the finest diagonal differences, which edges hardly move (Donoho and
+    Johnstone, Biometrika 1994).
+    """
+    diagonal = image[:-1, :-1] - image[:-1, 1:] - image[1:, :-1] + image[1:, 1:]
+    return jnp.median(jnp.abs(diagonal), axis=(0, 1)).mean() / (2 * _MEDIAN_OF_NORMAL)
 
 
 def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import ScoreConfig
-from ssdnet_jax.core.features import Kind, feature_maps
+from ssdnet_jax.core.features import Kind, feature_maps, without_noise
 from ssdnet_jax.core.patch_statistics import (
     blame_pixels,
     correspondence_errors,
@@ -50,7 +50,7 @@ def tile_score(
     distance = residual_distance(target - reconstruction, shape=image.shape[:2], config=config)
     if kind == "pixels":
         return from_raw(distance)
-    common = image_distances(image, vgg19, kind=kind, config=config)
+    common = image_distances(without_noise(image), vgg19, kind=kind, config=config)
     return from_raw((common.sum(0) + distance) / (len(common) + 1))
 
 

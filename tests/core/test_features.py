@@ -2,14 +2,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 
 from ssdnet_jax.core.features import (
     feature_maps,
     fit_target,
+    noise_deviation,
     picture_of,
     principal_components,
     standardize,
+    without_noise,
 )
 from ssdnet_jax.core.vgg19 import max_pool2x2, vgg19_features
 from ssdnet_jax.data.synthetic import grid_texture
@@ -97,3 +100,32 @@ def test_features_of_a_texture_are_compiled_and_batched():
 
     expected = jnp.stack([target(image) for image in images])
     np.testing.assert_allclose(jax.vmap(target)(images), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1])
+def test_noise_is_measured_on_a_texture(deviation):
+    texture = 0.5 * jnp.asarray(grid_texture((128, 128), period=16))  # has noise of its own
+    clean = float(noise_deviation(texture))
+    noise = deviation * jax.random.normal(jax.random.key(0), texture.shape)
+    assert clean < 0.02
+    measured = float(noise_deviation(texture + noise))
+    assert measured == pytest.approx(np.hypot(deviation, clean), rel=0.15)
+
+
+def test_a_picture_without_noise_is_left_as_it_is_and_noise_is_smoothed():
+    texture = 0.5 * jnp.asarray(grid_texture((64, 64), period=16))
+    assert float(noise_deviation(texture)) < 0.02
+    np.testing.assert_array_equal(without_noise(texture), texture)
+    noisy = texture + 0.1 * jax.random.normal(jax.random.key(0), texture.shape)
+    smooth = without_noise(noisy)
+    assert float(jnp.std(smooth - texture)) < 0.6 * float(jnp.std(noisy - texture))
+    np.testing.assert_allclose(smooth.mean(), noisy.mean(), atol=5e-3)
+
+
+def test_smoothing_is_that_of_scipy():
+    noisy = 0.5 + 0.1 * jax.random.normal(jax.random.key(0), (32, 24, 3))
+    width = 12.0 * (float(noise_deviation(noisy)) - 0.02)
+    expected = gaussian_filter(
+        np.asarray(noisy), (width, width, 0), mode="mirror", radius=(5, 5, 0)
+    )
+    np.testing.assert_allclose(without_noise(noisy), expected, atol=1e-5)
