@@ -52,6 +52,17 @@ def fast_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(autouse=True)
+def restored_registries() -> Iterator[None]:
+    """What a test registers goes after it; programs are not kept while it is there."""
+    from ssdnet_jax.core import registry
+
+    before = [(each, dict(each._entries)) for each in registry.ALL]
+    yield
+    for each, entries in before:
+        each._entries = entries
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """MVTec AD's layout, grid/test/{blob,good}: two defective images of 40 x 56 and a good one."""

@@ -18,15 +18,6 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 IMAGE = grid_texture((32, 32), period=8)
 
 
-@pytest.fixture(autouse=True)
-def restored():
-    """What a test adds goes after it."""
-    before = [(r, dict(r._entries)) for r in registry.ALL]
-    yield
-    for r, entries in before:
-        r._entries = entries
-
-
 def chosen(tiny, field, name):
     *groups, last = field.split(".")
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in tiny.items()}

@@ -149,7 +149,7 @@ def arrays_by_torch_name(params, config, names):
     [
         (NetworkConfig(), 1, 1_037_193),
         (NetworkConfig(), 3, 1_037_523),
-        (NetworkConfig((128,) * 5, (128,) * 5, (4,) * 5), 3, 2_184_307),
+        (NetworkConfig(channels_down=(128,) * 5, channels_up=(128,) * 5), 3, 2_184_307),
     ],
 )
 def test_parameter_counts_of_known_networks(config, channels, count):
