@@ -24,6 +24,8 @@ def get_sweep() -> Sweep:
             "narrow network": narrow,
             "12 components": {"features.components": 12},
             "48 components": {"features.components": 48},
+            "24 fine components": {"features.fine_components": 24},
+            "maps averaged": {"score.agreement_scale": 1e6},
             "filter bank, no VGG19": {"features.kind": "filters"},
             "Eq. 3 on features": {
                 "score.method": "patches",

@@ -84,6 +84,8 @@ class ScoreConfig:
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
     tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
     coarse_scale: float = 0.75  # in (0, 1]: of the image, for the coarser of two resolutions
+    agreement_scale: float = 4.0  # quartiles, > 0: distances of tiles above this count where maps
+    # agree (a geometric mean), below it they are averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,4 +94,5 @@ class FeatureConfig:
 
     kind: Literal["pixels", "vgg19", "filters", "auto"] = "pixels"  # auto: vgg19 if there are
     # weights, else filters
-    components: int = 24  # >= 1, principal components of the features that are fitted
+    components: int = 24  # >= 1, principal components of the coarse features, which are fitted
+    fine_components: int = 8  # >= 1, of the fine ones, which the score "tiles" compares as well

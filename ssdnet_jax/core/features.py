@@ -63,8 +63,8 @@ def fit_target(
     Every feature is brought to mean 0 and deviation 1 first, and so are the colours, which come
     last; they let the fit be shown as a picture (`picture_of`).
     """
-    features, colours = standardize(maps.coarse), standardize(_halve(image))
-    return jnp.concatenate([principal_components(features, count=components), colours], axis=-1)
+    colours = standardize(_halve(image))
+    return jnp.concatenate([main_components(maps.coarse, count=components), colours], axis=-1)
 
 
 def picture_of(
@@ -110,6 +110,11 @@ def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     mean, deviation = _moments(features)
     constant = deviation <= _ROUNDING * (1 + jnp.abs(mean))
     return jnp.where(constant, 0.0, (features - mean) / jnp.where(constant, 1.0, deviation))
+
+
+def main_components(features: Float[Array, "h w c"], *, count: int) -> Float[Array, "h w count"]:
+    """`principal_components` of `standardize`d features."""
+    return principal_components(standardize(features), count=count)
 
 
 def principal_components(

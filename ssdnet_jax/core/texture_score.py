@@ -4,8 +4,8 @@ The residual of a feature is not large or small by itself: on a stochastic textu
 grain. What is unusual about an anomaly is the distribution of values around it. So the tiles of
 three maps, of fine features, of coarse ones and of what the fit left of them, are compared with
 the image's typical tile (`core.patch_statistics`), and each map's distances are measured in its own
-spread over the image, which makes them comparable before they are averaged, and comparable between
-images after.
+spread over the image, which makes them comparable with one another, and comparable between images
+after. What counts is where the three agree (`agreement`).
 """
 
 import jax
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.calibration import in_quartiles
-from ssdnet_jax.core.config import ScoreConfig
-from ssdnet_jax.core.features import Kind, feature_maps, without_noise
+from ssdnet_jax.core.config import FeatureConfig, ScoreConfig
+from ssdnet_jax.core.features import feature_maps, main_components, without_noise
 from ssdnet_jax.core.patch_statistics import (
     blame_pixels,
     correspondence_errors,
@@ -37,7 +37,7 @@ def tile_score(
     vgg19: VGG19Weights | None,
     settings: ScoreSettings,
 ) -> ScoreMaps:
-    """Mean of `image_distances` and `residual_distance`; of a fit to pixels the latter alone.
+    """Agreement of `image_distances` and `residual_distance`; of a fit to pixels the latter alone.
 
     Args:
       image: in [0, 1].
@@ -46,34 +46,57 @@ def tile_score(
       vgg19: weights; may be None unless features are VGG19's.
       settings: static.
     """
-    config, kind = settings.score, settings.features.kind
+    config, features = settings.score, settings.features
     distance = residual_distance(target - reconstruction, shape=image.shape[:2], config=config)
-    if kind == "pixels":
+    if features.kind == "pixels":
         return from_raw(distance)
-    common = image_distances(without_noise(image), vgg19, kind=kind, config=config)
-    return from_raw((common.sum(0) + distance) / (len(common) + 1))
+    common = image_distances(without_noise(image), vgg19, features=features, config=config)
+    maps = jnp.concatenate([common, distance[None]])
+    return from_raw(agreement(maps, scale=config.agreement_scale))
+
+
+def agreement(maps: Float[Array, "n h w"], *, scale: float) -> Float[Array, "h w"]:
+    """The shifted geometric mean s (prod_i (1 + max(M_i, 0) / s))^(1/n) - s.
+
+    Of distances far below `scale` it is the mean, far above it the geometric mean: a place that
+    one map takes for very unusual and the others do not ends lower than one on which they agree.
+    That also narrows what is marked around a defect, since each map spreads in its own way.
+
+    Args:
+      maps: distances `in_quartiles`.
+      scale: s, in the same units.
+    """
+    return scale * jnp.expm1(jnp.log1p(jnp.maximum(maps, 0) / scale).mean(0))
 
 
 def image_distances(
-    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, *, kind: Kind, config: ScoreConfig
+    image: Float[Array, "h w c"],
+    vgg19: VGG19Weights | None,
+    *,
+    features: FeatureConfig,
+    config: ScoreConfig,
 ) -> Float[Array, "2 h w"]:
     """How unusual fine and coarse features are around each pixel, `in_quartiles`.
 
     Fine features see the least of neighbouring pixels; coarse ones are taken of the image made
-    smaller, and so see most.
+    smaller, and so see most. Of both the main components are compared: the rest is grain.
 
     Args:
       image: in [0, 1].
       vgg19: weights; may be None for "filters".
-      kind: which features.
+      features: which, and how many components.
       config: side of a tile, and how much smaller.
     """
     shape = image.shape[:2]
     smaller = [max(1, round(config.coarse_scale * side)) for side in shape]
     small_image = jax.image.resize(image, (*smaller, image.shape[2]), "linear")
-    fine = feature_maps(image, vgg19, kind=kind).fine
-    coarse = feature_maps(small_image, vgg19, kind=kind).coarse
-    return jnp.stack([_scaled_distances(x, shape, config) for x in (fine, coarse)])
+    fine = feature_maps(image, vgg19, kind=features.kind).fine
+    coarse = feature_maps(small_image, vgg19, kind=features.kind).coarse
+    parts = (
+        main_components(fine, count=features.fine_components),
+        main_components(coarse, count=features.components),
+    )
+    return jnp.stack([_scaled_distances(x, shape, config) for x in parts])
 
 
 def residual_distance(

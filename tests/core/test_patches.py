@@ -35,7 +35,7 @@ def literal_indicators(shape, size, stride):
         yield indicator
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 25))
 def test_patches_start_every_stride_and_end_flush_with_the_border(length, size, stride):
     if size > length:
@@ -50,7 +50,7 @@ def test_patches_start_every_stride_and_end_flush_with_the_border(length, size, 
     assert (steps > 0).all() and (steps <= stride).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(grids())
 def test_overlap_mean_inverts_extraction(grid):
     shape, size, stride, seed = grid
@@ -60,7 +60,7 @@ def test_overlap_mean_inverts_extraction(grid):
     np.testing.assert_allclose(overlap_mean(patches, shape, stride=stride), image, atol=1e-6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(grids())
 def test_overlap_add_is_the_adjoint_of_extraction(grid):
     shape, size, stride, seed = grid
@@ -72,7 +72,7 @@ def test_overlap_add_is_the_adjoint_of_extraction(grid):
     assert forward == pytest.approx(np.vdot(image, added), rel=1e-4)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(grids())
 def test_sums_painting_and_coverage_equal_the_literal_indicators(grid):
     shape, size, stride, seed = grid

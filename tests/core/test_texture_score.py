@@ -8,6 +8,7 @@ from ssdnet_jax.core.config import FeatureConfig, ScoreConfig
 from ssdnet_jax.core.features import feature_maps, fit_target
 from ssdnet_jax.core.score import ScoreSettings
 from ssdnet_jax.core.texture_score import (
+    agreement,
     image_distances,
     residual_distance,
     tile_distances,
@@ -19,6 +20,7 @@ from ssdnet_jax.evaluation.metrics import auroc
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 CONFIG = ScoreConfig(tile_size=5)
+FILTERS = FeatureConfig(kind="filters", components=6, fine_components=4)
 
 
 def test_distances_are_those_of_feature_correspondence_analysis():
@@ -30,7 +32,7 @@ def test_distances_are_those_of_feature_correspondence_analysis():
 def test_a_defect_of_the_texture_stands_out():
     texture = grid_texture((64, 64), period=8, seed=0)
     image, mask = plant_defect(texture, kind="blob", center=(30, 36), size=6, seed=1)
-    maps = image_distances(jnp.asarray(image), None, kind="filters", config=CONFIG)
+    maps = image_distances(jnp.asarray(image), None, features=FILTERS, config=CONFIG)
     assert maps.shape == (2, 64, 64)
     assert auroc(mask, np.asarray(maps.mean(0))) > 0.8
 
@@ -45,16 +47,30 @@ def test_a_patch_of_other_residuals_stands_out():
     assert float(actual.max()) > 10
 
 
-def test_the_score_is_the_mean_of_three_maps_and_of_pixels_the_residuals():
+@pytest.mark.parametrize(("scale", "tolerance"), [(1e4, 1e-2), (1e-4, 1e-2)])
+def test_agreement_goes_from_the_mean_to_the_geometric_mean(scale, tolerance):
+    maps = np.random.default_rng(0).uniform(0.5, 9.0, (3, 4, 5)).astype(np.float32)
+    expected = maps.mean(0) if scale > 1 else np.cbrt(maps.prod(0))
+    np.testing.assert_allclose(agreement(jnp.asarray(maps), scale=scale), expected, rtol=tolerance)
+
+
+def test_agreement_prefers_what_all_maps_say_and_keeps_units():
+    together, alone = jnp.full((3, 1, 1), 30.0), jnp.array([90.0, 0.0, -1.0])[:, None, None]
+    assert float(agreement(together, scale=4.0)[0, 0]) == pytest.approx(30.0, rel=1e-5)
+    assert float(agreement(alone, scale=4.0)[0, 0]) < 10
+
+
+def test_the_score_is_the_agreement_of_three_maps_and_of_pixels_the_residuals():
     image = grid_texture((64, 64), period=8)
     maps = feature_maps(jnp.asarray(image), None, kind="filters")
     target = fit_target(jnp.asarray(image), maps, components=3)
     mu = 0.5 * target
-    settings = ScoreSettings(CONFIG, features=FeatureConfig(kind="filters"))
+    settings = ScoreSettings(CONFIG, features=FILTERS)
     actual = tile_score(jnp.asarray(image), target, mu, None, settings)
-    common = image_distances(jnp.asarray(image), None, kind="filters", config=CONFIG)
+    common = image_distances(jnp.asarray(image), None, features=FILTERS, config=CONFIG)
     residual = residual_distance(target - mu, shape=(64, 64), config=CONFIG)
-    np.testing.assert_allclose(actual.raw, (common.sum(0) + residual) / 3, rtol=1e-4, atol=1e-4)
+    expected = agreement(jnp.stack([*common, residual]), scale=CONFIG.agreement_scale)
+    np.testing.assert_allclose(actual.raw, expected, rtol=1e-4, atol=1e-4)
     assert float(actual.normalized.max()) == pytest.approx(1.0)
     of_pixels = tile_score(jnp.asarray(image), image, 0.5 * image, None, ScoreSettings(CONFIG))
     expected = residual_distance(0.5 * jnp.asarray(image), shape=(64, 64), config=CONFIG)

@@ -195,7 +195,7 @@ def test_npy_of_integers_and_bools(tmp_path, array, scale):
     np.testing.assert_allclose(read_image(tmp_path / "a.npy").pixels, expected, atol=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     hnp.arrays(
         st.sampled_from([np.uint8, np.uint16]),
@@ -350,7 +350,7 @@ def test_truncated_files_are_errors(tmp_path, suffix, share):
     assert_one_line_error(path, read_image)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_files_give_an_input_error_or_an_image(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damage") / "a"
@@ -571,7 +571,7 @@ unit_images = hnp.arrays(
 sizes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(unit_images, sizes)
 def test_resized_images_keep_the_contract(pixels, size):
     resized = resize_image(pixels, size)
@@ -600,7 +600,7 @@ def test_shrinking_is_anti_aliased():
     np.testing.assert_allclose(shrunk[:, 4:-4], 0.5, atol=0.05)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(
         np.float32,
@@ -615,7 +615,7 @@ def test_resized_maps_stay_within_the_range_of_the_map(score_map, size):
     assert score_map.min() <= resized.min() <= resized.max() <= score_map.max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)), sizes)
 def test_resized_missing_is_the_overlap_with_missing_pixels(missing, size):
     rows, columns = missing.shape
@@ -638,7 +638,7 @@ def test_sizes_below_one_are_errors():
 # Writing
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     hnp.arrays(
         np.float32,
@@ -660,7 +660,7 @@ def test_maps_are_compressed_and_readable_by_pillow(tmp_path):
     assert Image.open(tmp_path / "m.tiff").mode == "F"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_masks_come_back(tmp_path_factory, mask):
     path = tmp_path_factory.mktemp("mask") / "m.png"

@@ -334,7 +334,7 @@ def test_missing_files_names_and_tensors_are_named(tmp_path, write):
 
 
 @both_formats
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_file_never_raises_anything_but_input_errors(tmp_path, write, data):
     expected = np.arange(12, dtype=np.float32).reshape(3, 4)

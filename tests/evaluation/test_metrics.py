@@ -27,7 +27,7 @@ def labelled_scores(draw):
     return np.array(labels)[None], np.array(draw(levels), float)[None]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(labelled_scores())
 def test_auroc_is_the_share_of_rightly_ordered_pairs(case):
     mask, scores = case
@@ -35,7 +35,7 @@ def test_auroc_is_the_share_of_rightly_ordered_pairs(case):
     assert auroc(mask, scores) == pytest.approx(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(labelled_scores())
 def test_auprc_is_the_step_sum_and_f1_the_best_threshold(case):
     mask, scores = case
@@ -177,13 +177,13 @@ def small_maps(draw):
     return mask, generator.integers(0, draw(st.integers(1, 12)), mask.shape).astype(float)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(small_maps(), st.sampled_from([0.05, 0.3, 0.5, 1.0]))
 def test_aupro_is_the_literal_integral(case, limit):
     assert aupro(*case, limit=limit) == pytest.approx(literal_aupro(*case, limit), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_maps(), st.floats(0.1, 10), st.floats(-5, 5))
 def test_aupro_depends_on_the_order_of_scores_alone(case, scale, shift):
     mask, scores = case

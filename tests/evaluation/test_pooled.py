@@ -156,7 +156,7 @@ def any_pairs(draw):
     return pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_pairs(), st.sampled_from([1, 200, 2**29]), st.sampled_from([0.05, 0.3, 1.0]))
 def test_any_finite_scores_are_exact_in_any_memory(pairs, memory, limit):
     with np.errstate(over="ignore", invalid="ignore"):  # scikit-learn adds scores up
