@@ -1,5 +1,6 @@
 """What every command shares: help, one-line errors, exit statuses."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -30,7 +31,7 @@ def run_command(
 
 
 def run_process(main: Callable[[Sequence[str]], int], name: str, kept: str) -> NoReturn:
-    """Runs `main` on `sys.argv` and exits with its status; 130 when interrupted.
+    """Runs `main` on `sys.argv` and exits with its status; 130 when interrupted, 141 when unread.
 
     Args:
       main: the command.
@@ -38,7 +39,13 @@ def run_process(main: Callable[[Sequence[str]], int], name: str, kept: str) -> N
       kept: what an interrupted command does not lose.
     """
     try:
-        sys.exit(main(sys.argv))
+        status = main(sys.argv)
+        sys.stdout.flush()  # here, where a reader that has gone can still be noticed
+        sys.exit(status)
+    except BrokenPipeError:
+        # Whoever read our output has closed it, as `head` does: leave without another word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; {kept} are kept", file=sys.stderr)
         sys.exit(130)

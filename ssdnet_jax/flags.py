@@ -329,20 +329,23 @@ _TAB = " " * 6
 
 
 def _field_comments(cls: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass; none where only bytecode is installed."""
+    """The comment behind each field of a dataclass; none where only bytecode is installed.
+
+    Lines below a field that hold nothing but a comment go on with the field's own.
+    """
     try:
         source = inspect.getsource(cls)
     except OSError:
         return {}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    return {
-        node.target.id: comments[line]
-        for node in ast.parse(source).body[0].body
-        if isinstance(node, ast.AnnAssign)
-        for line in range(node.lineno, node.end_lineno + 1)
-        if line in comments
+    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    ends = [node.lineno for node in fields[1:]] + [len(source.splitlines()) + 1]
+    found = {
+        node.target.id: " ".join(comments[i] for i in range(node.lineno, end) if i in comments)
+        for node, end in zip(fields, ends, strict=True)
     }
+    return {name: comment for name, comment in found.items() if comment}
 
 
 def _literal(text: str) -> Any:

@@ -238,6 +238,8 @@ def test_every_field_is_explained():
         assert "".join(explanation).strip(), block
     assert "or patch" in next(b for b in blocks if b.startswith("fit.forward"))
     assert "hidden at each step" in next(b for b in blocks if b.startswith("inpaint.mask_ratio"))
+    whole = next(b for b in blocks if b.startswith("features.kind"))
+    assert whole.rstrip().endswith("auto: vgg19 if there are weights, else filters")
 
 
 def test_fields_are_listed_also_without_the_source_of_the_package(monkeypatch):

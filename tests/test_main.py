@@ -337,6 +337,15 @@ def test_as_a_process_it_is_quiet_on_a_pipe_and_returns_its_status(quick, tmp_pa
     assert done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ssdnet_jax", "--help_config"]
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, timeout=300)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_the_installed_command_prints_its_help(tmp_path):
     command = shutil.which("ssdnet", path=sysconfig.get_path("scripts"))
     if command is None:

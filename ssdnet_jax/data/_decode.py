@@ -1,6 +1,7 @@
 """File formats: from a file to its stored samples, upright, before any scaling or checking."""
 
 import dataclasses
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -52,7 +53,8 @@ def decode(path: Path) -> RawImage:
     """Reads one image file of any supported format, EXIF orientation applied."""
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file; expected an image file")
+            what = "a link that leads nowhere" if path.is_symlink() else "no such file"
+            raise InputError(f"{path}: {what}; expected an image file")
         if path.is_dir():
             raise InputError(f"{path}: found a folder; expected an image file")
         with path.open("rb") as file:
@@ -69,8 +71,10 @@ def decode(path: Path) -> RawImage:
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image in a known format; expected {_EXPECTED}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        numbers = re.findall(r"\d+", str(error))  # Pillow says what it found in words only
+        pixels = numbers[0] if numbers else f"more than {MAX_PIXELS}"
         raise InputError(
-            f"{path}: found an image of more than {MAX_PIXELS} pixels; expected a smaller one"
+            f"{path}: found {pixels} pixels; expected at most {MAX_PIXELS} in all"
         ) from error
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read; expected a readable file") from error

@@ -5,6 +5,7 @@ from a file the user has or fetched once into the user's cache. Whatever the con
 values are held against one SHA-256, so a result never depends on where the weights came from.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
@@ -12,6 +13,7 @@ import io
 import logging
 import math
 import os
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,14 +30,15 @@ from ssdnet_jax.errors import InputError
 
 DEFAULT_URL = "https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors"
 CACHE_FILE = "vgg19_imagenet1k_v1_conv1_1-conv2_2.npz"
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0  # without another byte
+ANSWER_SECONDS = 10.0  # until the first; a network that swallows packets must not hold up a run
 
 _TORCHVISION_LAYERS = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7}
 _ARRAY_LIMIT_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**18
 _OPTIONS = (
     "give --vgg19_weights=PATH, set SSDNET_VGG19_WEIGHTS to a file, set SSDNET_VGG19_URL to a "
-    "mirror, or use a configuration without the perceptual term"
+    "mirror, or use a configuration that needs none"
 )
 
 ConvolutionWeights = dict[str, dict[str, np.ndarray]]
@@ -224,7 +227,7 @@ def _read_npz(path: Path, specification: WeightSpecification) -> dict[str, np.nd
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on broken files
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: not a readable .npz file ({reason})") from error
+        raise InputError(f"{path}: not a readable .npz file ({reason}); {_EXPECTED_NPZ}") from error
     return tensors
 
 
@@ -267,7 +270,9 @@ def _safetensors_places(
             dtype, found_shape = str(entry["dtype"]), tuple(entry["shape"])
             start, stop = (first + int(offset) for offset in entry["data_offsets"])
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise InputError(f"{source}: no usable tensor {torchvision} in its header") from None
+            raise InputError(
+                f"{source}: no usable tensor {torchvision} in its header; expected float32 {shape}"
+            ) from None
         _check_tensor(source, torchvision, found_shape, dtype.replace("F32", "float32"), shape)
         if start < first or stop - start != 4 * math.prod(shape):
             raise InputError(
@@ -388,7 +393,10 @@ class _RemoteFile:
             headers={"Range": f"bytes={start}-{stop - 1}", "User-Agent": "ssdnet-jax"},
         )
         # build_opener reads the proxy variables now, urlopen only at its first call
-        self._stream = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
+        opener = urllib.request.build_opener()
+        self._stream = _within(
+            ANSWER_SECONDS, lambda: opener.open(request, timeout=TIMEOUT_SECONDS)
+        )
         self._position = 0
         self._answers_ranges = self._stream.status == http.client.PARTIAL_CONTENT
         if self._answers_ranges:
@@ -405,3 +413,23 @@ class _RemoteFile:
             raise ConnectionError(f"the answer ended at byte {self._position}")
         self._position += len(data)
         return data
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What `call` returns, or a TimeoutError; it then goes on in a thread that nobody waits for.
+
+    A socket's own timeout holds for each of a host's addresses in turn, which adds up to minutes,
+    and not at all for looking up its name.
+    """
+    outcome: concurrent.futures.Future = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    if not concurrent.futures.wait([outcome], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return outcome.result()

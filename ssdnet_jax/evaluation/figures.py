@@ -193,6 +193,7 @@ def _render(
         else:
             left += panel_width + gap + (bar_room if name == "Anomaly score" else 0.0)
     if title:
+        title = _drawable(title)
         letters = int(figure_width / 0.09)  # the end of a path says more than its start
         if len(title) > letters:
             title = f"…{title[1 - letters :]}"
@@ -207,6 +208,14 @@ def _render(
         )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _drawable(text: str) -> str:
+    """Text in which U+FFFD stands for what the font cannot draw, which matplotlib warns about."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties(weight="bold"))).get_charmap()
+    return "".join(c if ord(c) in known else "\ufffd" for c in text)
 
 
 def _draw_color_bar(axes: "Axes", score_range: tuple[float, float], length: float) -> None:

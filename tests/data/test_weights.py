@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +35,12 @@ SHAPES = {
     "conv2_1": (6, 4, 3, 3),
     "conv2_2": (6, 6, 3, 3),
 }
-OPTIONS = ("--vgg19_weights=PATH", "SSDNET_VGG19_WEIGHTS", "SSDNET_VGG19_URL", "without the percep")
+OPTIONS = (
+    "--vgg19_weights=PATH",
+    "SSDNET_VGG19_WEIGHTS",
+    "SSDNET_VGG19_URL",
+    "a configuration that needs none",
+)
 
 
 def make_tensors(seed=0):
@@ -527,6 +533,16 @@ def test_a_stalled_server_times_out(tmp_path, server, monkeypatch):
     server.stalls = True
     with pytest.raises(InputError, match="timed out") as caught:
         download(server, tmp_path)
+    assert_one_helpful_line(caught.value, server.url)
+
+
+def test_without_an_answer_nobody_waits_longer_than_told(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.2)
+    server.stalls = True  # far longer, and so does the socket's own timeout of 30 s
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"no answer within 0\.2 s") as caught:
+        download(server, tmp_path)
+    assert time.monotonic() - started < 5
     assert_one_helpful_line(caught.value, server.url)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -146,6 +147,12 @@ def test_large_images_are_shrunk_and_thin_masks_stay(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_are_replaced_without_a_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(tmp_path / "f.png", title="織り目 café.png")
+
+
 def test_titles_are_printed_as_they_are(tmp_path):
     for title in ["$x_1^$ \\frac{.png", "a" * 500, "", "häßlich ñ.png"]:
         write(tmp_path / "f.png", title=title)

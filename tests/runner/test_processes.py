@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ssdnet_jax.config import AUTO, Config
+from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner import processes
@@ -59,6 +60,17 @@ def test_results_are_recognized_through_relative_paths_and_links(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert found(".", "out")[1] == ["a.png"]
     assert found(".", "link")[1] == ["a.png"]
+
+
+def test_links_in_circles_and_to_nothing_are_left_to_the_reader(tmp_path):
+    put(tmp_path, "a.png")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "nowhere.png").symlink_to("absent.png")
+    (tmp_path / "up").symlink_to(tmp_path)
+    assert found(tmp_path, tmp_path / "out")[1] == ["a.png", "circle.png", "nowhere.png"]
+    for name in ("circle.png", "nowhere.png"):
+        with pytest.raises(InputError, match=f"{name}: a link that leads nowhere; expected"):
+            read_image(tmp_path / name)
 
 
 def test_folders_that_only_share_a_name_with_results_are_inputs(tmp_path):
