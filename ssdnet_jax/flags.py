@@ -46,6 +46,8 @@ cannot reproduce (SSDnet, arXiv 2509.18354).
 
 Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
+  --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
+                          or a folder of masks with the pictures' names
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
   --config=NAME           {names},
                           or the path of a .py file; without it auto
@@ -87,6 +89,7 @@ class Arguments:
     Attributes:
       config: `--config` with its overrides applied, checked.
       input: picture, folder or glob.
+      missing: mask of missing pixels, or a folder of masks.
       workdir: where results go.
       vgg19_weights: file of VGG19.
       clip_weights: file of CLIP.
@@ -101,6 +104,7 @@ class Arguments:
 
     config: Config
     input: str | None
+    missing: str | None
     workdir: str | None
     vgg19_weights: str | None
     clip_weights: str | None
@@ -124,6 +128,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """
     own = {
         "input": None,
+        "missing": None,
         "workdir": None,
         "vgg19_weights": None,
         "clip_weights": None,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssdnet_jax.commands import exit_status, run_command
+from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flags import Arguments, config_help, help_text, parse
 from ssdnet_jax.runner import example, processes
@@ -33,18 +34,24 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if not parsed.workdir:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
     config, path = parsed.config, Path(parsed.workdir)
+    missing = Path(parsed.missing) if parsed.missing else None
     if parsed.input is None:
+        if missing:
+            raise ConfigError("--missing: found without --input; expected both")
         terminal.note("no --input: running on the embedded example")
         root, sources = None, example.sources()
     else:
-        root, relatives = processes.find_inputs(parsed.input, path)
-        sources = file_sources(root, relatives)
+        root, relatives = processes.find_inputs(parsed.input, path, missing)
+        masks = missing_masks(missing, relatives) if missing else {}
+        sources = file_sources(root, relatives, masks)
     with contextlib.ExitStack() as stack:
         execute, device = stack.enter_context(_executor(parsed))
         if parsed.method == "ssdnet":
             config = processes.settled(config, parsed.vgg19_weights, terminal.problem)
         note = {"command": command, "device": device, "seed": config.seed}
-        workdir = open_workdir(path, config, method=parsed.method, root=root, run=note)
+        workdir = open_workdir(
+            path, config, method=parsed.method, root=root, missing=missing, run=note
+        )
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
         stop = stack.enter_context(processes.stops_on_sigterm())
         options = Options(parsed.lanes, parsed.devices, parsed.save_params, stop)

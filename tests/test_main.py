@@ -126,6 +126,25 @@ def test_pictures_of_any_kind_and_size_are_scored(ssdnet, tmp_path):
         assert np.isfinite(score_map).all()
 
 
+def test_pixels_that_a_mask_image_names_do_not_matter(ssdnet, tmp_path):
+    mask = np.zeros_like(BYTES)
+    mask[5:12, 6:14] = 255
+    put(tmp_path / "in" / "masks" / "a.png", mask)
+    maps = []
+    for value in (0, 255):
+        put(tmp_path / "in" / "a.png", np.where(mask > 0, np.uint8(value), BYTES))
+        where = tmp_path / f"out{value}"
+        flags = (f"--input={tmp_path / 'in'}", f"--missing={tmp_path / 'in' / 'masks'}")
+        assert ssdnet(*flags, f"--workdir={where}")[0] == 0
+        assert list(rows(where)) == ["a.png"]
+        maps.append(tifffile.imread(where / "maps" / "a.png.tiff"))
+    np.testing.assert_array_equal(*maps)
+    status, _, errors = ssdnet(f"--missing={tmp_path}", f"--workdir={tmp_path / 'out'}")
+    assert (status, errors) == (2, "ssdnet: --missing: found without --input; expected both\n")
+    status, _, errors = ssdnet(flags[0], f"--missing={tmp_path}/x", f"--workdir={tmp_path / 'o'}")
+    assert status == 2 and "x: no such file or folder; expected masks" in errors
+
+
 def test_a_glob_takes_what_it_names(ssdnet, tmp_path):
     for name in ("a.png", "b.png", "s/c.png"):
         put(tmp_path / "in" / name)

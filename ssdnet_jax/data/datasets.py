@@ -325,6 +325,33 @@ def _mvtec_masks(images: Sequence[Path], mask_suffix: str | None) -> dict[Path, 
     return {path: by_name[f"{stem}{mask_suffix}"] for path, stem in stems.items()}
 
 
+def missing_masks(masks: str | os.PathLike[str], relatives: Iterable[Path]) -> dict[Path, Path]:
+    """Which mask file says which pixels of an image are missing.
+
+    Args:
+        masks: one file for all images, or a folder that has masks of any known file type under the
+            relative names of images; images without one are complete.
+        relatives: paths of the images.
+
+    Raises:
+        InputError: there is neither, or no mask in the folder has the name of an image.
+    """
+    masks, relatives = Path(masks), list(relatives)
+    if masks.is_file():
+        return dict.fromkeys(relatives, masks)
+    if not masks.is_dir():
+        raise InputError(f"{masks}: no such file or folder; expected masks of missing pixels")
+    by_name = _by_name(find_images(masks)[1])
+    named = {path: by_name.get(path.with_suffix("").as_posix()) for path in relatives}
+    found = {path: masks / mask for path, mask in named.items() if mask is not None}
+    if not found:
+        raise InputError(
+            f"{masks}: found no mask named as an image; looked for "
+            f"{relatives[0].with_suffix('').as_posix()} with one of {' '.join(IMAGE_SUFFIXES)}"
+        )
+    return found
+
+
 def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Files by their path without its suffix; of several the first in `IMAGE_SUFFIXES` order."""
     ordered = sorted(paths, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))

@@ -40,8 +40,8 @@ class DecodedImage:
 
     Attributes:
         pixels: float32 (H, W, C) in [0, 1]; C is 1 for grey, 3 for colour; 0 where missing.
-        missing: bool (H, W), True where the file holds no value (NaN or fully transparent);
-            None if every pixel is there.
+        missing: bool (H, W), True where there is no value (NaN, fully transparent or masked); None
+            if every pixel is there.
         warnings: what the reader dropped or converted, one line each.
     """
 
@@ -50,7 +50,9 @@ class DecodedImage:
     warnings: tuple[str, ...]
 
 
-def read_image(path: str | os.PathLike[str]) -> DecodedImage:
+def read_image(
+    path: str | os.PathLike[str], *, missing_mask: str | os.PathLike[str] | None = None
+) -> DecodedImage:
     """Reads an image file as float32 in [0, 1].
 
     Integer samples are divided by their full scale (255, 65535, ...), float samples are taken as
@@ -59,6 +61,8 @@ def read_image(path: str | os.PathLike[str]) -> DecodedImage:
 
     Args:
         path: PNG, JPEG, TIFF, BMP, GIF, WebP, PGM/PPM or .npy ((H, W) or (H, W, C)).
+        missing_mask: a mask file of the image's size (`read_mask`); what it marks counts as missing
+            too.
 
     Raises:
         InputError: the file is missing, empty, damaged, not an image, larger than 89,478,485
@@ -77,8 +81,12 @@ def read_image(path: str | os.PathLike[str]) -> DecodedImage:
         partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
         if partial:
             notes += (f"{partial} partially transparent pixels are read as opaque",)
+    if missing_mask is not None:
+        missing |= read_mask(missing_mask, shape=missing.shape)
     if missing.all():
-        raise InputError(f"{path}: every pixel is missing (NaN or transparent); expected an image")
+        raise InputError(
+            f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
+        )
 
     pixels = np.where(missing[..., None], 0, raw.samples)
     if raw.full_scale == 1.0:

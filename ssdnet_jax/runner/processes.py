@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from ssdnet_jax.baselines.clip_weights import CLIPWeights
 
 
-def find_inputs(pattern: str, workdir: Path) -> tuple[Path, list[Path]]:
+def find_inputs(
+    pattern: str, workdir: Path, missing: Path | None = None
+) -> tuple[Path, list[Path]]:
     """Images that `pattern` names, without those that runs of `ssdnet` have written.
+
+    Args:
+      pattern: picture, folder or glob.
+      workdir: of the run to come.
+      missing: masks of missing pixels, a file or a folder, which are no images either.
 
     Returns:
       The root and the paths below it; see `find_images`.
@@ -36,6 +43,11 @@ def find_inputs(pattern: str, workdir: Path) -> tuple[Path, list[Path]]:
     kept = [path for path in relatives if not _is_result(root, path, workdir.resolve())]
     if not kept:
         raise InputError(f"{pattern}: found only results of ssdnet; expected images")
+    if missing is not None:
+        masks = os.path.realpath(missing)
+        kept = [p for p in kept if not Path(os.path.realpath(root / p)).is_relative_to(masks)]
+        if not kept:
+            raise InputError(f"{pattern}: found only the masks of --missing; expected images")
     return root, kept
 
 

@@ -135,9 +135,21 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big"))
 
 
-def file_sources(root: Path, relatives: Sequence[Path]) -> dict[str, Reader]:
-    """Readers of files below `root`, by posix path relative to it."""
-    return {path.as_posix(): lambda path=path: read_image(root / path) for path in relatives}
+def file_sources(
+    root: Path, relatives: Sequence[Path], masks: Mapping[Path, Path] | None = None
+) -> dict[str, Reader]:
+    """Readers of files below `root`, by posix path relative to it.
+
+    Args:
+      root: the folder.
+      relatives: paths below it.
+      masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
+    """
+    masks = masks or {}
+    return {
+        path.as_posix(): lambda path=path: read_image(root / path, missing_mask=masks.get(path))
+        for path in relatives
+    }
 
 
 def _read(relative: str, read: Reader, config: Config) -> Incoming:

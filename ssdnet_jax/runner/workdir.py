@@ -124,6 +124,7 @@ def open_workdir(
     *,
     method: str,
     root: Path | None,
+    missing: Path | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Workdir:
     """Creates or re-opens a work folder.
@@ -137,6 +138,7 @@ def open_workdir(
       method: likewise.
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
+      missing: masks of missing pixels, likewise.
       run: what else to note in run.json (command, device, seed).
 
     Raises:
@@ -146,6 +148,7 @@ def open_workdir(
     settings = {
         "method": method,
         "root": str(root.resolve()) if root else None,
+        "missing": str(missing.resolve()) if missing else None,
         "config": dataclasses.asdict(config),
     }
     with named_errors(path):
@@ -210,7 +213,8 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     try:
         earlier = json.loads(note.read_text(encoding="utf-8"))
-        earlier = {key: earlier[key] for key in settings}
+        # Notes of earlier versions do not say that there were no masks.
+        earlier = {key: ({"missing": None} | earlier)[key] for key in settings}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):

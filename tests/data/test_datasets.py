@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ssdnet_jax.data.datasets import (
+    missing_masks,
     read_csv_layout,
     read_dataset,
     read_folder_layout,
@@ -326,3 +327,17 @@ def test_real_sets_are_read_with_masks_that_fit(name, defective, good):
     assert (len(with_mask), len(samples) - len(with_mask)) == (defective, good)
     pixels = read_image(with_mask[0].path).pixels
     assert read_mask(with_mask[0].mask_path, shape=pixels.shape[:2]).any()
+
+
+def test_masks_of_missing_pixels_are_one_for_all_or_go_by_name(tmp_path):
+    images = [Path("a.png"), Path("s/b.jpg"), Path("s/c.jpg")]
+    touch(tmp_path, "all.png", "masks/a.tif", "masks/s/b.png", "masks/other.png", "none/x.png")
+    one = tmp_path / "all.png"
+    assert missing_masks(one, images) == dict.fromkeys(images, one)
+    masks = tmp_path / "masks"
+    found = missing_masks(masks, images)
+    assert found == {images[0]: masks / "a.tif", images[1]: masks / "s/b.png"}
+    with pytest.raises(InputError, match=r"none: found no mask named as an image; looked for a "):
+        missing_masks(tmp_path / "none", images)
+    with pytest.raises(InputError, match=r"absent: no such file or folder; expected masks"):
+        missing_masks(tmp_path / "absent", images)

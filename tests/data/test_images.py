@@ -131,6 +131,24 @@ def test_sixteen_bit_png_with_several_channels_keeps_all_bits(tmp_path, channels
     )
 
 
+def test_a_mask_image_adds_to_what_is_missing(tmp_path):
+    samples = GREY.astype(np.float32) / 255
+    samples[0, 0] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", samples)
+    mask = np.zeros_like(GREY)
+    mask[3, 2] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    decoded = read_image(tmp_path / "a.tif", missing_mask=tmp_path / "mask.png")
+    assert np.argwhere(decoded.missing).tolist() == [[0, 0], [3, 2]]
+    assert decoded.pixels[3, 2] == 0
+    Image.fromarray(mask[:5]).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png: found a mask of 5 x 4 .* expected 6 x 4"):
+        read_image(tmp_path / "a.tif", missing_mask=tmp_path / "mask.png")
+    Image.fromarray(np.ones_like(GREY)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"a\.tif: every pixel is missing"):
+        read_image(tmp_path / "a.tif", missing_mask=tmp_path / "mask.png")
+
+
 def test_sixteen_bit_png_with_a_transparent_colour_marks_it_missing(tmp_path):
     samples = np.random.default_rng(0).integers(0, 65536, (7, 5, 3)).astype(np.uint16)
     path = tmp_path / "a.png"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdnet_jax.data import remote_file
 from ssdnet_jax.data import weights as weights_module
 from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
 from ssdnet_jax.data.weights import (
@@ -529,7 +530,7 @@ def test_refused_connections_and_unusable_addresses_are_one_line(tmp_path):
 
 
 def test_a_stalled_server_times_out(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(weights_module, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(remote_file, "TIMEOUT_SECONDS", 0.1)
     server.stalls = True
     with pytest.raises(InputError, match="timed out") as caught:
         download(server, tmp_path)
@@ -537,7 +538,7 @@ def test_a_stalled_server_times_out(tmp_path, server, monkeypatch):
 
 
 def test_without_an_answer_nobody_waits_longer_than_told(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(weights_module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(remote_file, "ANSWER_SECONDS", 0.2)
     server.stalls = True  # far longer, and so does the socket's own timeout of 30 s
     started = time.monotonic()
     with pytest.raises(InputError, match=r"no answer within 0\.2 s") as caught:

@@ -24,8 +24,9 @@ from ssdnet_jax.runner.workdir import (
 FINISHED = Row("a.png", "ok", 0.25, 0.125, 0.5, 30, 1e-4, 12.5)
 
 
-def opened(path, config=None, *, method="ssdnet", root=None, **run):
-    return open_workdir(path, config or Config(), method=method, root=root, run=run)
+def opened(path, config=None, *, method="ssdnet", root=None, missing=None, **run):
+    config = config or Config()
+    return open_workdir(path, config, method=method, root=root, missing=missing, run=run)
 
 
 def finish(workdir, row):
@@ -173,6 +174,7 @@ def test_scores_in_the_table_are_those_of_the_maps_to_the_last_bit(tmp_path):
         ),
         ({"method": "other"}, ["method: ssdnet there, other here"]),
         ({"root": None}, ["root:", "None here"]),
+        ({"missing": Path("/masks")}, ["missing: None there, /masks here"]),
     ],
 )
 def test_another_run_is_refused_and_what_differs_is_named(tmp_path, changed, words):
@@ -191,6 +193,14 @@ def test_the_same_folder_of_images_may_be_named_in_another_way(tmp_path, monkeyp
     opened(tmp_path / "out", root=tmp_path)
     monkeypatch.chdir(tmp_path)
     opened(tmp_path / "out", root=Path())
+
+
+def test_a_note_from_before_there_were_masks_is_one_without_them(tmp_path):
+    opened(tmp_path)
+    note = json.loads((tmp_path / "run.json").read_text())
+    del note["missing"]
+    (tmp_path / "run.json").write_text(json.dumps(note))
+    assert opened(tmp_path).finished == {}
 
 
 def test_differences_name_leaves():
