@@ -1,11 +1,14 @@
 """What every command shares: help, one-line errors, exit statuses."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
+from ssdnet_jax.config import Config
 from ssdnet_jax.errors import SSDnetError
+from ssdnet_jax.flags import config_help
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.terminal import Terminal
 
@@ -28,6 +31,43 @@ def run_command(
     except SSDnetError as error:
         terminal.problem(str(error))
         return 2
+
+
+class Parsed(Protocol):
+    """What a command line says; `config` is asked for by `--help_config`."""
+
+    config: Config
+    help_config: bool
+
+
+P = TypeVar("P", bound=Parsed)
+
+
+def run_parsed(
+    arguments: Sequence[str],
+    name: str,
+    help_text: Callable[[], str],
+    parse: Callable[[Sequence[str]], P],
+    run: Callable[..., int],
+) -> int:
+    """`run_command` for a command that has a configuration; returns the exit status.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+      name: what the command is called.
+      help_text: what `--help` prints.
+      parse: reads the arguments.
+      run: called with what they say, the terminal, and `command`, how to say it again.
+    """
+
+    def body(terminal: Terminal) -> int:
+        parsed = parse(arguments)
+        if parsed.help_config:
+            print(config_help(parsed.config))
+            return 0
+        return run(parsed, terminal, command=shlex.join([name, *arguments[1:]]))
+
+    return run_command(arguments, help_text, body)
 
 
 def run_process(main: Callable[[Sequence[str]], int], name: str, kept: str) -> NoReturn:

@@ -1,14 +1,13 @@
 """The `ssdnet` command: flags in, work folder out."""
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ssdnet_jax.commands import exit_status, run_command
+from ssdnet_jax.commands import exit_status, run_parsed
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.flags import Arguments, config_help, help_text, parse
+from ssdnet_jax.flags import Arguments, help_text, parse
 from ssdnet_jax.runner import example, processes
 from ssdnet_jax.runner.methods import run_method
 from ssdnet_jax.runner.run import Options, Summary, file_sources, summary_line
@@ -19,15 +18,7 @@ from ssdnet_jax.runner.workdir import open_workdir
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-
-    def body(terminal: Terminal) -> int:
-        parsed = parse(arguments)
-        if parsed.help_config:
-            print(config_help(parsed.config))
-            return 0
-        return _run(parsed, terminal, command=shlex.join(["ssdnet", *arguments[1:]]))
-
-    return run_command(arguments, help_text, body)
+    return run_parsed(arguments, "ssdnet", help_text, parse, _run)
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:

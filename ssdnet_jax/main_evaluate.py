@@ -1,10 +1,9 @@
 """The `ssdnet-evaluate` command: a labelled dataset in, metrics and a report out."""
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssdnet_jax.commands import run_command, run_process
+from ssdnet_jax.commands import run_parsed, run_process
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.evaluate import (
@@ -19,7 +18,6 @@ from ssdnet_jax.evaluation.evaluate import (
 from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.map_files import find_map, put_maps
 from ssdnet_jax.evaluation.scoring import read_samples, score_dataset, show_problems, with_seed
-from ssdnet_jax.flags import config_help
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.terminal import Terminal, one_line
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
@@ -30,15 +28,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-
-    def body(terminal: Terminal) -> int:
-        parsed = parse(arguments)
-        if parsed.help_config:
-            print(config_help(parsed.config))
-            return 0
-        return _run(parsed, terminal, command=shlex.join(["ssdnet-evaluate", *arguments[1:]]))
-
-    return run_command(arguments, help_text, body)
+    return run_parsed(arguments, "ssdnet-evaluate", help_text, parse, _run)
 
 
 def console() -> None:

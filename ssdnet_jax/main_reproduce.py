@@ -1,12 +1,11 @@
 """The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssdnet_jax.commands import run_command, run_process
+from ssdnet_jax.commands import run_parsed, run_process
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import ConfigError
@@ -29,7 +28,6 @@ from ssdnet_jax.evaluation.reproduce_text import (
 from ssdnet_jax.evaluation.scoring import read_samples, show_problems, with_seed
 from ssdnet_jax.flags import (
     METHODS,
-    config_help,
     config_names,
     load_config,
     methods_text,
@@ -133,15 +131,7 @@ class Arguments:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-
-    def body(terminal: Terminal) -> int:
-        parsed = parse(arguments)
-        if parsed.help_config:
-            print(config_help(parsed.config))
-            return 0
-        return _run(parsed, terminal, command=shlex.join(["ssdnet-reproduce", *arguments[1:]]))
-
-    return run_command(arguments, help_text, body)
+    return run_parsed(arguments, "ssdnet-reproduce", help_text, parse, _run)
 
 
 def console() -> None:
