@@ -171,7 +171,15 @@ def test_shipped_configurations_are_the_settings_of_the_paper():
         "grid",
         "grid_128",
     ]
-    fabric, knots = load_config("fabric"), load_config("fabric_knots")
+    grid, fabric, knots = (load_config(name) for name in ("grid", "fabric", "fabric_knots"))
+    for config in (grid, fabric, knots):
+        assert config.image_size == 256
+        assert config.loss.patch_sizes == config.score.patch_sizes == (16,)
+        assert (config.loss.perceptual_layer, config.loss.perceptual_size) == ("conv2_2", 224)
+        assert (config.loss.perceptual, config.fit.input_noise) == ("inner_product", 0.01)
+    assert (grid.loss.w_rec, grid.loss.w_perc) == (1.0, 0.0)
+    assert (grid.fit.epochs, grid.fit.stop_threshold) == (10, 1e-4)
+    assert (grid.score.alpha_rec, grid.score.alpha_perc) == (1.0, 0.0)
     assert (fabric.loss.w_rec, fabric.loss.w_perc) == (0.0, 1.0)
     assert (fabric.fit.epochs, fabric.fit.stop_threshold) == (1, -100.0)
     assert (fabric.score.alpha_rec, fabric.score.alpha_perc) == (1.0, 0.0)

@@ -69,7 +69,9 @@ def test_perceptual_score_equals_eq_3_patch_by_patch():
     np.testing.assert_allclose(maps.normalized, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(("aggregation", "operator"), [("max", np.max), ("min", np.min)])
+@pytest.mark.parametrize(
+    ("aggregation", "operator"), [("max", np.max), ("min", np.min), ("mean", np.mean)]
+)
 def test_resolutions_are_aggregated_pixel_by_pixel(aggregation, operator):
     y, f = pair()
     singles = [
