@@ -184,13 +184,14 @@ def assert_gradients_near(gradient, torch_gradient, config, *, tolerance):
     for (path, a), e in zip(
         jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(expected), strict=True
     ):
-        # A bias in front of a normalization has no effect; its gradient is rounding noise.
+        # A bias in front of a normalization has no effect, and without activations neither have
+        # shifts in front of one; their gradients are rounding noise.
         if np.linalg.norm(e) > 1e-5:
             scale = np.abs(e).max()
             a = np.asarray(a)
             np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * scale, err_msg=str(path))
             compared += 1
-    assert compared > len(torch_gradient) / 2
+    assert compared > len(torch_gradient) / 3
 
 
 @pytest.mark.parametrize("options", OPTIONS)
