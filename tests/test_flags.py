@@ -27,6 +27,7 @@ def test_without_flags_the_default_configuration_is_used():
     assert parsed() == flags.Arguments(
         config=AUTO,
         input=None,
+        missing=None,
         workdir=None,
         vgg19_weights=None,
         clip_weights=None,
