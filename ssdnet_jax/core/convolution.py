@@ -66,7 +66,7 @@ def conv2d(
         )
     if _takes_all_taps(kernel, stride):
         taps = _taps(x, kernel.shape[0], stride)
-        return _matmul(taps, kernel.reshape(-1, kernel.shape[3]))
+        return matmul(taps, kernel.reshape(-1, kernel.shape[3]))
     return _row_products(x, kernel)
 
 
@@ -89,13 +89,14 @@ def _takes_all_taps(kernel: Float[Array, "k k i o"], stride: int) -> bool:
     return k == 1 or stride > 1 or k * i <= o
 
 
-def _matmul(columns: Float[Array, "*lead m"], matrix: Float[Array, "m n"]) -> Array:
+def matmul(columns: Float[Array, "*lead m"], matrix: Float[Array, "m n"]) -> Array:
+    """The product of each pixel's channels with a matrix."""
     return (columns.reshape(-1, columns.shape[-1]) @ matrix).reshape(
         *columns.shape[:-1], matrix.shape[-1]
     )
 
 
-def _column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> Array:
+def column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> Array:
     """Each channel of `a` times each of `b`, summed over pixels: (m, n)."""
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     if b.shape[1] == 1:  # a sum over rows as they lie; the product would first transpose `a`
@@ -106,14 +107,14 @@ def _column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> 
 def _row_products(x: Array, kernel: Float[Array, "k k i o"]) -> Float[Array, "b hh ww o"]:
     k, o = kernel.shape[0], kernel.shape[3]
     height = x.shape[1] - k + 1
-    rows = _matmul(_gather(x, k, 1, axis=2), _row_matrix(kernel))
+    rows = matmul(_gather(x, k, 1, axis=2), row_matrix(kernel))
     shifted = [
         lax.slice_in_dim(rows[..., r * o : (r + 1) * o], r, r + height, axis=1) for r in range(k)
     ]
     return functools.reduce(lax.add, shifted)
 
 
-def _row_matrix(kernel: Float[Array, "k k i o"]) -> Float[Array, "k*i k*o"]:
+def row_matrix(kernel: Float[Array, "k k i o"]) -> Float[Array, "k*i k*o"]:
     """From the taps of a row to the products of all rows, side by side."""
     k, _, i, o = kernel.shape
     return jnp.moveaxis(kernel, 0, 2).reshape(k * i, k * o)
@@ -127,8 +128,8 @@ def _row_gradients(x: Array, kernel: Array, g: Array, stride: int) -> tuple[Arra
         [lax.pad(g, zero, ((0, 0, 0), (r, k - 1 - r, 0), (0, 0, 0), (0, 0, 0))) for r in range(k)],
         3,
     )
-    dkernel = _column_products(_gather(x, k, 1, axis=2), offsets).reshape(k, i, k, o)
-    dtaps = _matmul(offsets, _row_matrix(kernel).T)
+    dkernel = column_products(_gather(x, k, 1, axis=2), offsets).reshape(k, i, k, o)
+    dtaps = matmul(offsets, row_matrix(kernel).T)
     return _scatter(dtaps, k, 1, axis=2, size=x.shape[2]), jnp.moveaxis(dkernel, 2, 0)
 
 
@@ -139,8 +140,8 @@ def _taps(x: Float[Array, "b h w i"], k: int, stride: int) -> Float[Array, "b hh
 
 def _tap_gradients(x: Array, kernel: Array, g: Array, stride: int) -> tuple[Array, Array]:
     k, o = kernel.shape[0], kernel.shape[3]
-    dkernel = _column_products(_taps(x, k, stride), g).reshape(kernel.shape)
-    dtaps = _matmul(g, kernel.reshape(-1, o).T)
+    dkernel = column_products(_taps(x, k, stride), g).reshape(kernel.shape)
+    dtaps = matmul(g, kernel.reshape(-1, o).T)
     dcolumns = _scatter(dtaps, k, stride, axis=1, size=x.shape[1])
     return _scatter(dcolumns, k, stride, axis=2, size=x.shape[2]), dkernel
 
