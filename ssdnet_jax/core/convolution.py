@@ -48,7 +48,9 @@ def conv2d(
     """Cross-correlates `x` with `kernel`, no padding ("VALID"); equals `lax.conv`.
 
     Stride 1 gathers the taps of one row only and sums the k row products after the multiplication,
-    so that k, not k*k, copies of `x` are made. Larger strides gather all taps.
+    so that k, not k*k, copies of `x` are made; and the same the other way round for the gradients,
+    which share the k row offsets of their cotangent. Where there are so few channels that all
+    k*k taps together are no more than the k row products, and at larger strides, all are gathered.
 
     Args:
       x: images, NHWC.
@@ -62,7 +64,10 @@ def conv2d(
         raise ValueError(
             f"kernel has shape {kernel.shape}; expected (k, k, {x.shape[3]}, out) for {x.shape}"
         )
-    return _row_products(x, kernel) if stride == 1 else _tap_product(x, kernel, stride)
+    if _takes_all_taps(kernel, stride):
+        taps = _taps(x, kernel.shape[0], stride)
+        return matmul(taps, kernel.reshape(-1, kernel.shape[3]))
+    return _row_products(x, kernel)
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -72,93 +77,102 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 def _backward(
     stride: int, saved: tuple[Array, Array], g: Float[Array, "b hh ww o"]
 ) -> tuple[Array, Array]:
-    x, kernel = saved
-    if stride == 1:
-        return _image_gradient(g, kernel), _row_kernel_gradient(x, g, kernel.shape[0])
-    return _strided_gradients(x, kernel, stride, g)
+    gradients = _tap_gradients if _takes_all_taps(saved[1], stride) else _row_gradients
+    return gradients(*saved, g, stride)
 
 
 conv2d.defvjp(_forward, _backward)
 
 
-def _matmul(columns: Float[Array, "*lead m"], matrix: Float[Array, "m n"]) -> Array:
+def _takes_all_taps(kernel: Float[Array, "k k i o"], stride: int) -> bool:
+    k, _, i, o = kernel.shape
+    return k == 1 or stride > 1 or k * i <= o
+
+
+def matmul(columns: Float[Array, "*lead m"], matrix: Float[Array, "m n"]) -> Array:
+    """The product of each pixel's channels with a matrix."""
     return (columns.reshape(-1, columns.shape[-1]) @ matrix).reshape(
         *columns.shape[:-1], matrix.shape[-1]
     )
 
 
-def _row_taps(x: Float[Array, "b h w i"], k: int) -> Float[Array, "b h w-k+1 k*i"]:
-    width = x.shape[2] - k + 1
-    return lax.concatenate([lax.slice_in_dim(x, j, j + width, axis=2) for j in range(k)], 3)
+def column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> Array:
+    """Each channel of `a` times each of `b`, summed over pixels: (m, n)."""
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    if b.shape[1] == 1:  # a sum over rows as they lie; the product would first transpose `a`
+        return jnp.sum(a * b, axis=0)[:, None]
+    return a.T @ b
 
 
-def _row_products(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]) -> Array:
-    k, _, i, o = kernel.shape
+def _row_products(x: Array, kernel: Float[Array, "k k i o"]) -> Float[Array, "b hh ww o"]:
+    k, o = kernel.shape[0], kernel.shape[3]
     height = x.shape[1] - k + 1
-    rows = _matmul(_row_taps(x, k), jnp.moveaxis(kernel, 0, 2).reshape(k * i, k * o))
-    batch, width = x.shape[0], rows.shape[2]
+    rows = matmul(_gather(x, k, 1, axis=2), row_matrix(kernel))
     shifted = [
-        lax.slice(rows, (0, r, 0, r * o), (batch, r + height, width, (r + 1) * o)) for r in range(k)
+        lax.slice_in_dim(rows[..., r * o : (r + 1) * o], r, r + height, axis=1) for r in range(k)
     ]
     return functools.reduce(lax.add, shifted)
 
 
-def _image_gradient(g: Float[Array, "b hh ww o"], kernel: Float[Array, "k k i o"]) -> Array:
-    """The adjoint of a stride-1 correlation correlates with the flipped, transposed kernel."""
-    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return _row_products(pad2d(g, margin=kernel.shape[0] - 1, padding="zero"), flipped)
+def row_matrix(kernel: Float[Array, "k k i o"]) -> Float[Array, "k*i k*o"]:
+    """From the taps of a row to the products of all rows, side by side."""
+    k, _, i, o = kernel.shape
+    return jnp.moveaxis(kernel, 0, 2).reshape(k * i, k * o)
 
 
-def _row_kernel_gradient(x: Array, g: Array, k: int) -> Float[Array, "k k i o"]:
-    """One product of the row taps with the cotangent at its k row offsets, side by side."""
-    i, o = x.shape[3], g.shape[3]
-    taps = _row_taps(x, k).reshape(-1, k * i)
+def _row_gradients(x: Array, kernel: Array, g: Array, stride: int) -> tuple[Array, Array]:
+    """Both from the cotangent at its k row offsets, side by side."""
+    k, _, i, o = kernel.shape
     zero = jnp.zeros((), g.dtype)
-    shifted = [
-        lax.pad(g, zero, ((0, 0, 0), (r, k - 1 - r, 0), (0, 0, 0), (0, 0, 0))) for r in range(k)
-    ]
-    offsets = lax.concatenate(shifted, 3).reshape(-1, k * o)
-    return jnp.moveaxis((taps.T @ offsets).reshape(k, i, k, o), 2, 0)
-
-
-def _tap(x: Array, r: int, c: int, stride: int, height: int, width: int) -> Array:
-    limit = (x.shape[0], r + (height - 1) * stride + 1, c + (width - 1) * stride + 1, x.shape[3])
-    return lax.slice(x, (0, r, c, 0), limit, (1, stride, stride, 1))
+    offsets = lax.concatenate(
+        [lax.pad(g, zero, ((0, 0, 0), (r, k - 1 - r, 0), (0, 0, 0), (0, 0, 0))) for r in range(k)],
+        3,
+    )
+    dkernel = column_products(_gather(x, k, 1, axis=2), offsets).reshape(k, i, k, o)
+    dtaps = matmul(offsets, row_matrix(kernel).T)
+    return _scatter(dtaps, k, 1, axis=2, size=x.shape[2]), jnp.moveaxis(dkernel, 2, 0)
 
 
 def _taps(x: Float[Array, "b h w i"], k: int, stride: int) -> Float[Array, "b hh ww k*k*i"]:
-    height, width = ((n - k) // stride + 1 for n in x.shape[1:3])
+    # One axis after the other: XLA's loop over k*k pieces at once is several times slower.
+    return _gather(_gather(x, k, stride, axis=2), k, stride, axis=1)
+
+
+def _tap_gradients(x: Array, kernel: Array, g: Array, stride: int) -> tuple[Array, Array]:
+    k, o = kernel.shape[0], kernel.shape[3]
+    dkernel = column_products(_taps(x, k, stride), g).reshape(kernel.shape)
+    dtaps = matmul(g, kernel.reshape(-1, o).T)
+    dcolumns = _scatter(dtaps, k, stride, axis=1, size=x.shape[1])
+    return _scatter(dcolumns, k, stride, axis=2, size=x.shape[2]), dkernel
+
+
+def _gather(x: Array, k: int, stride: int, *, axis: int) -> Array:
+    """Every `stride`-th pixel of an axis with the k - 1 after it, side by side as channels."""
+    if k == stride == 1:
+        return x
+    last = (x.shape[axis] - k) // stride * stride + 1
     return lax.concatenate(
-        [_tap(x, r, c, stride, height, width) for r in range(k) for c in range(k)], 3
+        [lax.slice_in_dim(x, j, j + last, stride, axis) for j in range(k)], x.ndim - 1
     )
 
 
-def _tap_product(x: Array, kernel: Array, stride: int) -> Array:
-    k, _, _, o = kernel.shape
-    return _matmul(_taps(x, k, stride), kernel.reshape(-1, o))
+def _scatter(dtaps: Array, k: int, stride: int, *, axis: int, size: int) -> Array:
+    """The adjoint of `_gather`: each tap goes back to the pixels it came from, dilated and padded.
 
-
-def _strided_gradients(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], stride: int, g: Array
-) -> tuple[Array, Array]:
-    k, _, i, o = kernel.shape
-    taps = _taps(x, k, stride)
-    dkernel = (taps.reshape(-1, k * k * i).T @ g.reshape(-1, o)).reshape(kernel.shape)
-    dtaps = _matmul(g, kernel.reshape(-1, o).T)
-    # Each tap goes back to the pixels it came from: the adjoint of a strided slice is a
-    # dilated, padded copy.
-    height, width = g.shape[1:3]
-    dx = jnp.zeros_like(x)
-    for r in range(k):
-        for c in range(k):
-            n = r * k + c
-            after = (
-                x.shape[1] - r - (height - 1) * stride - 1,
-                x.shape[2] - c - (width - 1) * stride - 1,
-            )
-            dx += lax.pad(
-                lax.slice_in_dim(dtaps, n * i, (n + 1) * i, axis=3),
-                jnp.zeros((), x.dtype),
-                ((0, 0, 0), (r, after[0], stride - 1), (c, after[1], stride - 1), (0, 0, 0)),
-            )
-    return dx, dkernel
+    Args:
+      dtaps: cotangent of the taps.
+      k: taps.
+      stride: pixels between them.
+      axis: along which they were gathered.
+      size: pixels of that axis before.
+    """
+    if k == stride == 1:
+        return dtaps
+    channels, span = dtaps.shape[-1] // k, (dtaps.shape[axis] - 1) * stride + 1
+    pieces = []
+    for j in range(k):
+        widths = [(0, 0, 0)] * dtaps.ndim
+        widths[axis] = (j, size - span - j, stride - 1)
+        piece = lax.slice_in_dim(dtaps, j * channels, (j + 1) * channels, axis=-1)
+        pieces.append(lax.pad(piece, jnp.zeros((), dtaps.dtype), widths))
+    return functools.reduce(lax.add, pieces)

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.convolution import conv2d, pad2d
+from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import EPSILON
 from ssdnet_jax.core.resize import Upsampling
 
@@ -37,6 +37,7 @@ def merged_convolution(
     convolution: tuple[Float[Array, "3 3 s+c o"], Float[Array, " o"]],
     *,
     upsampling: Upsampling,
+    constants: bool = True,
 ) -> Float[Array, "b 2*h 2*w o"]:
     """conv3x3(reflect(normalize(concat(skip, upsample2x(deeper))))).
 
@@ -46,6 +47,8 @@ def merged_convolution(
       affine: scale and shift of the normalization.
       convolution: kernel and bias.
       upsampling: how `deeper` is doubled.
+      constants: whether what is added to whole channels matters. It does not where a normalization
+        follows; then it has no gradient, which is zero but for rounding and costs a pass.
     """
     (scale, shift), (kernel, bias) = affine, convolution
     moments = [doubled_moments(deeper, upsampling)]
@@ -54,11 +57,12 @@ def merged_convolution(
     mean, variance = (jnp.concatenate(parts) for parts in zip(*moments, strict=True))
     factor = scale * lax.rsqrt(variance + EPSILON)
     bias = bias + jnp.einsum("xyio,i->o", kernel, shift - mean * factor)
+    bias = bias if constants else lax.stop_gradient(bias)
     kernel = kernel * factor[:, None]
     channels = deeper.shape[3]
     y = doubled_convolution(deeper, kernel[:, :, -channels:], upsampling) + bias
     if skip is not None:
-        y = y + conv2d(pad2d(skip, margin=1, padding="reflection"), kernel[:, :, :-channels])
+        y = y + padded_conv2d(skip, kernel[:, :, :-channels], padding="reflection")
     return y
 
 

@@ -1,4 +1,6 @@
-"""Batch-statistics normalization with a short backward pass."""
+"""Batch-statistics normalization and the leaky ReLU behind it, with a short backward pass."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +10,44 @@ from jaxtyping import Array, Float
 EPSILON = 1e-5  # torch's default, part of the network's definition
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(
-    x: Float[Array, "b h w c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
+    x: Float[Array, "b h w c"],
+    scale: Float[Array, " c"],
+    shift: Float[Array, " c"],
+    slope: float = 1.0,
 ) -> Float[Array, "b h w c"]:
-    """`scale * (x - mean) / sqrt(variance + 1e-5) + shift`, statistics over batch, height, width.
+    """`leaky_relu(scale * (x - mean) / sqrt(variance + 1e-5) + shift)`.
 
-    Biased variance. The gradient is Ioffe and Szegedy's (2015) closed form.
+    Statistics over batch, height, width; biased variance. The gradient is Ioffe and Szegedy's
+    (2015) closed form; it keeps `x` alone and computes the rest again, which is cheaper than
+    storing it.
+
+    Args:
+      x: images.
+      scale: of each channel.
+      shift: of each channel.
+      slope: of the leaky ReLU below 0, in [0, 1]; 1 leaves it out.
     """
-    return _forward(x, scale, shift)[0]
+    return _forward(x, scale, shift, slope)[0]
 
 
-def _forward(x: Array, scale: Array, shift: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(x: Array, scale: Array, shift: Array, slope: float) -> tuple[Array, tuple[Array, ...]]:
     count = x.size // x.shape[-1]
     mean = jnp.sum(x, axis=(0, 1, 2)) / count
     variance = jnp.sum(lax.square(x - mean), axis=(0, 1, 2)) / count
     inverse_deviation = lax.rsqrt(variance + EPSILON)
     y = (x - mean) * (inverse_deviation * scale) + shift
-    return y, (x, mean, inverse_deviation, scale)
+    y = y if slope == 1 else jnp.maximum(y, slope * y)
+    return y, (x, mean, inverse_deviation, scale, shift)
 
 
-def _backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
-    x, mean, inverse_deviation, scale = saved
+def _backward(slope: float, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    x, mean, inverse_deviation, scale, shift = saved
     count = x.size // x.shape[-1]
+    if slope != 1:
+        y = (x - mean) * (inverse_deviation * scale) + shift
+        g = jnp.where(y > 0, g, slope * g)
     standardized = (x - mean) * inverse_deviation
     dshift = jnp.sum(g, axis=(0, 1, 2))
     dscale = jnp.sum(g * standardized, axis=(0, 1, 2))

@@ -17,13 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
-from ssdnet_jax.core.convolution import conv2d, pad2d
 from ssdnet_jax.core.merge import merged_convolution
+from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import normalize
 from ssdnet_jax.core.resize import upsample2x
 
-_ACTIVATIONS = {
-    "leaky_relu": lambda x: jnp.maximum(x, 0.2 * x),
+_LEAKY_SLOPE = 0.2
+_ACTIVATIONS = {  # but for the leaky ReLU, which is one with its normalization
     "elu": jax.nn.elu,
     "swish": jax.nn.swish,
     "none": lambda x: x,
@@ -130,13 +130,14 @@ class Scale(nn.Module):
         down, up, skip = config.channels_down[i], config.channels_up[i], config.channels_skip[i]
 
         def finish(x: Array, name: str) -> Array:
-            x = BatchNormalization(x.shape[-1], name=f"{name}_norm")(x)
-            return _ACTIVATIONS[config.activation](x)
+            norm = BatchNormalization(x.shape[-1], name=f"{name}_norm")
+            if config.activation == "leaky_relu":
+                return norm(x, slope=_LEAKY_SLOPE)
+            return _ACTIVATIONS[config.activation](norm(x))
 
         def block(x: Array, features: int, kernel: int, name: str, stride: int = 1) -> Array:
-            return finish(
-                Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")(x), name
-            )
+            conv = Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")
+            return finish(conv(x, constants=False), name)
 
         deeper = block(x, down, config.kernel_down, "down", stride=2)
         deeper = block(deeper, down, config.kernel_down, "deep")
@@ -149,13 +150,18 @@ class Scale(nn.Module):
         if _has_coarse_form(config, deeper.shape, x.shape):
             convolution = conv.parameters(norm.features)
             y = merged_convolution(
-                deeper, branch, norm.parameters(), convolution, upsampling=config.upsampling
+                deeper,
+                branch,
+                norm.parameters(),
+                convolution,
+                upsampling=config.upsampling,
+                constants=False,
             )
         else:
             deeper = upsample2x(deeper, upsampling=config.upsampling)
             if skip:
                 deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
-            y = conv(norm(deeper))
+            y = conv(norm(deeper), constants=False)
         y = finish(y, "up")
         return block(y, up, 1, "mix") if config.conv1x1_up else y
 
@@ -168,10 +174,13 @@ class Convolution(nn.Module):
     stride: int = 1
     padding: str = "reflection"
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hh ww features"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, constants: bool = True
+    ) -> Float[Array, "b hh ww features"]:
+        """Without `constants` the bias is left out: a normalization behind it would undo it."""
         kernel, bias = self.parameters(x.shape[-1])
-        x = pad2d(x, margin=(self.kernel_size - 1) // 2, padding=self.padding)
-        return conv2d(x, kernel, self.stride) + bias
+        y = padded_conv2d(x, kernel, self.stride, padding=self.padding)
+        return y + bias if constants else y
 
     @nn.compact
     def parameters(self, channels: int) -> tuple[Float[Array, "k k c o"], Float[Array, " o"]]:
@@ -190,8 +199,9 @@ class BatchNormalization(nn.Module):
 
     features: int
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        return normalize(x, *self.parameters())
+    def __call__(self, x: Float[Array, "b h w c"], slope: float = 1.0) -> Float[Array, "b h w c"]:
+        """Normalizes and applies a leaky ReLU; see `normalize`."""
+        return normalize(x, *self.parameters(), slope)
 
     @nn.compact
     def parameters(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:

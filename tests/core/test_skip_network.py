@@ -22,6 +22,10 @@ from ssdnet_jax.data.torch_parameters import skip_parameters_from_torch
 TINY = NetworkConfig(channels_down=(4, 6), channels_up=(4, 6), channels_skip=(2, 0))
 
 
+def skip_config(down, up, skip, **options):
+    return NetworkConfig(channels_down=down, channels_up=up, channels_skip=skip, **options)
+
+
 apply = jax.jit(apply_skip_network, static_argnames="config")
 
 
@@ -168,7 +172,7 @@ def test_flattening_comes_back():
 @pytest.mark.parametrize("scales", [1, 2, 3])
 def test_the_smallest_image_goes_through_and_a_smaller_one_does_not(padding, scales):
     channels = (2,) * scales
-    config = NetworkConfig(channels, channels, channels, padding=padding)
+    config = skip_config(channels, channels, channels, padding=padding)
     side = smallest_image_side(config)
     params = init_skip_network(jax.random.key(0), config, channels=1)
     assert apply(params, jnp.ones((1, side, side, 1)), config=config).shape[1] == side
@@ -180,7 +184,7 @@ def test_the_smallest_image_goes_through_and_a_smaller_one_does_not(padding, sca
 @pytest.mark.parametrize("shape", [(16, 16), (17, 23), (12, 31)])
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
 def test_output_has_the_size_of_the_input_and_lies_in_the_unit_interval(shape, upsampling):
-    config = NetworkConfig((4, 4), (4, 4), (2, 2), upsampling=upsampling)
+    config = skip_config((4, 4), (4, 4), (2, 2), upsampling=upsampling)
     params = init_skip_network(jax.random.key(0), config, channels=3)
     x = jax.random.uniform(jax.random.key(1), (2, *shape, 3))
     output = apply(params, x, config=config)
@@ -200,11 +204,11 @@ def test_a_lane_does_not_depend_on_its_neighbour():
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "elu", "swish", "none"])
 def test_every_activation_gives_another_finite_output(activation):
-    config = NetworkConfig((4,), (4,), (2,), activation=activation, sigmoid=False)
+    config = skip_config((4,), (4,), (2,), activation=activation, sigmoid=False)
     params = init_skip_network(jax.random.key(0), config, channels=1)
     x = jax.random.uniform(jax.random.key(1), (1, 8, 8, 1))
     output = apply(params, x, config=config)
-    leaky = apply(params, x, config=NetworkConfig((4,), (4,), (2,), sigmoid=False))
+    leaky = apply(params, x, config=skip_config((4,), (4,), (2,), sigmoid=False))
     assert np.isfinite(output).all()
     assert np.allclose(output, leaky) == (activation == "leaky_relu")
 
