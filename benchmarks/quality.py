@@ -39,13 +39,11 @@ from ssdnet_jax.data.datasets import Sample, read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage, read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.evaluation.reproduce import Corruption, corrupt
+from ssdnet_jax.evaluation.reproduce import Corruption, corrupt, is_random
 from ssdnet_jax.runner.methods import fill_nearest
 from ssdnet_jax.runner.processes import device_name, use_compilation_cache
 from ssdnet_jax.runner.run import image_key
 from ssdnet_jax.runner.workdir import versions
-
-FIXED = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "fca", "winclip")
 
 
 def main() -> None:
@@ -73,9 +71,7 @@ def main() -> None:
     fill = arguments.missing_values == "nearest"
     score = {method: scorer(method, config, weights, fill=fill) for method in methods}
     for seed, sample, method in itertools.product(seeds, samples, methods):
-        if (sample.relative, method, seed) in done or (
-            seed != seeds[0] and name_of(method) in FIXED
-        ):
+        if (sample.relative, method, seed) in done or (seed != seeds[0] and not is_random(method)):
             continue
         image, mask = prepared(sample, arguments.size, corruptions)
         row = {"path": sample.relative, "category": sample.category, "defect": sample.defect}

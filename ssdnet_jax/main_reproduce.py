@@ -60,7 +60,7 @@ Flags:
   --methods=A,B           without it all: {methods};
                           ssdnet:NAME is SSDnet by the configuration NAME, beside others; what
                           --config.FIELD changes is changed in it too, its size is --config's
-  --seeds=0,1,2           without it the seed of the configuration
+  --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
   --noise=A,B             standard deviations of the noise ({levels})
   --missing=A,B           shares of missing pixels ({levels})

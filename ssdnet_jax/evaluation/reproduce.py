@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ssdnet_jax import stages
+from ssdnet_jax.baselines.registry import RANDOM
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_tiff_map
@@ -37,7 +38,8 @@ class Protocol:
     Attributes:
       methods: names of methods, the one that chooses the pictures first; "ssdnet:NAME" is SSDnet
         by a configuration of its own.
-      seeds: of the fits; corruptions do not depend on them.
+      seeds: of what is random, the fits; corruptions do not depend on them. Other methods are run
+        with the first.
       parts: some of `PARTS`.
       noise: standard deviations, in units of the image.
       missing: shares of pixels, in [0, 1).
@@ -124,6 +126,12 @@ def split_method(name: str) -> tuple[str, str]:
     """The method and its own configuration, ("ssdnet", "grid") of "ssdnet:grid"; "" is none."""
     method, _, config = name.partition(":")
     return method, config
+
+
+def is_random(name: str) -> bool:
+    """Whether a method gives another map with another seed."""
+    method, _ = split_method(name)
+    return method == "ssdnet" or method in RANDOM
 
 
 def run_folder(name: str) -> str:
@@ -221,7 +229,7 @@ def reproduce(
             paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
             arguments = dict(method=method, name=name, dataset=dataset, note=note, **paths)
             try:
-                for seed in protocol.seeds:
+                for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
                     each, run = with_seed(own.get(name, config), seed), folder / f"seed{seed}"
                     if corruption is None:
                         chosen = samples if whole else few

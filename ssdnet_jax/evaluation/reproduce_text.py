@@ -224,8 +224,8 @@ def write_markdown(
 
 _TABLE_NOTE = (
     "AUPRC (average precision) and AUROC of the pixels of each defective image, mean over images; "
-    "± is the standard deviation over seeds; bold is the best of a category. The last two columns "
-    "are the paper's own figures, on its own images."
+    "± is the standard deviation over seeds, of methods that draw random numbers; bold is the best "
+    "of a category. The last two columns are the paper's own figures, on its own images."
 )
 
 
