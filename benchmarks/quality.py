@@ -3,17 +3,21 @@
 Command:
   python benchmarks/quality.py --dataset=DATASET --config=grid --seeds=0,1,2 --json=FILE
   python benchmarks/quality.py --dataset=DATASET --methods=ssdnet,fca:border=corrected --json=FILE
+  python benchmarks/quality.py --dataset=DATASET --missing=0.01 --missing_values=zero \
+    --methods=spectral_residual:width=50:sigma=2 --json=FILE
 
 Protocol: image and mask are resized to --size x --size pixels (bilinear with antialiasing, mask
 above one half), the method runs on that image, and its raw map is compared with that mask. Each
 defective image gives one AUROC and one AUPRC (average precision); a seed's figure is their mean
 over images (the paper's protocol), and the spread is the standard deviation over seeds. Methods
 without randomness run once. Noise and missing pixels, if asked for, are put on the image of --size
-(`ssdnet_jax.evaluation.reproduce.corrupt`). The JSON is written after every image, and a rerun goes
-on where it stopped.
+(`ssdnet_jax.evaluation.reproduce.corrupt`); SSDnet inpaints missing pixels, other methods get the
+nearest known value, or 0 with --missing_values=zero. The JSON is written after every image, and a
+rerun goes on where it stopped.
 """
 
 import argparse
+import ast
 import dataclasses
 import functools
 import itertools
@@ -35,13 +39,11 @@ from ssdnet_jax.data.datasets import Sample, read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage, read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.evaluation.reproduce import Corruption, corrupt
+from ssdnet_jax.evaluation.reproduce import Corruption, corrupt, is_random
 from ssdnet_jax.runner.methods import fill_nearest
 from ssdnet_jax.runner.processes import device_name, use_compilation_cache
 from ssdnet_jax.runner.run import image_key
 from ssdnet_jax.runner.workdir import versions
-
-FIXED = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "fca", "winclip")
 
 
 def main() -> None:
@@ -66,11 +68,10 @@ def main() -> None:
     report = load_report(arguments, config)
     done = {(row["path"], row["method"], row["seed"]) for row in report["images"]}
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    score = {method: scorer(method, config, weights) for method in methods}
+    fill = arguments.missing_values == "nearest"
+    score = {method: scorer(method, config, weights, fill=fill) for method in methods}
     for seed, sample, method in itertools.product(seeds, samples, methods):
-        if (sample.relative, method, seed) in done or (
-            seed != seeds[0] and name_of(method) in FIXED
-        ):
+        if (sample.relative, method, seed) in done or (seed != seeds[0] and not is_random(method)):
             continue
         image, mask = prepared(sample, arguments.size, corruptions)
         row = {"path": sample.relative, "category": sample.category, "defect": sample.defect}
@@ -87,8 +88,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True, help="folder with category/test")
     parser.add_argument("--categories", default="", help="comma-separated; default all")
-    parser.add_argument("--methods", default="ssdnet", help="ssdnet, or NAME:OPTION=TEXT:...")
-    parser.add_argument("--config", required=True, help="of ssdnet, such as auto or grid")
+    parser.add_argument("--methods", default="ssdnet", help="ssdnet, or NAME:OPTION=VALUE:...")
+    parser.add_argument("--config", default="auto", help="of ssdnet, such as auto or grid")
     parser.add_argument("--set", action="append", default=[], help="fit.max_steps=100; repeatable")
     parser.add_argument(
         "--size", type=int, default=256, help="pixels, side of the evaluated square"
@@ -96,6 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--noise", type=float, default=0.0, help="deviation, of values in [0, 1]")
     parser.add_argument("--missing", type=float, default=0.0, help="share of pixels")
+    parser.add_argument("--missing_values", choices=("nearest", "zero"), default="nearest")
     parser.add_argument("--every", type=int, default=1, help="take every n-th defective image")
     parser.add_argument("--vgg19_weights", default=None)
     parser.add_argument("--json", type=Path, required=True)
@@ -122,6 +124,8 @@ def load_report(arguments: argparse.Namespace, config: ssdnet_jax.Config) -> dic
         "missing": arguments.missing,
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
     }
+    if arguments.missing:
+        protocol["missing_values"] = arguments.missing_values
     if arguments.json.exists():
         report = json.loads(arguments.json.read_text())
         if report["protocol"] != protocol:
@@ -144,8 +148,11 @@ def prepared(
     return image, mask
 
 
-def scorer(method: str, config: ssdnet_jax.Config, vgg19) -> Callable:
-    """Gives the raw map and what else is known, of an image and a key."""
+def scorer(method: str, config: ssdnet_jax.Config, vgg19, *, fill: bool) -> Callable:
+    """Gives the raw map and what else is known, of an image and a key.
+
+    Baselines see the nearest known value of a missing pixel if `fill`, else 0.
+    """
     if method == "ssdnet":
 
         def of_ssdnet(image: DecodedImage, key):
@@ -160,20 +167,27 @@ def scorer(method: str, config: ssdnet_jax.Config, vgg19) -> Callable:
             }
 
         return of_ssdnet
-    options = method.split(":")[1:]
+    options = dict(option.split("=", 1) for option in method.split(":")[1:])
+    options = {name: literal(text) for name, text in options.items()}
     baseline = load_baseline(name_of(method))
-    function = functools.partial(
-        baseline.function, **dict(option.split("=", 1) for option in options)
-    )
+    function = functools.partial(baseline.function, **options)
     baseline = dataclasses.replace(baseline, function=function)
 
     def of_baseline(image: DecodedImage, key):
         pixels = image.pixels
-        if image.missing is not None:
+        if fill and image.missing is not None:
             pixels = fill_nearest(pixels, image.missing)
         return np.asarray(baseline(pixels, key=key, vgg19=vgg19)), {}
 
     return of_baseline
+
+
+def literal(text: str):
+    """A number or None if the text is one, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def name_of(method: str) -> str:

@@ -1,9 +1,9 @@
 """The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from ssdnet_jax.commands import run_parsed, run_process
 from ssdnet_jax.config import Config
@@ -12,10 +12,13 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.reproduce import (
     LEVELS,
     PARTS,
+    MissingValues,
     Protocol,
     Results,
     defective,
     reproduce,
+    run_folder,
+    split_method,
 )
 from ssdnet_jax.evaluation.reproduce_text import (
     Setting,
@@ -47,17 +50,22 @@ with missing pixels, and writes tables and figures.
 
   ssdnet-reproduce --dataset=mvtec --workdir=out --categories=grid --config=grid
   ssdnet-reproduce --dataset=mvtec --workdir=out --parts=table --seeds=0,1,2
+  ssdnet-reproduce --dataset=mvtec --workdir=out --methods=ssdnet:grid,ssdnet:auto,fca
   ssdnet-reproduce --dataset=set.csv --workdir=out --methods=ssdnet,fca --note="hand-drawn masks"
 
 Flags:
   --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
                           what is to be scored, as for ssdnet-evaluate
   --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
-  --methods=A,B           without it all: {methods}
-  --seeds=0,1,2           without it the seed of the configuration
+  --methods=A,B           without it all: {methods};
+                          ssdnet:NAME is SSDnet by the configuration NAME, beside others; what
+                          --config.FIELD changes is changed in it too, its size is --config's
+  --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
   --noise=A,B             standard deviations of the noise ({levels})
   --missing=A,B           shares of missing pixels ({levels})
+  --missing_values=WORD   what methods that do not inpaint see of a missing pixel: nearest, the
+                          nearest known value, or zero; without it nearest
   --every=N               noise and missing pixels on each N-th defective image of a category;
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
@@ -77,13 +85,15 @@ Results in DIR (those of the parts asked for; the whole command again scores not
   reproduce.json          all of it, with the numbers of each image
   figures/                fig3_... to fig8_...; pictures_..., which show images of the dataset and
                           are not to be passed on
-  runs/METHOD/seedN/, runs/METHOD/noise0.05/seedN/
+  runs/METHOD/seedN/, runs/METHOD/noise0.05/seedN/, runs/ssdnet-NAME/seedN/
                           what `ssdnet` writes
 
 Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted.
 """
 
+_WORDS = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every")
 _T = TypeVar("_T")
+_FITTED = METHODS[0]  # the method that has a configuration
 _TEXTS = (
     "dataset",
     "workdir",
@@ -102,7 +112,8 @@ class Arguments:
 
     Attributes:
       config: `--config` with its overrides applied, checked.
-      config_name: what `--config` says, with its overrides.
+      configs: by method, the configurations of those that name one of their own.
+      config_names: of the configurations that are compared, with their overrides.
       protocol: what is compared.
       dataset: folder or CSV.
       categories: the ones wanted.
@@ -116,7 +127,8 @@ class Arguments:
     """
 
     config: Config
-    config_name: str
+    configs: Mapping[str, Config]
+    config_names: tuple[str, ...]
     protocol: Protocol
     dataset: str | None
     categories: tuple[str, ...] | None
@@ -158,7 +170,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ConfigError: an unknown flag or field, or an illegal value.
     """
-    own = dict.fromkeys([*_TEXTS, "methods", "seeds", "parts", "noise", "missing", "every"])
+    own = dict.fromkeys([*_TEXTS, *_WORDS])
     name, overrides, given = read_flags(arguments, {**own, "help_config": False})
     config = with_overrides(load_config(name), overrides)
 
@@ -169,10 +181,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
             raise ConfigError(f"--{flag}: found {given[flag]!r}; expected {expected}") from None
 
     chosen: dict[str, Any] = {"methods": METHODS, "seeds": (config.seed,)}
-    for flag, legal in (("methods", METHODS), ("parts", PARTS)):
-        if given[flag] is not None:
-            text = f"some of {', '.join(legal)}"
-            chosen[flag] = words(flag, lambda word, legal=legal: _one_of(word, legal), text)
+    if given["methods"] is not None:
+        chosen["methods"] = words("methods", _method, f"some of {', '.join(METHODS)}, ssdnet:NAME")
+    if given["parts"] is not None:
+        chosen["parts"] = words("parts", lambda w: _one_of(w, PARTS), f"some of {', '.join(PARTS)}")
+    if (missing_values := given["missing_values"]) is not None:
+        if missing_values not in get_args(MissingValues):
+            text = " or ".join(get_args(MissingValues))
+            raise ConfigError(f"--missing_values: found {missing_values!r}; expected {text}")
+        chosen["missing_values"] = missing_values
     if given["seeds"] is not None:
         chosen["seeds"] = words("seeds", _whole, "integers, as 0,1,2")
         for seed in chosen["seeds"]:
@@ -185,14 +202,43 @@ def parse(arguments: Sequence[str]) -> Arguments:
     categories = None
     if given["categories"] is not None:
         categories = words("categories", _some, "words with commas between")
+    changes = {"image_size": config.image_size, **overrides}
+    configs = {
+        method: with_overrides(load_config(own_config), changes)
+        for method in chosen["methods"]
+        if (own_config := split_method(method)[1])
+    }
+    _check_folders(chosen["methods"])
+    names = [split_method(m)[1] or name for m in chosen["methods"] if split_method(m)[0] == _FITTED]
+    text = "".join(f" {key}={value}" for key, value in overrides.items())
     return Arguments(
         config=config,
-        config_name=" ".join([name, *(f"{key}={value}" for key, value in overrides.items())]),
+        configs=configs,
+        config_names=tuple(f"{each}{text}" for each in names),
         protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
         categories=categories,
         help_config=given["help_config"],
         **{name: given[name] for name in _TEXTS if name != "categories"},
     )
+
+
+def _method(word: str) -> str:
+    method, config = split_method(word)
+    if ":" in word and not (method == _FITTED and config):
+        raise ValueError(word)
+    _one_of(method, METHODS)
+    return word
+
+
+def _check_folders(methods: Sequence[str]) -> None:
+    """Raises ConfigError where two methods would write into one folder."""
+    folders: dict[str, str] = {}
+    for method in methods:
+        if (other := folders.setdefault(run_folder(method), method)) != method:
+            raise ConfigError(
+                f"--methods: found {other} and {method}, whose results would go into one folder; "
+                f"expected configurations with different names"
+            )
 
 
 def _one_of(word: str, legal: Sequence[str]) -> str:
@@ -240,6 +286,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         workdir,
         terminal,
         dataset=dataset,
+        configs=parsed.configs,
         vgg19_path=parsed.vgg19_weights,
         clip_path=parsed.clip_weights,
         note={"command": command},
@@ -250,7 +297,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         name=dataset.resolve().stem,
         protocol=parsed.protocol,
         image_size=parsed.config.image_size,
-        config_name=parsed.config_name,
+        config_names=parsed.config_names,
         note=parsed.note,
         facts=facts,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssdnet_jax.baselines.clip_weights import CLIPWeights
 
 NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca", "winclip")
+RANDOM = ("dip",)  # whose maps depend on the key; those of the others are the same for every seed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ssdnet_jax import stages
+from ssdnet_jax.baselines.registry import RANDOM
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_tiff_map
@@ -26,6 +28,7 @@ from ssdnet_jax.runner.terminal import Terminal
 PARTS = ("table", "noise", "missing", "pictures")
 CORRUPTIONS = ("noise", "missing")
 LEVELS = (0.0, 0.025, 0.05, 0.075, 0.1)  # the paper's range, section 4.2
+MissingValues = Literal["nearest", "zero"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +36,17 @@ class Protocol:
     """What is compared.
 
     Attributes:
-      methods: names of methods, the one that chooses the pictures first.
-      seeds: of the fits; corruptions do not depend on them.
+      methods: names of methods, the one that chooses the pictures first; "ssdnet:NAME" is SSDnet
+        by a configuration of its own.
+      seeds: of what is random, the fits; corruptions do not depend on them. Other methods are run
+        with the first.
       parts: some of `PARTS`.
       noise: standard deviations, in units of the image.
       missing: shares of pixels, in [0, 1).
       every: of the images, each which one of a category is corrupted; 0: the first of each kind of
         defect, as in the paper's ablations.
+      missing_values: what methods that cannot inpaint see of a missing pixel: the nearest known
+        value, or 0.
     """
 
     methods: tuple[str, ...]
@@ -48,6 +55,7 @@ class Protocol:
     noise: tuple[float, ...] = LEVELS
     missing: tuple[float, ...] = LEVELS
     every: int = 0
+    missing_values: MissingValues = "nearest"
 
     @property
     def corruptions(self) -> tuple["Corruption", ...]:
@@ -114,6 +122,24 @@ def defective(samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
+def split_method(name: str) -> tuple[str, str]:
+    """The method and its own configuration, ("ssdnet", "grid") of "ssdnet:grid"; "" is none."""
+    method, _, config = name.partition(":")
+    return method, config
+
+
+def is_random(name: str) -> bool:
+    """Whether a method gives another map with another seed."""
+    method, _ = split_method(name)
+    return method == "ssdnet" or method in RANDOM
+
+
+def run_folder(name: str) -> str:
+    """What the folder of a method's runs is called, "ssdnet-grid" of "ssdnet:configs/grid.py"."""
+    method, config = split_method(name)
+    return f"{method}-{Path(config).stem}" if config else method
+
+
 def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:
     """The images for the curves over noise and missing pixels; see `Protocol.every`."""
     groups: dict[tuple[str, ...], list[Sample]] = {}
@@ -157,6 +183,7 @@ def reproduce(
     terminal: Terminal,
     *,
     dataset: Path,
+    configs: Mapping[str, Config] | None = None,
     vgg19_path: str | None = None,
     clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
@@ -172,6 +199,7 @@ def reproduce(
       workdir: runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN below it.
       terminal: shows progress and problems.
       dataset: where the samples come from, noted in the runs' folders.
+      configs: by method, the configurations of those that have one of their own.
       vgg19_path: file of VGG19, for methods that need it.
       clip_path: file of CLIP, likewise.
       note: what else to note in run.json.
@@ -180,7 +208,7 @@ def reproduce(
       ConfigError: a run's folder holds results of another configuration.
       InputError: no method could be started.
     """
-    configs = [with_seed(config, seed) for seed in protocol.seeds]
+    own = configs or {}
     whole = bool({"table", "pictures"} & set(protocol.parts))
     corruptions = protocol.corruptions
     few = corrupted_samples(samples, protocol.every)
@@ -190,27 +218,32 @@ def reproduce(
     def score(corruption: Corruption | None) -> list[MapSet]:
         """The maps of all methods that can be started, and all seeds."""
         map_sets = []
-        for method in protocol.methods:
-            if method in failures or method in not_run:
+        for name in protocol.methods:
+            if name in failures or name in not_run:
                 continue
-            folder = workdir / "runs" / method / (corruption.name if corruption else "")
+            method, _ = split_method(name)
+            as_zero = corruption is not None and _sees_zeros(method, corruption, protocol)
+            folder = workdir / "runs" / run_folder(name)
+            if corruption is not None:
+                folder /= f"{corruption.name}{'-zero' * as_zero}"
             paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
-            arguments = dict(method=method, dataset=dataset, note=note, **paths)
+            arguments = dict(method=method, name=name, dataset=dataset, note=note, **paths)
             try:
-                for each in configs:
-                    run = folder / f"seed{each.seed}"
+                for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
+                    each, run = with_seed(own.get(name, config), seed), folder / f"seed{seed}"
                     if corruption is None:
                         chosen = samples if whole else few
                         found = score_dataset(chosen, each, run, terminal, **arguments)
                     else:
+                        arguments["missing_as_zero"] = as_zero
                         found = score_corrupted(few, corruption, each, run, terminal, **arguments)
                     map_sets.append(found)
             except InputError as error:
-                terminal.problem(f"{method}: {error}")
+                terminal.problem(f"{name}: {error}")
                 if isinstance(error, NoWeightsError):
-                    not_run[method] = "not run: no weights"
+                    not_run[name] = "not run: no weights"
                 else:
-                    failures[method] = str(error)
+                    failures[name] = str(error)
                 if len(failures) + len(not_run) == len(protocol.methods):
                     raise
         return map_sets
@@ -231,6 +264,12 @@ def reproduce(
     return Results(clean, curves, _first_seed(clean_maps), failures, not_run)
 
 
+def _sees_zeros(method: str, corruption: Corruption, protocol: Protocol) -> bool:
+    """Whether a method gets zeros as if they were pixels; SSDnet inpaints them in any case."""
+    zeros = corruption.kind == "missing" and protocol.missing_values == "zero"
+    return zeros and method != "ssdnet"
+
+
 def score_corrupted(
     samples: Sequence[Sample],
     corruption: Corruption,
@@ -240,6 +279,8 @@ def score_corrupted(
     *,
     method: str,
     dataset: Path,
+    name: str | None = None,
+    missing_as_zero: bool = False,
     vgg19_path: str | None = None,
     clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
@@ -247,9 +288,10 @@ def score_corrupted(
     """Scores corrupted images that have no map yet; else as `scoring.score_dataset`.
 
     Images are corrupted at the size at which they are scored, so maps have that size too; what the
-    result finds are these maps in the size of the image, kept beside them.
+    result finds are these maps in the size of the image, kept beside them. With `missing_as_zero`
+    the method is not told which pixels are missing: it sees 0 there.
     """
-    name = f"{corruption.kind} {corruption.level:g}"
+    what = f"{corruption.kind} {corruption.level:g}{' as 0' * missing_as_zero}"
 
     def read(sample: Sample) -> DecodedImage:
         decoded = read_image(sample.path)
@@ -257,7 +299,8 @@ def score_corrupted(
         resized = dataclasses.replace(
             decoded, pixels=prepared.fitted, missing=prepared.fitted_missing
         )
-        return corrupt(resized, corruption, sample.relative)
+        corrupted = corrupt(resized, corruption, sample.relative)
+        return dataclasses.replace(corrupted, missing=None) if missing_as_zero else corrupted
 
     scored = score_dataset(
         samples,
@@ -268,9 +311,10 @@ def score_corrupted(
         dataset=dataset,
         vgg19_path=vgg19_path,
         clip_path=clip_path,
-        note={"corruption": name, **(note or {})},
+        note={"corruption": what, **(note or {})},
         read=read,
-        label=name,
+        name=name,
+        label=what,
     )
 
     def find(sample: Sample) -> Path:

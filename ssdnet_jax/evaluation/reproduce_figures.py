@@ -1,12 +1,11 @@
-"""Figures of the paper's comparison, as PNG: box plots, curves, pictures side by side.
+"""Figures of the paper's comparison, as PNG: box plots and curves, which hold numbers only.
 
-Those of `write_pictures` (files called pictures_*) show images of the dataset: they must never be
-committed or passed on, as most datasets do not allow it. The others hold numbers only.
+Those of `reproduce_pictures` (files called pictures_*) show images of the dataset.
 """
 
+import itertools
 import math
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, ImageMetrics, MapSet, read_pair
-from ssdnet_jax.evaluation.figures import overlay
+from ssdnet_jax.evaluation.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.evaluation.report_plots import METRIC_NAMES
-from ssdnet_jax.evaluation.reproduce import Results
-from ssdnet_jax.evaluation.reproduce_text import Setting, method_name
+from ssdnet_jax.evaluation.reproduce import Results, split_method
+from ssdnet_jax.evaluation.reproduce_pictures import write_pictures
+from ssdnet_jax.evaluation.reproduce_text import MISSING_WORDS, Setting, method_name
 from ssdnet_jax.runner.terminal import one_line
-from ssdnet_jax.stages import otsu_threshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A method has its colour and marker in all figures, whichever others are there.
+# A method has its colour and marker in all figures, whichever others are there; where SSDnet is
+# there by several configurations, the first has these.
 STYLES = {
     "ssdnet": ("#d1495b", "o"),
     "spectral_residual": ("#2e86ab", "s"),
@@ -40,12 +38,12 @@ STYLES = {
     "dip": ("#c77dba", "<"),
     "fca": ("#22333b", ">"),
 }
+_MORE_SSDNET = (("#f08c2e", "h"), ("#7a1f3d", "p"), ("#ff9aa8", "d"))
 _OTHER_STYLE = ("#5c5c5c", "*")
-_TEXT, _MUTED, _LINE = "#1c1c1c", "#666666", "#dddddd"
-_DOTS_PER_INCH = 150
 _COLUMNS = 3  # panels side by side
+_LEFT = 0.85  # inches, beside the first panel of a row
+_LETTER = 0.067  # inches, the width of a letter of 8.5 points
 _SMALLEST_BOX = 4  # images
-_SIDE = 256  # pixels, the longest side of a picture
 
 
 def write_figures(
@@ -68,7 +66,9 @@ def write_figures(
       Title -> name of the file, in the order to show.
     """
     found: dict[str, str] = {}
-    how = f"SSDnet config {setting.config_name}; scored at {setting.fitted}; {setting.seeds}"
+    names = setting.config_names
+    configs = f"SSDnet config{'s' * (len(names) > 1)} {', '.join(names)}; " if names else ""
+    how = f"{configs}scored at {setting.fitted}; {setting.seeds}"
     label = f"Data: {setting.name}{f' ({setting.note})' if setting.note else ''}; {how}"
     if results.clean and "table" in setting.protocol.parts:
         for number, metric in ((3, "auroc"), (4, "auprc")):
@@ -85,6 +85,9 @@ def write_figures(
             title = f"Fig. {number}: {METRIC_NAMES[metric]} against {x_label}"
             found[title] = f"fig{number}_{metric}_{kind}.png"
             text = f"{label}. {setting.corrupted.capitalize()}, mean"
+            if kind == "missing":
+                seen = MISSING_WORDS[setting.protocol.missing_values]
+                text += f". SSDnet inpaints missing pixels; other methods get {seen}"
             write_curves(folder / found[title], rows, metric, x_label, label=text)
     if results.clean and "pictures" in setting.protocol.parts:
         seed = results.map_sets[0].seed
@@ -97,6 +100,14 @@ def write_figures(
             if write_pictures(folder / name, category, samples, results.map_sets, rows, label=text):
                 found[f"Figs. 9 and 10: {category}"] = name
     return found
+
+
+def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method."""
+    fitted = [method for method in methods if split_method(method)[0] == "ssdnet"]
+    more = dict(zip(fitted[1:], itertools.cycle(_MORE_SSDNET), strict=False))
+    own = {m: STYLES.get(split_method(m)[0], _OTHER_STYLE) for m in methods}
+    return {**own, **more}
 
 
 def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: str) -> None:
@@ -122,7 +133,10 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
     panels = [c for c in (ALL, *categories) if c in values]
     lowest = min((getattr(r, metric) for r in evaluation.rows if r.auroc is not None), default=0.0)
     start = max(0.0, math.floor(lowest * 10) / 10)
-    figure, all_axes = _panels(len(panels), 0.42 + 0.3 * len(methods), label)
+    names = [method_name(method) for method in methods]
+    styles = method_styles(methods)
+    left = max(_LEFT, 0.25 + _LETTER * max(map(len, names)))
+    figure, all_axes = _panels(len(panels), 0.42 + 0.3 * len(methods), label, left=left)
     for number, (axes, category) in enumerate(zip(all_axes, panels, strict=True)):
         found = {
             method: [float(np.mean(seeds)) for seeds in images.values()]
@@ -130,16 +144,15 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         }
         for position, method in enumerate(methods):
             if method in found:
-                _box(axes, found[method], position, STYLES.get(method, _OTHER_STYLE)[0])
+                _box(axes, found[method], position, styles[method][0])
         count = max(map(len, found.values()))
         _title(axes, category, count)
-        names = [method_name(method) for method in methods]
         axes.set_yticks(range(len(methods)), names if number % _COLUMNS == 0 else [""] * len(names))
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_xlim(start - 0.01, 1.01)
-        axes.grid(axis="x", color=_LINE, linewidth=0.8)
-        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=_MUTED)
-    _save(figure, path)
+        axes.grid(axis="x", color=LINE, linewidth=0.8)
+        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
+    save(figure, path)
 
 
 def _box(axes: "Axes", values: Sequence[float], at: float, color: str) -> None:
@@ -179,9 +192,10 @@ def write_curves(
     categories = list(dict.fromkeys(row["category"] for row in rows))
     categories.sort(key=lambda category: category != ALL)
     methods = list(dict.fromkeys(row["method"] for row in rows))
+    styles = method_styles(methods)
     handles = []
     for method in methods:
-        color, marker = STYLES.get(method, _OTHER_STYLE)
+        color, marker = styles[method]
         handles.append(Line2D([], [], color=color, marker=marker, label=method_name(method)))
     figure, all_axes = _panels(len(categories), 2.3, label, legend=handles)
     for axes, category in zip(all_axes, categories, strict=True):
@@ -189,7 +203,7 @@ def write_curves(
         for method in reversed(methods):  # the first is drawn on top
             line = sorted((r for r in chosen if r["method"] == method), key=lambda r: r["level"])
             levels = [row["level"] for row in line]
-            color, marker = STYLES.get(method, _OTHER_STYLE)
+            color, marker = styles[method]
             axes.plot(levels, [r[metric] for r in line], color=color, marker=marker, linewidth=1.8)
             spread = [row[f"{metric}_std_over_seeds"] for row in line]
             if None not in spread:
@@ -199,142 +213,42 @@ def write_curves(
         _title(axes, category, max((r["images"] for r in chosen), default=0))
         axes.set_ylim(-0.02, 1.02)
         axes.set_xticks(sorted({row["level"] for row in rows}))
-        axes.grid(color=_LINE, linewidth=0.8)
-        axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
-        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=_MUTED)
-    _save(figure, path)
-
-
-def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:
-    """The images of best, middle and worst AUPRC, in words -> row; each once.
-
-    Args:
-      rows: of one method, seed and category; those without AUPRC are left out.
-    """
-    ranked = sorted((row for row in rows if row.auprc is not None), key=lambda row: -row.auprc)
-    if not ranked:
-        return {}
-    places = {"best": 0, "middle": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
-    taken: dict[str, ImageMetrics] = {}
-    for word, place in places.items():
-        if ranked[place] not in taken.values():
-            taken[word] = ranked[place]
-    return taken
-
-
-def write_pictures(
-    path: Path,
-    category: str,
-    samples: Sequence[Sample],
-    map_sets: Sequence[MapSet],
-    rows: Sequence[ImageMetrics],
-    *,
-    label: str,
-) -> bool:
-    """Writes Fig. 9 or 10 of one category: image, mask and score map of each method side by side.
-
-    Rows are the images of best, middle and worst AUPRC of the first method; beside its map stands
-    its mask by Otsu's threshold. Colours are scaled for each map alone (`figures.overlay`).
-
-    Args:
-      path: the PNG. It shows pictures of the dataset: not to be committed or passed on.
-      category: which images.
-      samples: all that were evaluated.
-      map_sets: one a method.
-      rows: metrics of these map sets.
-      label: how the maps were made, for the foot of the figure.
-
-    Returns:
-      Whether there was anything to show.
-    """
-    by_path = {sample.relative: sample for sample in samples}
-    leader = map_sets[0].method
-    metrics = {(row.method, row.path): row for row in rows}
-    chosen = chosen_rows([r for r in rows if r.method == leader and r.category == category])
-    if not chosen:
-        return False
-    columns = 3 + len(map_sets)
-    cell, gap, left, top, bottom = 1.45, 0.06, 0.32, 0.5, 0.6  # inches
-    height = top + len(chosen) * (cell + 0.2) + bottom
-    figure = _figure(left + columns * (cell + gap), height)
-    for line, (word, row) in enumerate(chosen.items()):
-        pictures = _pictures(by_path[row.path], map_sets, metrics, leader)
-        y = height - top - line * (cell + 0.2) - cell
-        for column, (title, caption, pixels) in enumerate(pictures):
-            x = left + column * (cell + gap)
-            axes = _place(figure, x, y, cell, cell)
-            axes.set_axis_off()
-            if pixels is not None:
-                axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
-            if line == 0:
-                _write(figure, x + cell / 2, y + cell + 0.06, title, 9, _TEXT, "center")
-            _write(figure, x + cell / 2, y - 0.13, caption, 7, _MUTED, "center")
-        text = f"{word}: {one_line(row.defect)[:24]}"
-        _write(figure, 0.2, y + cell / 2, text, 8, _TEXT, "center", rotation=90, va="center")
-    _write(figure, left, height - 0.2, one_line(category), 11, _TEXT, "left")
-    _foot(figure, f"{label}; under each map its AUROC / AUPRC", left)
-    _save(figure, path)
-    return True
-
-
-def _pictures(
-    sample: Sample,
-    map_sets: Sequence[MapSet],
-    metrics: Mapping[tuple[str, str], ImageMetrics],
-    leader: str,
-) -> list[tuple[str, str, np.ndarray | None]]:
-    """Title, caption and pixels of each picture of a row."""
-    usable = [m for m in map_sets if metrics[m.method, sample.relative].status == "ok"]
-    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
-    image = read_image(sample.path).pixels
-    mask = pairs[leader][0]
-    factor = min(1.0, _SIDE / max(image.shape[:2]))
-    size = tuple(max(1, round(n * factor)) for n in image.shape[:2])
-    small = resize_image(image, size)
-    shown = np.round(255 * small).astype(np.uint8)
-    result = [
-        ("input", "", shown[..., 0] if shown.shape[2] == 1 else shown),
-        ("mask", f"{mask.mean():.2%} of pixels", 255 * resize_missing(mask, size)),
-    ]
-    for map_set in map_sets:
-        name, row = method_name(map_set.method), metrics[map_set.method, sample.relative]
-        if map_set.method not in pairs:
-            result.append((name, "no map", None))
-            continue
-        score_map = pairs[map_set.method][1]
-        caption = f"{row.auroc:.3f} / {row.auprc:.3f}"
-        result.append((name, caption, overlay(small, resize_map(score_map, size))))
-        if map_set.method == leader:
-            binary = score_map > otsu_threshold(score_map)
-            picture = 255 * resize_missing(binary, size)
-            result.append((f"{name}, Otsu", f"{binary.mean():.2%} of pixels", picture))
-    return result
+        axes.grid(color=LINE, linewidth=0.8)
+        axes.set_xlabel(x_label, fontsize=9, color=MUTED)
+        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
+    save(figure, path)
 
 
 def _panels(
-    count: int, panel_height: float, label: str, legend: Sequence[Any] = ()
+    count: int,
+    panel_height: float,
+    label: str,
+    *,
+    legend: Sequence[Any] = (),
+    left: float = _LEFT,
 ) -> tuple["Figure", list["Axes"]]:
     """A figure of equal panels, at most `_COLUMNS` side by side, with a foot and a legend."""
     columns, rows = min(count, _COLUMNS), math.ceil(count / _COLUMNS)
     width = {1: 6.0, 2: 8.0, 3: 10.5}[columns]
-    left, gap, between = 0.85, 0.45, 0.85  # inches
+    gap, between = 0.45, 0.85  # inches
     panel_width = (width - left - 0.2 - (columns - 1) * gap) / columns
-    legend_columns = min(len(legend), int(width / 1.15)) or 1
+    longest = max((len(handle.get_label()) for handle in legend), default=0)
+    legend_columns = min(len(legend), int(width / max(1.15, 0.6 + _LETTER * longest))) or 1
     top = 0.4 + 0.24 * math.ceil(len(legend) / legend_columns)
-    lines = len(_wrapped(label, width - 0.3))
+    lines = len(wrapped(label, width - 0.3))
     height = top + rows * panel_height + (rows - 1) * between + 0.62 + 0.15 * lines
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     axes = []
     for number in range(count):
         row, column = divmod(number, columns)
         x = left + column * (panel_width + gap)
         y = height - top - row * (panel_height + between) - panel_height
-        axes.append(_place(figure, x, y, panel_width, panel_height))
+        axes.append(place(figure, x, y, panel_width, panel_height))
         axes[-1].set_axisbelow(True)
         for side, spine in axes[-1].spines.items():
             spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(_LINE)
-        axes[-1].tick_params(length=0, labelsize=8.5, labelcolor=_TEXT, pad=4)
+            spine.set_color(LINE)
+        axes[-1].tick_params(length=0, labelsize=8.5, labelcolor=TEXT, pad=4)
     if legend:
         figure.legend(
             handles=list(legend),
@@ -347,54 +261,11 @@ def _panels(
             borderaxespad=0,
             columnspacing=1.2,
         )
-    _foot(figure, label, 0.15)
+    foot(figure, label, 0.15)
     return figure, axes
 
 
 def _title(axes: "Axes", category: str, images: int) -> None:
     name = "all images" if category == ALL else one_line(category)
     text = f"{name[:40]} ({images})"
-    axes.set_title(text, loc="left", fontsize=10, color=_TEXT, pad=6, parse_math=False)
-
-
-def _foot(figure: "Figure", label: str, left: float) -> None:
-    lines = _wrapped(label, figure.get_figwidth() - left - 0.15)
-    for number, line in enumerate(reversed(lines)):
-        _write(figure, left, 0.08 + 0.15 * number, line, 7.5, _MUTED, "left")
-
-
-def _wrapped(text: str, width: float) -> list[str]:
-    return textwrap.wrap(one_line(text), max(20, int(width / 0.058)))
-
-
-def _write(
-    figure: "Figure",
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    color: str,
-    align: str,
-    **more: Any,
-) -> None:
-    """Text at a place given in inches; names may hold dollar signs."""
-    x, y = np.array([x, y]) / figure.get_size_inches()
-    figure.text(x, y, text, fontsize=size, color=color, ha=align, parse_math=False, **more)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _place(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    box = np.array([left, bottom, width, height])
-    return figure.add_axes(box / np.tile(figure.get_size_inches(), 2))
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    axes.set_title(text, loc="left", fontsize=10, color=TEXT, pad=6, parse_math=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize
-from ssdnet_jax.evaluation.reproduce import Protocol, Results
+from ssdnet_jax.evaluation.reproduce import Protocol, Results, split_method
 from ssdnet_jax.runner.terminal import one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it
@@ -23,6 +23,13 @@ METHOD_NAMES = {  # as the paper or the method's own publication has it
     "smooth_sparse": "SSD",
     "dip": "DIP",
     "fca": "FCA",
+}
+CONFIG_WORDS = {  # what a shipped configuration of SSDnet is, beside the paper
+    "grid": "the paper's setting for grid (section 4.2)",
+    "grid_128": "the paper's setting for grid with patches of half the side, for small pictures",
+    "fabric": "the paper's setting for fabric (section 4.2)",
+    "fabric_knots": "the paper's setting for the fabric's knots (section 4.2)",
+    "auto": "this project's one setting for every texture, which the paper does not have",
 }
 # Table 1 of arXiv 2509.18354: category -> its name there, how many images, and by method
 # (AUPRC, AUROC).
@@ -61,7 +68,8 @@ class Setting:
       name: of the dataset.
       protocol: what was compared.
       image_size: side of the square that was fitted, in pixels; 0: the image's own size.
-      config_name: the configuration of SSDnet, by name.
+      config_names: the configurations of SSDnet, each with the fields that were changed; empty
+        where it is not compared.
       note: what the user says about the data.
       facts: what else to say, such as command, device and versions, in the order to show.
     """
@@ -69,7 +77,7 @@ class Setting:
     name: str
     protocol: Protocol
     image_size: int
-    config_name: str
+    config_names: tuple[str, ...]
     note: str | None
     facts: Mapping[str, str]
 
@@ -94,16 +102,19 @@ class Setting:
         return f"1 of {self.protocol.every} defective images"
 
 
-def method_name(method: str) -> str:
-    """The name of a method in tables and figures."""
-    return METHOD_NAMES.get(method, method)
+def method_name(name: str) -> str:
+    """The name of a method in tables and figures, "SSDnet (grid)" for "ssdnet:grid"."""
+    method, config = split_method(name)
+    shown = METHOD_NAMES.get(method, method)
+    return f"{shown} ({Path(config).stem})" if config else shown
 
 
 def table_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Table 1: an entry a category and method; "all" is the mean over images of all categories."""
     rows = []
     for category, method, entry in _entries(evaluation):
-        published = PUBLISHED.get(category.lower(), ("", 0, {}))[2].get(method, (None, None))
+        of_category = PUBLISHED.get(category.lower(), ("", 0, {}))[2]
+        published = of_category.get(split_method(method)[0], (None, None))
         row = _row(category, method, entry)
         row |= {f"{m}_published": v for m, v in zip(_METRICS, published, strict=True)}
         rows.append(row)
@@ -213,8 +224,8 @@ def write_markdown(
 
 _TABLE_NOTE = (
     "AUPRC (average precision) and AUROC of the pixels of each defective image, mean over images; "
-    "± is the standard deviation over seeds; bold is the best of a category. The last two columns "
-    "are the paper's own figures, on its own images."
+    "± is the standard deviation over seeds, of methods that draw random numbers; bold is the best "
+    "of a category. The last two columns are the paper's own figures, on its own images."
 )
 
 
@@ -222,10 +233,13 @@ def _lead(setting: Setting, results: Results) -> str:
     evaluation = results.clean or next(iter(results.curves.values()))
     images = len({row.path for row in evaluation.rows})
     methods = ", ".join(map(method_name, _run_methods(setting, results)))
+    fitted = ""
+    if setting.config_names:
+        names = " and ".join(f"`{_plain(name)}`" for name in setting.config_names)
+        fitted = f"SSDnet by the configuration{'s' * (len(setting.config_names) > 1)} {names}, "
     text = (
-        f"{images} defective image{'s' * (images != 1)}, {setting.seeds}, SSDnet by the "
-        f"configuration `{_plain(setting.config_name)}`, fitted at {setting.fitted}. Methods: "
-        f"{methods}."
+        f"{images} defective image{'s' * (images != 1)}, {setting.seeds}, {fitted}scored at "
+        f"{setting.fitted}. Methods: {methods}."
     )
     return f"{text} Data: {_plain(setting.note)}." if setting.note else text
 
@@ -288,6 +302,9 @@ def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "AUPRC / AUROC by level:\n\n" + "\n".join(lines)
 
 
+MISSING_WORDS = {"nearest": "the nearest known value", "zero": "0, as if that were their value"}
+
+
 def _differences(setting: Setting, results: Results) -> str:
     rows = [row for evaluation in results.evaluations for row in evaluation.rows]
     sizes = sorted({(row.width, row.height) for row in rows if row.width and row.height})
@@ -320,12 +337,16 @@ def _differences(setting: Setting, results: Results) -> str:
     else:
         lines.append("Resolution: all methods see images at their own size; the paper 256 x 256.")
     in_paper = {method for _, _, numbers in PUBLISHED.values() for method in numbers}
+    for name in setting.config_names:
+        if words := CONFIG_WORDS.get(Path(name.split()[0]).stem):
+            lines.append(f"SSDnet by `{_plain(name)}`: {words}.")
     lines.append(
         "Methods: the baselines are written anew from their publications, with published settings."
     )
-    if absent := [m for m in METHOD_NAMES if m in in_paper - set(_run_methods(setting, results))]:
+    run = {split_method(name)[0] for name in _run_methods(setting, results)}
+    if absent := [method for method in METHOD_NAMES if method in in_paper - run]:
         lines.append(f"In the paper, not here: {', '.join(map(method_name, absent))}.")
-    if new := [m for m in setting.protocol.methods if m not in in_paper]:
+    if new := [m for m in setting.protocol.methods if split_method(m)[0] not in in_paper]:
         lines.append(f"Here, not in the paper: {', '.join(map(method_name, new))}.")
     lines.append("AUPRC is average precision; the paper does not say how it takes the area.")
     if results.curves:
@@ -334,7 +355,8 @@ def _differences(setting: Setting, results: Results) -> str:
             f"the five kinds of defect of grid. Images are corrupted after they were resized, "
             f"noise is clipped to [0, 1], and all methods and seeds see the same draw; the paper "
             f"says none of this. SSDnet inpaints missing pixels in a first stage; baselines get "
-            f"the nearest known value, the paper does not say what they got there."
+            f"{MISSING_WORDS[setting.protocol.missing_values]}, the paper does not say what they "
+            f"got there."
         )
     return "\n".join(f"- {line}" for line in lines)
 

@@ -68,6 +68,7 @@ def score_dataset(
     clip_path: str | None = None,
     note: Mapping[str, str] | None = None,
     read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
+    name: str | None = None,
     label: str | None = None,
 ) -> MapSet:
     """Scores the samples that have no map yet.
@@ -83,6 +84,7 @@ def score_dataset(
       clip_path: file of CLIP, for methods that need it.
       note: what else to note in run.json.
       read: gives the image of a sample.
+      name: of the method in tables and at the terminal, where it is not `method`.
       label: what is done to the images when they are read, for the person at the terminal.
 
     Returns:
@@ -92,13 +94,14 @@ def score_dataset(
       ConfigError: the folder belongs to a run with another configuration.
       InputError: the folder cannot be written, or there are no weights.
     """
+    name = name or method
     if method == "ssdnet":
         config = processes.settled(config, vgg19_path, terminal.problem)
     run_note = {"device": processes.device_name(), "seed": config.seed, **(note or {})}
     workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
-        what = ", ".join(filter(None, (method, label, f"seed {config.seed}")))
+        what = ", ".join(filter(None, (name, label, f"seed {config.seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
         paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
         run_method(method, sources, config, workdir, terminal, **paths)
@@ -109,4 +112,4 @@ def score_dataset(
             raise InputError(f"{NOT_SCORED}{errors[sample.relative]}")
         return workdir.map_path(sample.relative)
 
-    return MapSet(method, config.seed, find)
+    return MapSet(name, config.seed, find)

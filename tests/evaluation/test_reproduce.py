@@ -16,18 +16,21 @@ from ssdnet_jax.evaluation.reproduce import (
     corrupt,
     corrupted_samples,
     defective,
+    run_folder,
 )
 from ssdnet_jax.evaluation.reproduce_figures import (
     STYLES,
-    chosen_rows,
+    method_styles,
     write_box_plots,
     write_curves,
 )
+from ssdnet_jax.evaluation.reproduce_pictures import chosen_rows
 from ssdnet_jax.evaluation.reproduce_text import (
     METHOD_NAMES,
     PUBLISHED,
     Setting,
     curve_rows,
+    method_name,
     table_rows,
     write_markdown,
 )
@@ -129,6 +132,8 @@ def test_published_numbers_stand_beside_those_of_their_method_and_data():
     }
     assert found["grid", "ssdnet"] == (0.60, 0.99)
     assert found["grid", "spectral_residual"] == (0.45, 0.97)
+    named = Evaluation((row("ssdnet:configs/auto.py", "a", 0.5),), {})
+    assert table_rows(named)[0]["auroc_published"] == 0.99
     assert found["grid", "rpca"] == found["wood", "ssdnet"] == (None, None)
 
 
@@ -136,6 +141,15 @@ def test_every_method_has_a_name_and_a_look_of_its_own():
     assert set(METHODS) <= METHOD_NAMES.keys() == STYLES.keys()
     assert len(set(STYLES.values())) == len({color for color, _ in STYLES.values()}) == len(STYLES)
     assert all(numbers.keys() <= METHOD_NAMES.keys() for _, _, numbers in PUBLISHED.values())
+
+
+def test_ssdnet_by_several_configurations_has_a_name_a_folder_and_a_look_for_each():
+    methods = ["ssdnet:grid", "fca", "ssdnet:configs/auto.py", "ssdnet"]
+    assert [method_name(m) for m in methods] == ["SSDnet (grid)", "FCA", "SSDnet (auto)", "SSDnet"]
+    assert [run_folder(m) for m in methods] == ["ssdnet-grid", "fca", "ssdnet-auto", "ssdnet"]
+    styles = method_styles(methods)
+    assert styles["ssdnet:grid"] == STYLES["ssdnet"] and styles["fca"] == STYLES["fca"]
+    assert len({*styles.values(), *STYLES.values()}) == len(STYLES) + 2
 
 
 def test_best_middle_and_worst_images_are_shown_once_each():
@@ -166,7 +180,9 @@ def results():
 
 def test_the_text_says_what_was_done_what_differs_and_what_failed(results, tmp_path):
     protocol = Protocol(("ssdnet", "fca", "glcm"), (0, 1))
-    setting = Setting("set_1", protocol, 256, "grid", "hand-drawn masks", {"Command": "x"})
+    setting = Setting(
+        "set_1", protocol, 256, ("grid epochs=2", "auto"), "hand-drawn masks", {"Command": "x"}
+    )
     table, curves = table_rows(results.clean), curve_rows(results)
     write_markdown(
         tmp_path / "r.md", setting, results, table, curves, {"Fig. 3: x": "figures/3.png"}
@@ -174,7 +190,10 @@ def test_the_text_says_what_was_done_what_differs_and_what_failed(results, tmp_p
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     for words in (
         r"# The paper's comparison on set\_1",
-        "10 defective images, seeds 0, 1",
+        "10 defective images, seeds 0, 1, SSDnet by the configurations `grid epochs=2` and `auto`",
+        "- SSDnet by `grid epochs=2`: the paper's setting for grid (section 4.2).",
+        "- SSDnet by `auto`: this project's one setting",
+        "baselines get the nearest known value",
         "| grid (5) | SSDnet | **0.225 ± 0.035** | **0.900 ± 0.000** | 0.60 | 0.99 |",
         r"| $a\|b (5) | SSDnet |",
         "0.34 / 0.92",  # the paper's table
