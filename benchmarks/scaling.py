@@ -1,0 +1,232 @@
+"""Time and memory against the side of an image, lanes, patches and seeds.
+
+Command:
+  python benchmarks/scaling.py --json=benchmarks/results/scaling.json
+  python benchmarks/scaling.py --json=... --axes=side_grid,side_auto --most=512
+
+Every point is a process of its own. Its peak memory is the highest resident set of that process,
+compilation included; JAX's compilation cache is off. A step's time is the median over blocks of
+steps.
+
+side_grid, side_auto   the grid and the default setting at the image's own size, from the picture to
+                       its score: `localize` with a few steps, after the steps that are timed
+lanes                  the grid setting at 128 pixels, so many images side by side
+patches                the grid setting at 256 pixels, patches at strides 16 to 1
+seeds                  the grid setting at 128 pixels, `localize` with so many fits of one image
+
+Points that are in the file already are kept; the plot is drawn beside it.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ssdnet_jax
+from ssdnet_jax.config import AUTO, Config
+from ssdnet_jax.core.fit import FitSettings, fit_block, init_fit
+from ssdnet_jax.core.lanes import fit_lanes, init_lanes
+from ssdnet_jax.core.patches import patch_count
+from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.runner.processes import device_name
+from ssdnet_jax.runner.workdir import versions
+from ssdnet_jax.stages import fit_jobs, prepare
+
+AXES = {
+    "side_grid": [128, 256, 512, 1024],
+    "side_auto": [128, 256, 512, 1024],
+    "lanes": [1, 2, 4, 8, 16, 32, 64],
+    "patches": [16, 8, 4, 2, 1],
+    "seeds": [1, 2, 4, 8],
+}
+STEPS, BLOCKS = 2, 3
+LOCALIZE_STEPS = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--axes", default=",".join(AXES))
+    parser.add_argument("--most", type=int, default=1024, help="leave out points above")
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--point", help="internal: AXIS:VALUE, printed as JSON")
+    arguments = parser.parse_args()
+    if arguments.point:
+        axis, value = arguments.point.split(":")
+        print(json.dumps(measure(axis, int(value))))
+        return
+    report = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    report["machine"] = {
+        "device": device_name(),
+        "cores_used": len(os.sched_getaffinity(0)),
+        "versions": versions(),
+    }
+    for axis in arguments.axes.split(","):
+        points = report.setdefault(axis, {})
+        for value in AXES[axis]:
+            if value > arguments.most or str(value) in points:
+                continue
+            command = [sys.executable, __file__, f"--json={arguments.json}"]
+            done = subprocess.run([*command, f"--point={axis}:{value}"], capture_output=True)
+            if done.returncode:
+                raise SystemExit(done.stderr.decode())
+            points[str(value)] = json.loads(done.stdout.splitlines()[-1])
+            print(axis, value, points[str(value)], flush=True)
+            text = json.dumps(report, indent=1) + "\n"
+            write_atomically(arguments.json, lambda file, text=text: file.write(text.encode()))
+    draw(report, arguments.json.with_suffix(".png"))
+
+
+def measure(axis: str, value: int) -> dict[str, Any]:
+    found = {
+        "side_grid": lambda: measure_image(ssdnet_jax.load_config("grid"), value),
+        "side_auto": lambda: measure_image(AUTO, value),
+        "lanes": lambda: measure_lanes(value),
+        "patches": lambda: measure_patches(value),
+        "seeds": lambda: measure_seeds(value),
+    }[axis]()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**found, "peak_gib": round(peak, 3)}
+
+
+def without_stop(settings: FitSettings) -> FitSettings:
+    fit = dataclasses.replace(settings.fit, max_steps=10_000, stop_threshold=-1e9)
+    return dataclasses.replace(settings, fit=fit)
+
+
+def measure_image(config: Config, side: int, *, localize: bool = True) -> dict[str, Any]:
+    """A step, and `localize` from end to end with a few steps."""
+    config = config.settled(has_vgg19=True)
+    fit = dataclasses.replace(config.fit, max_steps=LOCALIZE_STEPS, stop_threshold=-1e9)
+    config = dataclasses.replace(config, image_size=0, fit=fit)
+    vgg19 = ssdnet_jax.load_vgg19_weights() if config.needs_vgg19 else None
+    image = grid_texture((side, side), period=16, seed=0)
+    key = jax.random.key(0)
+    job = fit_jobs(prepare(image, config), config, key, [0], vgg19)[0]
+    found = time_steps(without_stop(config.fit_settings), job.image)
+    if localize:
+        started = time.perf_counter()
+        ssdnet_jax.localize(image, config, key, vgg19=vgg19)
+        found["localize_s"] = round(time.perf_counter() - started, 3)
+        found["localize_steps"] = LOCALIZE_STEPS
+    return found
+
+
+def time_steps(settings: FitSettings, image: np.ndarray) -> dict[str, Any]:
+    image, known = jnp.asarray(image), jnp.ones(image.shape[:2])
+    state = jax.jit(functools.partial(init_fit, settings=settings))(jax.random.key(0), image)
+    block = jax.jit(functools.partial(fit_block, settings=settings), donate_argnums=0)
+    program = block.lower(state, image, known, None, jnp.int32(1)).compile()
+    times = []
+    for _ in range(BLOCKS + 1):
+        started = time.perf_counter()
+        state = jax.block_until_ready(program(state, image, known, None, jnp.int32(STEPS)))
+        times.append((time.perf_counter() - started) / STEPS)
+    temporary = program.memory_analysis().temp_size_in_bytes / 2**30
+    return {
+        "step_s": round(statistics.median(times[1:]), 5),
+        "step_temporary_gib": round(temporary, 4),
+    }
+
+
+def measure_lanes(count: int) -> dict[str, Any]:
+    settings = without_stop(Config().fit_settings)
+    images = np.random.default_rng(0).random((count, 128, 128, 1), np.float32)
+    known, active = np.ones((count, 128, 128), np.float32), np.ones(count, bool)
+    keys = jax.random.split(jax.random.key(0), count)
+    start = jax.jit(functools.partial(init_lanes, settings=settings))
+    lanes = start(keys, images, known, active)
+    block = jax.jit(functools.partial(fit_lanes, settings=settings), donate_argnums=0)
+    times = []
+    for _ in range(BLOCKS + 1):
+        started = time.perf_counter()
+        lanes = jax.block_until_ready(block(lanes, None, jnp.int32(STEPS)))
+        times.append((time.perf_counter() - started) / STEPS)
+    step = statistics.median(times[1:])
+    return {"step_s": round(step, 5), "step_s_an_image": round(step / count, 5)}
+
+
+def measure_patches(stride: int) -> dict[str, Any]:
+    config = Config()
+    loss = dataclasses.replace(config.loss, patch_strides=(stride,))
+    config = dataclasses.replace(config, loss=loss)
+    found = measure_image(config, 256, localize=False)
+    return {"patches": patch_count((256, 256), size=16, stride=stride), **found}
+
+
+def measure_seeds(count: int) -> dict[str, Any]:
+    config = Config()
+    fit = dataclasses.replace(
+        config.fit, seeds=count, max_steps=4 * LOCALIZE_STEPS, stop_threshold=-1e9
+    )
+    config = dataclasses.replace(config, image_size=128, fit=fit)
+    image = grid_texture((128, 128), period=16, seed=0)
+    seconds = []
+    for _ in range(2):  # the first compiles
+        started = time.perf_counter()
+        ssdnet_jax.localize(image, config, jax.random.key(0))
+        seconds.append(time.perf_counter() - started)
+    return {"localize_s": round(seconds[-1], 3), "localize_steps": config.fit.max_steps}
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Log-log plots of what has been measured."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    panels = figure.subplots(2, 3)
+
+    def line(panel, axis: str, field: str, label: str, along: str | None = None) -> None:
+        points = [(int(v), found) for v, found in report.get(axis, {}).items() if field in found]
+        points = sorted((found[along] if along else value, found[field]) for value, found in points)
+        if points:
+            panel.plot(*zip(*points, strict=True), "o-", label=label)
+            panel.set_xticks([x for x, _ in points], [str(x) for x, _ in points], minor=False)
+
+    for panel in panels.flat:
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.grid(alpha=0.3)
+    for axis, label in (("side_grid", "grid"), ("side_auto", "default")):
+        line(panels[0, 0], axis, "step_s", label)
+        line(panels[0, 1], axis, "peak_gib", f"{label}, whole process")
+        line(panels[0, 1], axis, "step_temporary_gib", f"{label}, a step")
+        line(panels[0, 2], axis, "localize_s", label)
+    panels[0, 1].axhline(8, color="0.5", linestyle="--", label="8 GiB")
+    line(panels[1, 0], "lanes", "step_s_an_image", "time")
+    line(panels[1, 1], "lanes", "peak_gib", "whole process")
+    line(panels[1, 2], "patches", "step_s", "a step, by patches", along="patches")
+    line(panels[1, 2], "seeds", "localize_s", "localize, by seeds")
+    titles = [
+        ("seconds a step", "side, pixels"),
+        ("memory, GiB", "side, pixels"),
+        (f"localize with {LOCALIZE_STEPS} steps and compilation, s", "side, pixels"),
+        ("seconds a step and image, 128 px", "lanes"),
+        ("memory, GiB, 128 px", "lanes"),
+        ("seconds", "patches of 16 px in 256 px, or seeds"),
+    ]
+    for panel, (title, label) in zip(panels.flat, titles, strict=True):
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel(label)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=8)
+    panels[1, 2].set_xticks([1, 8, 64, 512, 4096, 32768], ["1", "8", "64", "512", "4096", "32768"])
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
