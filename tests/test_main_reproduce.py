@@ -219,6 +219,19 @@ def test_what_cannot_be_scored_is_named_and_the_others_go_on(
     assert status == 2 and "none.npz" in stderr
 
 
+def test_where_no_image_can_be_scored_there_is_a_report_without_figures(
+    ssdnet_reproduce, dataset, tmp_path
+):
+    for path in (dataset / "grid/test").glob("*/*.png"):
+        path.write_bytes(b"")
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--methods=spectral_residual"]
+    status, stdout, _ = ssdnet_reproduce(*flags, "--parts=table,pictures")
+    assert status == 1 and stdout.startswith("spectral_residual: 2 images, 2 failed, AUROC none")
+    assert "the file is empty" in (out / "reproduce.md").read_text(encoding="utf-8")
+    assert not (out / "figures").exists()
+
+
 def test_a_method_without_weights_is_listed_and_is_no_failure(
     ssdnet_reproduce, dataset, tmp_path, monkeypatch
 ):
@@ -246,6 +259,15 @@ def test_another_configuration_is_refused(ssdnet_reproduce, dataset, tmp_path):
     assert ssdnet_reproduce(*flags, "--parts=table")[0] == 0
     status, stdout, stderr = ssdnet_reproduce(*flags, "--parts=table", "--image_size=24")
     assert (status, stdout) == (2, "") and "config.image_size: 32 there, 24 here" in stderr
+
+
+def test_baselines_are_not_scored_again_when_the_configuration_of_ssdnet_changes(
+    ssdnet_reproduce, dataset, tmp_path, monkeypatch
+):
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}", "--methods=spectral_residual"]
+    first = ssdnet_reproduce(*flags, "--parts=table")
+    fail_if_scored(monkeypatch)
+    assert ssdnet_reproduce(*flags, "--parts=table", "--config.fit.epochs=9") == first
 
 
 @pytest.mark.parametrize(

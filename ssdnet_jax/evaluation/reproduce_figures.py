@@ -70,7 +70,8 @@ def write_figures(
     configs = f"SSDnet config{'s' * (len(names) > 1)} {', '.join(names)}; " if names else ""
     how = f"{configs}scored at {setting.fitted}; {setting.seeds}"
     label = f"Data: {setting.name}{f' ({setting.note})' if setting.note else ''}; {how}"
-    if results.clean and "table" in setting.protocol.parts:
+    measured = results.clean and any(row.status == "ok" for row in results.clean.rows)
+    if measured and "table" in setting.protocol.parts:
         for number, metric in ((3, "auroc"), (4, "auprc")):
             title = f"Fig. {number}: {METRIC_NAMES[metric]} of single images"
             found[title] = f"fig{number}_{metric}_boxes.png"
@@ -89,7 +90,7 @@ def write_figures(
                 seen = MISSING_WORDS[setting.protocol.missing_values]
                 text += f". SSDnet inpaints missing pixels; other methods get {seen}"
             write_curves(folder / found[title], rows, metric, x_label, label=text)
-    if results.clean and "pictures" in setting.protocol.parts:
+    if measured and "pictures" in setting.protocol.parts:
         seed = results.map_sets[0].seed
         rows = [row for row in results.clean.rows if row.seed == seed]
         for category in sorted({sample.category for sample in samples}):
