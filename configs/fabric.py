@@ -3,8 +3,8 @@
 Command:
   ssdnet --config=fabric --input=FOLDER --workdir=DIR [--vgg19_weights=PATH]
 
-Expected: AUROC 0.598 +- 0.053, AUPRC 0.068 +- 0.006 on 28 AITEX crops (3 seeds), about 10 s an
-image; benchmarks/results/fabric.json.
+Expected: AUROC 0.600 +- 0.052, AUPRC 0.068 +- 0.006 on 28 AITEX crops (256 px, 3 seeds), about 5 s
+an image; benchmarks/results/fabric.json.
 """
 
 from ml_collections import ConfigDict
