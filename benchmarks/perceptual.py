@@ -21,7 +21,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -100,23 +99,26 @@ def time_variants(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def score_variants(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Starts quality.py for each variant; what it has measured is kept beside --json until done."""
     report = {"dataset": arguments.dataset.name, "every": arguments.every, "seeds": arguments.seeds}
-    with tempfile.TemporaryDirectory() as folder:
-        for view, precision in VARIANTS:
-            path = Path(folder, f"{view}_{precision}.json")
-            command = [sys.executable, str(HERE / "quality.py"), "--config=fabric"]
-            command += [f"--dataset={arguments.dataset}", f"--every={arguments.every}"]
-            command += [f"--seeds={arguments.seeds}", f"--json={path}"]
-            command += [f"--set=loss.perceptual_view={view}"]
-            command += [f"--set=loss.perceptual_precision={precision}"]
-            if arguments.vgg19_weights:
-                command += [f"--vgg19_weights={arguments.vgg19_weights}"]
-            subprocess.run(command, check=True, stdout=sys.stderr)
-            found = json.loads(path.read_text())
-            rows = found["images"]
-            report[f"{view}_{precision}"] = found["summary"]["ssdnet"]["all"] | {
-                "steps_median": statistics.median(row["steps"] for row in rows)
-            }
+    paths = []
+    for view, precision in VARIANTS:
+        name = f"{view}_{precision}"
+        paths.append(arguments.json.with_suffix(f".{name}.partial"))
+        command = [sys.executable, str(HERE / "quality.py"), "--config=fabric"]
+        command += [f"--dataset={arguments.dataset}", f"--every={arguments.every}"]
+        command += [f"--seeds={arguments.seeds}", f"--json={paths[-1]}"]
+        command += [f"--set=loss.perceptual_view={view}"]
+        command += [f"--set=loss.perceptual_precision={precision}"]
+        if arguments.vgg19_weights:
+            command += [f"--vgg19_weights={arguments.vgg19_weights}"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        found = json.loads(paths[-1].read_text())
+        report[name] = found["summary"]["ssdnet"]["all"] | {
+            "steps_median": statistics.median(row["steps"] for row in found["images"])
+        }
+    for path in paths:
+        path.unlink()
     return report
 
 
