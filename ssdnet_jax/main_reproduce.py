@@ -59,7 +59,7 @@ Flags:
   --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
   --methods=A,B           without it all: {methods};
                           ssdnet:NAME is SSDnet by the configuration NAME, beside others; what
-                          --config.FIELD changes is changed in it too, its size is --config's
+                          --config.FIELD and --image_size change is changed in it too
   --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
   --noise=A,B             standard deviations of the noise ({levels})
@@ -202,24 +202,35 @@ def parse(arguments: Sequence[str]) -> Arguments:
     categories = None
     if given["categories"] is not None:
         categories = words("categories", _some, "words with commas between")
-    changes = {"image_size": config.image_size, **overrides}
     configs = {
-        method: with_overrides(load_config(own_config), changes)
+        method: with_overrides(load_config(own_config), overrides)
         for method in chosen["methods"]
         if (own_config := split_method(method)[1])
     }
     _check_folders(chosen["methods"])
-    names = [split_method(m)[1] or name for m in chosen["methods"] if split_method(m)[0] == _FITTED]
     text = "".join(f" {key}={value}" for key, value in overrides.items())
+    names = [
+        f"{split_method(m)[1] or name}{text}{_own_size(configs.get(m, config), config)}"
+        for m in chosen["methods"]
+        if split_method(m)[0] == _FITTED
+    ]
     return Arguments(
         config=config,
         configs=configs,
-        config_names=tuple(f"{each}{text}" for each in names),
+        config_names=tuple(names),
         protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
         categories=categories,
         help_config=given["help_config"],
         **{name: given[name] for name in _TEXTS if name != "categories"},
     )
+
+
+def _own_size(config: Config, others: Config) -> str:
+    """At which size a configuration scores, in words, if that is not the size of the others."""
+    size = config.image_size
+    if size == others.image_size:
+        return ""
+    return f" at {size} px" if size else " at the image's own size"
 
 
 def _method(word: str) -> str:

@@ -316,14 +316,17 @@ def test_flags_become_arguments():
     assert parse(["ssdnet-reproduce", "--methods=fca"]).config_names == ()
 
 
-def test_named_configurations_take_the_size_and_the_changes_that_were_asked_for():
+def test_named_configurations_take_the_changes_that_were_asked_for():
     flags = ["--config=grid_128", "--config.fit.epochs=3", "--methods=ssdnet:auto,fca,ssdnet"]
     parsed = parse(["ssdnet-reproduce", *flags])
     assert parsed.protocol.methods == ("ssdnet:auto", "fca", "ssdnet")
-    assert parsed.configs == {
-        "ssdnet:auto": with_overrides(load_config("auto"), {"image_size": 0, "fit.epochs": 3})
-    }
-    assert parsed.config_names == ("auto fit.epochs=3", "grid_128 fit.epochs=3")
+    assert parsed.configs == {"ssdnet:auto": with_overrides(load_config("auto"), {"fit.epochs": 3})}
+    assert parsed.config_names == ("auto fit.epochs=3 at 256 px", "grid_128 fit.epochs=3")
+    parsed = parse(["ssdnet-reproduce", "--image_size=64", "--methods=ssdnet:grid_128"])
+    assert parsed.configs["ssdnet:grid_128"].image_size == 64
+    assert parsed.config_names == ("grid_128 image_size=64",)
+    parsed = parse(["ssdnet-reproduce", "--methods=ssdnet:grid_128"])
+    assert parsed.config_names == ("grid_128 at the image's own size",)
 
 
 def test_help_names_every_flag(capsys):

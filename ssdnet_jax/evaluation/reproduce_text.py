@@ -325,8 +325,8 @@ def _differences(setting: Setting, results: Results) -> str:
     if setting.image_size:
         small = any(max(size) < setting.image_size for size in sizes)
         lines.append(
-            f"Resolution: images are resized to {setting.image_size} x {setting.image_size} for "
-            f"all methods"
+            f"Resolution: images are resized to {setting.image_size} x {setting.image_size}, "
+            f"but for configurations of SSDnet whose own size is named"
             + (
                 ". Some are smaller than that and are enlarged: the scale of their texture is not "
                 "the one that the setting was made for."
@@ -335,7 +335,10 @@ def _differences(setting: Setting, results: Results) -> str:
             )
         )
     else:
-        lines.append("Resolution: all methods see images at their own size; the paper 256 x 256.")
+        lines.append(
+            "Resolution: methods see images at their own size, but for configurations of SSDnet "
+            "whose size is named; the paper 256 x 256."
+        )
     in_paper = {method for _, _, numbers in PUBLISHED.values() for method in numbers}
     for name in setting.config_names:
         if words := CONFIG_WORDS.get(Path(name.split()[0]).stem):
@@ -353,10 +356,10 @@ def _differences(setting: Setting, results: Results) -> str:
         lines.append(
             f"Noise and missing pixels: {setting.corrupted}; the paper takes one image of each of "
             f"the five kinds of defect of grid. Images are corrupted after they were resized, "
-            f"noise is clipped to [0, 1], and all methods and seeds see the same draw; the paper "
-            f"says none of this. SSDnet inpaints missing pixels in a first stage; baselines get "
-            f"{MISSING_WORDS[setting.protocol.missing_values]}, the paper does not say what they "
-            f"got there."
+            f"noise is clipped to [0, 1], and all methods of one size and all seeds see the same "
+            f"draw; the paper says none of this. SSDnet inpaints missing pixels in a first stage; "
+            f"baselines get {MISSING_WORDS[setting.protocol.missing_values]}, the paper does not "
+            f"say what they got there."
         )
     return "\n".join(f"- {line}" for line in lines)
 
