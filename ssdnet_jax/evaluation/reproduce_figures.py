@@ -235,7 +235,7 @@ def _panels(
     panel_width = (width - left - 0.2 - (columns - 1) * gap) / columns
     longest = max((len(handle.get_label()) for handle in legend), default=0)
     legend_columns = min(len(legend), int(width / max(1.15, 0.6 + _LETTER * longest))) or 1
-    top = 0.4 + 0.24 * math.ceil(len(legend) / legend_columns)
+    top = 0.36 + 0.19 * math.ceil(len(legend) / legend_columns)
     lines = len(wrapped(label, width - 0.3))
     height = top + rows * panel_height + (rows - 1) * between + 0.62 + 0.15 * lines
     figure = new_figure(width, height)

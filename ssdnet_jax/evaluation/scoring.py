@@ -98,10 +98,7 @@ def score_dataset(
     if method == "ssdnet":
         config = processes.settled(config, vgg19_path, terminal.problem)
     run_note = {"device": processes.device_name(), "seed": config.seed, **(note or {})}
-    # The rest is SSDnet's: what a baseline has scored stays when that is changed.
-    own = Config(image_size=config.image_size, seed=config.seed)
-    settings = config if method == "ssdnet" else own
-    workdir = open_workdir(folder, settings, method=method, root=dataset, run=run_note)
+    workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
         what = ", ".join(filter(None, (name, label, f"seed {config.seed}")))

@@ -134,7 +134,8 @@ def open_workdir(
 
     Args:
       path: the folder.
-      config: decides the results; compared with that of the earlier run.
+      config: decides the results; compared with that of the earlier run, of baselines only what
+        they take.
       method: likewise.
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
@@ -215,6 +216,8 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads(note.read_text(encoding="utf-8"))
         # Notes of earlier versions do not say that there were no masks.
         earlier = {key: ({"missing": None} | earlier)[key] for key in settings}
+        if settings["method"] != "ssdnet":
+            earlier, settings = _of_baseline(earlier), _of_baseline(settings)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
@@ -222,6 +225,12 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: holds results of another run ({'; '.join(found)}); "
             f"expected the same settings, or another --workdir"
         )
+
+
+def _of_baseline(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a method does that does not fit; the others are SSDnet's."""
+    config = dict(settings["config"])
+    return {**settings, "config": {name: config.get(name) for name in ("image_size", "seed")}}
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -189,6 +189,14 @@ def test_another_run_is_refused_and_what_differs_is_named(tmp_path, changed, wor
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_of_a_baseline_only_the_size_and_the_seed_are_compared(tmp_path):
+    opened(tmp_path, method="glcm")
+    opened(tmp_path, from_config_dict({"fit": {"epochs": 9}}), method="glcm")
+    for change in ({"image_size": 64}, {"seed": 3}):
+        with pytest.raises(ConfigError, match=f"config.{next(iter(change))}"):
+            opened(tmp_path, from_config_dict(change), method="glcm")
+
+
 def test_the_same_folder_of_images_may_be_named_in_another_way(tmp_path, monkeypatch):
     opened(tmp_path / "out", root=tmp_path)
     monkeypatch.chdir(tmp_path)
