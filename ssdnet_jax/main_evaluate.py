@@ -1,6 +1,7 @@
 """The `ssdnet-evaluate` command: a labelled dataset in, metrics and a report out."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from ssdnet_jax.evaluation.scoring import (
 )
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.methods import Executor, executing
-from ssdnet_jax.runner.terminal import Terminal, one_line
+from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
 
 if TYPE_CHECKING:
@@ -153,9 +154,8 @@ def _bar(total: int) -> "tqdm":
     """A progress bar, on terminals only."""
     from tqdm import tqdm
 
-    return tqdm(
-        total=total, disable=None, leave=False, position=0, dynamic_ncols=True, unit=" maps"
-    )
+    size = line_size(sys.stderr)
+    return tqdm(total=total, disable=None, leave=False, position=0, unit=" maps", **size)
 
 
 def _in_words(entry: dict[str, Any]) -> str:
