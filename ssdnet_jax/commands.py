@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol, TypeVar
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.errors import SSDnetError
+from ssdnet_jax.errors import SSDnetError, Stopped
 from ssdnet_jax.flags import config_help
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.terminal import Terminal
@@ -20,7 +20,8 @@ def run_command(
 ) -> int:
     """Prints the help if it is asked for, else runs `body`; returns the exit status.
 
-    Errors that a user can mend are shown in one line, with status 2.
+    Errors that a user can mend are shown in one line, with status 2; status 143 says that the
+    command was told to end.
     """
     if _HELP & set(arguments[1:]):
         print(help_text(), end="")
@@ -31,6 +32,9 @@ def run_command(
     except SSDnetError as error:
         terminal.problem(str(error))
         return 2
+    except Stopped:
+        terminal.summary("stopped before the end; the same command again goes on")
+        return 143
 
 
 class Parsed(Protocol):

@@ -15,3 +15,7 @@ class NoWeightsError(InputError):
 
 class ConfigError(SSDnetError):
     """A configuration field, or a combination of fields, that cannot work."""
+
+
+class Stopped(Exception):
+    """A command was told to end before it was done; what is finished is kept."""

@@ -58,12 +58,7 @@ Flags:
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
   --method=NAME           {methods}
-  --lanes=N               pictures that a device fits at once; by default as many as its memory
-                          holds, on a CPU one
-  --devices=N             how many of this machine's devices to use; by default all
-  --executor=NAME         local, or ray: over the devices of a Ray cluster
-  --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
-                          the cluster this machine belongs to, or this machine alone
+{execution}
   --save_params           keep the fitted networks too
   --help, --help_config   this text; the configuration's fields with their values
 
@@ -82,8 +77,35 @@ input or work folder), 130 interrupted, 143 terminated. The same command again g
 """
 
 
+EXECUTION_HELP = """\
+  --lanes=N               pictures that a device fits at once; by default as many as its memory
+                          holds, on a CPU one
+  --devices=N             how many of this machine's devices to use; by default all
+  --executor=NAME         local, or ray: over the devices of a Ray cluster
+  --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
+                          the cluster this machine belongs to, or this machine alone"""
+EXECUTION_FLAGS = {"lanes": None, "devices": None, "executor": EXECUTORS[0], "ray_address": None}
+
+
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Execution:
+    """How the images of any command are scored; changes results by rounding only.
+
+    Attributes:
+      lanes: images that a device fits at once; 0: chosen by its memory.
+      devices: local devices to use; 0: all.
+      executor: one of `EXECUTORS`.
+      ray_address: of the cluster, for "ray".
+    """
+
+    lanes: int
+    devices: int
+    executor: str
+    ray_address: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Execution):
     """What the command line says; None where a flag was not given.
 
     Attributes:
@@ -94,10 +116,6 @@ class Arguments:
       vgg19_weights: file of VGG19.
       clip_weights: file of CLIP.
       method: one of `METHODS`.
-      lanes: images that a device fits at once; 0: chosen by its memory.
-      devices: local devices to use; 0: all.
-      executor: one of `EXECUTORS`.
-      ray_address: of the cluster, for "ray".
       save_params: whether fitted networks are kept.
       help_config: whether only the configuration's fields are asked for.
     """
@@ -109,10 +127,6 @@ class Arguments:
     vgg19_weights: str | None
     clip_weights: str | None
     method: str
-    lanes: int
-    devices: int
-    executor: str
-    ray_address: str | None
     save_params: bool
     help_config: bool
 
@@ -133,20 +147,14 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "vgg19_weights": None,
         "clip_weights": None,
         "method": METHODS[0],
-        "lanes": None,
-        "devices": None,
-        "executor": EXECUTORS[0],
-        "ray_address": None,
+        **EXECUTION_FLAGS,
         "save_params": False,
         "help_config": False,
     }
     config, given = parse_flags(arguments, own)
     if given["method"] not in METHODS:
         raise ConfigError(f"--method: found {given['method']!r}; expected {', '.join(METHODS)}")
-    _check_executor(given)
-    for name in ("lanes", "devices"):
-        given[name] = whole_number(f"--{name}", given[name])
-    return Arguments(config=config, **given)
+    return Arguments(config=config, **{**given, **execution_values(given)})
 
 
 def parse_flags(
@@ -217,7 +225,12 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     return from_config_dict(config_dict)
 
 
-def _check_executor(given: Mapping[str, Any]) -> None:
+def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Execution` from the values of `EXECUTION_FLAGS` among others.
+
+    Raises:
+      ConfigError: an illegal value or combination.
+    """
     executor = given["executor"]
     if executor not in EXECUTORS:
         raise ConfigError(f"--executor: found {executor!r}; expected {' or '.join(EXECUTORS)}")
@@ -225,6 +238,8 @@ def _check_executor(given: Mapping[str, Any]) -> None:
         raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
     if executor != "ray" and given["ray_address"] is not None:
         raise ConfigError("--ray_address: found alone; expected --executor=ray too")
+    counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
+    return {**counts, "executor": executor, "ray_address": given["ray_address"]}
 
 
 def whole_number(name: str, text: str | None) -> int:
@@ -306,7 +321,9 @@ def methods_text() -> str:
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(names=", ".join(config_names()), methods=methods_text())
+    return _USAGE.format(
+        names=", ".join(config_names()), methods=methods_text(), execution=EXECUTION_HELP
+    )
 
 
 def config_help(config: Config) -> str:

@@ -1,7 +1,6 @@
 """The `ssdnet` command: flags in, work folder out."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssdnet_jax.commands import exit_status, run_parsed
@@ -9,8 +8,8 @@ from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flags import Arguments, help_text, parse
 from ssdnet_jax.runner import example, processes
-from ssdnet_jax.runner.methods import run_method
-from ssdnet_jax.runner.run import Options, Summary, file_sources, summary_line
+from ssdnet_jax.runner.methods import executing
+from ssdnet_jax.runner.run import file_sources, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
@@ -35,18 +34,15 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         root, relatives = processes.find_inputs(parsed.input, path, missing)
         masks = missing_masks(missing, relatives) if missing else {}
         sources = file_sources(root, relatives, masks)
-    with contextlib.ExitStack() as stack:
-        execute, device = stack.enter_context(_executor(parsed))
+    with executing(parsed, save_params=parsed.save_params) as executor:
         if parsed.method == "ssdnet":
             config = processes.settled(config, parsed.vgg19_weights, terminal.problem)
-        note = {"command": command, "device": device, "seed": config.seed}
+        note = {"command": command, "device": executor.device, "seed": config.seed}
         workdir = open_workdir(
             path, config, method=parsed.method, root=root, missing=missing, run=note
         )
-        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {device}")
-        stop = stack.enter_context(processes.stops_on_sigterm())
-        options = Options(parsed.lanes, parsed.devices, parsed.save_params, stop)
-        summary = execute(
+        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        summary = executor.run_method(
             parsed.method,
             sources,
             config,
@@ -54,23 +50,10 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             terminal,
             vgg19_path=parsed.vgg19_weights,
             clip_path=parsed.clip_weights,
-            options=options,
+            options=executor.options,
         )
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     verdicts = write_verdicts(workdir, config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
-
-
-@contextlib.contextmanager
-def _executor(parsed: Arguments) -> Iterator[tuple[Callable[..., Summary], str]]:
-    """The function that scores images, and the device it does it on, in words."""
-    if parsed.executor == "ray":
-        from ssdnet_jax.runner import ray_executor
-
-        with ray_executor.joined(parsed.ray_address) as device:
-            yield ray_executor.run_method, device
-    else:
-        processes.use_compilation_cache()
-        yield run_method, processes.device_name()

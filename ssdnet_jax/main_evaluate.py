@@ -1,6 +1,8 @@
 """The `ssdnet-evaluate` command: a labelled dataset in, metrics and a report out."""
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssdnet_jax.commands import run_parsed, run_process
@@ -17,9 +19,16 @@ from ssdnet_jax.evaluation.evaluate import (
 )
 from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.map_files import find_map, put_maps
-from ssdnet_jax.evaluation.scoring import read_samples, score_dataset, show_problems, with_seed
+from ssdnet_jax.evaluation.scoring import (
+    read_samples,
+    score_dataset,
+    show_problems,
+    stop_if_asked,
+    with_seed,
+)
 from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.terminal import Terminal, one_line
+from ssdnet_jax.runner.methods import Executor, executing
+from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
 
 if TYPE_CHECKING:
@@ -48,15 +57,18 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         masks=parsed.masks,
     )
     notes = {"Command": command, "Dataset": str(parsed.dataset)}
-    if parsed.maps is None:
-        map_sets = _scored_maps(parsed, samples, terminal, command)
-        notes["Device"] = processes.device_name()
-    else:
-        map_sets = [_existing_maps(parsed)]
-        notes["Maps"] = str(parsed.maps)
-    notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
-    with named_errors(parsed.workdir):
-        rows, summary = _evaluate(parsed, samples, map_sets, notes, terminal)
+    with contextlib.ExitStack() as stack:
+        if parsed.maps is None:
+            executor = stack.enter_context(executing(parsed))
+            map_sets = _scored_maps(parsed, samples, terminal, command, executor)
+            notes["Device"], stop = executor.device, executor.options.stop
+        else:
+            map_sets = [_existing_maps(parsed)]
+            notes["Maps"] = str(parsed.maps)
+            stop = stack.enter_context(processes.stops_on_sigterm())
+        notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+        with named_errors(parsed.workdir):
+            rows, summary = _evaluate(parsed, samples, map_sets, notes, terminal, stop)
     problems = [(row.path, row.error) for row in rows]
     show_problems(problems, parsed.workdir / "metrics.csv", terminal)
     for method, entries in summary.items():
@@ -75,16 +87,20 @@ def _existing_maps(parsed: Arguments) -> MapSet:
 
 
 def _scored_maps(
-    parsed: Arguments, samples: Sequence[Sample], terminal: Terminal, command: str
+    parsed: Arguments,
+    samples: Sequence[Sample],
+    terminal: Terminal,
+    command: str,
+    executor: Executor,
 ) -> list[MapSet]:
     configs = [with_seed(parsed.config, seed) for seed in parsed.seeds]
-    processes.use_compilation_cache()
     return [
         score_dataset(
             samples,
             config,
             parsed.workdir / "runs" / method / f"seed{config.seed}",
             terminal,
+            executor=executor,
             method=method,
             dataset=parsed.dataset,
             vgg19_path=parsed.vgg19_weights,
@@ -102,6 +118,7 @@ def _evaluate(
     map_sets: Sequence[MapSet],
     notes: dict[str, str],
     terminal: Terminal,
+    stop: Callable[[], bool],
 ) -> tuple[Sequence[ImageMetrics], dict[str, Any]]:
     """Evaluates and writes everything but the work folders of the runs."""
     from ssdnet_jax.evaluation.report import write_report
@@ -110,6 +127,7 @@ def _evaluate(
     with _bar(len(samples) * len(map_sets)) as bar:
 
         def show(name: str, done: int) -> None:
+            stop_if_asked(stop)
             bar.update(done - bar.n)
             bar.set_postfix_str(one_line(name)[-40:])
 
@@ -136,9 +154,8 @@ def _bar(total: int) -> "tqdm":
     """A progress bar, on terminals only."""
     from tqdm import tqdm
 
-    return tqdm(
-        total=total, disable=None, leave=False, position=0, dynamic_ncols=True, unit=" maps"
-    )
+    size = line_size(sys.stderr)
+    return tqdm(total=total, disable=None, leave=False, position=0, unit=" maps", **size)
 
 
 def _in_words(entry: dict[str, Any]) -> str:

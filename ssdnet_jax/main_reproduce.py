@@ -30,15 +30,19 @@ from ssdnet_jax.evaluation.reproduce_text import (
 )
 from ssdnet_jax.evaluation.scoring import read_samples, show_problems, with_seed
 from ssdnet_jax.flags import (
+    EXECUTION_FLAGS,
+    EXECUTION_HELP,
     METHODS,
+    Execution,
     config_names,
+    execution_values,
     load_config,
     methods_text,
     read_flags,
     whole_number,
     with_overrides,
 )
-from ssdnet_jax.runner import processes
+from ssdnet_jax.runner.methods import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors, versions
 
@@ -76,6 +80,7 @@ Flags:
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
+{execution}
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR (those of the parts asked for; the whole command again scores nothing twice):
@@ -88,7 +93,8 @@ Results in DIR (those of the parts asked for; the whole command again scores not
   runs/METHOD/seedN/, runs/METHOD/noise0.05/seedN/, runs/ssdnet-NAME/seedN/
                           what `ssdnet` writes
 
-Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted.
+Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted,
+143 terminated. The same command again goes on.
 """
 
 _WORDS = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every")
@@ -107,7 +113,7 @@ _TEXTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(Execution):
     """What the command line says; None where a flag was not given.
 
     Attributes:
@@ -158,6 +164,7 @@ def help_text() -> str:
         parts=", ".join(PARTS),
         levels=", ".join(f"{level:g}" for level in LEVELS),
         names=", ".join(config_names()),
+        execution=EXECUTION_HELP,
     )
 
 
@@ -171,7 +178,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ConfigError: an unknown flag or field, or an illegal value.
     """
     own = dict.fromkeys([*_TEXTS, *_WORDS])
-    name, overrides, given = read_flags(arguments, {**own, "help_config": False})
+    own |= {**EXECUTION_FLAGS, "help_config": False}
+    name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
 
     def words(flag: str, convert: Callable[[str], _T], expected: str) -> tuple[_T, ...]:
@@ -221,6 +229,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
         categories=categories,
         help_config=given["help_config"],
+        **execution_values(given),
         **{name: given[name] for name in _TEXTS if name != "categories"},
     )
 
@@ -289,20 +298,21 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         masks=parsed.masks,
     )
     samples = defective(samples)
-    processes.use_compilation_cache()
-    results = reproduce(
-        samples,
-        parsed.protocol,
-        parsed.config,
-        workdir,
-        terminal,
-        dataset=dataset,
-        configs=parsed.configs,
-        vgg19_path=parsed.vgg19_weights,
-        clip_path=parsed.clip_weights,
-        note={"command": command},
-    )
-    facts = {"Command": command, "Dataset": str(dataset), "Device": processes.device_name()}
+    with executing(parsed) as executor:
+        results = reproduce(
+            samples,
+            parsed.protocol,
+            parsed.config,
+            workdir,
+            terminal,
+            executor=executor,
+            dataset=dataset,
+            configs=parsed.configs,
+            vgg19_path=parsed.vgg19_weights,
+            clip_path=parsed.clip_weights,
+            note={"command": command},
+        )
+    facts = {"Command": command, "Dataset": str(dataset), "Device": executor.device}
     facts["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
     setting = Setting(
         name=dataset.resolve().stem,

@@ -18,8 +18,16 @@ from ssdnet_jax.evaluation.sweep import (
     table,
     write_figure,
 )
-from ssdnet_jax.flags import DEFAULT_CONFIG, read_flags, with_overrides
-from ssdnet_jax.runner import processes
+from ssdnet_jax.flags import (
+    DEFAULT_CONFIG,
+    EXECUTION_FLAGS,
+    EXECUTION_HELP,
+    Execution,
+    execution_values,
+    read_flags,
+    with_overrides,
+)
+from ssdnet_jax.runner.methods import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors
 
@@ -39,6 +47,7 @@ Flags:
   --workdir=DIR           where results go (needed); the same command again goes on
   --config.FIELD=VALUE    changed in all variants
   --vgg19_weights=PATH    as for `ssdnet`
+{execution}
   --help                  this text
 
 Results in DIR:
@@ -48,7 +57,8 @@ Results in DIR:
 
 docs/laboratory.md says how to write a sweep and how to add a loss.
 
-Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted.
+Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted,
+143 terminated. The same command again goes on.
 """
 
 
@@ -63,12 +73,13 @@ def console() -> None:
 
 
 def _help() -> str:
-    return _HELP.format(names=", ".join(sweep_names()))
+    return _HELP.format(names=", ".join(sweep_names()), execution=EXECUTION_HELP)
 
 
 def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     own = ("dataset", "workdir", "categories", "every", "seeds", "vgg19_weights")
-    name, overrides, given = read_flags(arguments, dict.fromkeys(own))
+    name, overrides, given = read_flags(arguments, {**dict.fromkeys(own), **EXECUTION_FLAGS})
+    execution = Execution(**execution_values(given))
     for flag in ("dataset", "workdir"):
         if not given[flag]:
             raise ConfigError(f"--{flag}: found none; expected one, see --help")
@@ -84,15 +95,15 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     categories = given["categories"].split(",") if given["categories"] else None
     samples = read_samples(dataset, workdir, categories=categories, mask_suffix=None, masks=None)
     samples = defective(samples)[::step]
-    processes.use_compilation_cache()
     command = shlex.join(["ssdnet-sweep", *arguments[1:]])
-    with named_errors(workdir):
+    with named_errors(workdir), executing(execution) as executor:
         rows = run_sweep(
             samples,
             configs,
             seeds,
             workdir,
             terminal,
+            executor=executor,
             dataset=dataset,
             note={"command": command},
             vgg19_path=given["vgg19_weights"],

@@ -2,8 +2,8 @@ import csv
 
 import pytest
 
-from ssdnet_jax.evaluation import scoring
 from ssdnet_jax.main_sweep import main
+from ssdnet_jax.runner import methods
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -86,7 +86,7 @@ def test_a_second_run_scores_nothing_again(sweep, dataset, tmp_path, monkeypatch
     def none(method, sources, config, workdir, *_, **__):
         raise AssertionError(f"scored again: {sources.keys() - workdir.finished.keys()}")
 
-    monkeypatch.setattr(scoring, "run_method", none)
+    monkeypatch.setattr(methods, "run_method", none)
     assert sweep(*flags)[0] == 0
     assert rows(tmp_path / "out") == before
 

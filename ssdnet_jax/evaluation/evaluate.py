@@ -189,7 +189,8 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         return dataclasses.replace(row, status="error", error=" ".join(str(error).split()))
     values: dict[str, float | None] = {}
     if mask is not None:
-        values = {name: _or_none(getattr(metrics, name)(mask, score_map)) for name in METRICS}
+        found = metrics.pixel_metrics(mask, score_map)
+        values = {name: _or_none(getattr(found, name)) for name in METRICS}
     return dataclasses.replace(
         row,
         **values,

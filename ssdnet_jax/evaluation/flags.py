@@ -6,7 +6,16 @@ from pathlib import Path
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.flags import METHODS, config_names, methods_text, parse_flags
+from ssdnet_jax.flags import (
+    EXECUTION_FLAGS,
+    EXECUTION_HELP,
+    METHODS,
+    Execution,
+    config_names,
+    execution_values,
+    methods_text,
+    parse_flags,
+)
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
@@ -41,6 +50,7 @@ Flags:
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
+{execution}
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
@@ -50,12 +60,13 @@ Results in DIR:
   anomaly_maps/METHOD/    raw maps as MVTec AD's evaluation code reads them (of the first seed)
   runs/METHOD/seedN/      what `ssdnet` writes: maps, heat maps, masks, results.csv, run.json
 
-Exit status: 0 all images evaluated, 1 some failed, 2 nothing could be started, 130 interrupted.
+Exit status: 0 all images evaluated, 1 some failed, 2 nothing could be started, 130 interrupted,
+143 terminated. The same command again goes on.
 """
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(Execution):
     """What the command line says; None where a flag was not given.
 
     Attributes:
@@ -98,7 +109,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """
     texts = [field.name for field in dataclasses.fields(Arguments)]
     texts = [name for name in texts if name not in ("config", "help_config")]
-    config, given = parse_flags(arguments, {**dict.fromkeys(texts), "help_config": False})
+    own = {**dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
+    config, given = parse_flags(arguments, own)
     methods, seeds = _words("methods", given["methods"]), _words("seeds", given["seeds"])
     if given["maps"] is None:
         methods = methods or (METHODS[0],)
@@ -132,12 +144,15 @@ def parse(arguments: Sequence[str]) -> Arguments:
         vgg19_weights=given["vgg19_weights"],
         clip_weights=given["clip_weights"],
         help_config=given["help_config"],
+        **execution_values(given),
     )
 
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(names=", ".join(config_names()), methods=methods_text())
+    return _USAGE.format(
+        names=", ".join(config_names()), methods=methods_text(), execution=EXECUTION_HELP
+    )
 
 
 def _path(text: str | None) -> Path | None:

@@ -3,10 +3,120 @@
 All but `image_auroc` take `mask`, bool (H, W), True on the defect, and `score_map`, float (H, W),
 high on the defect; any monotonic change of the scores leaves the result as it is. An image whose
 mask has one class only has no such metric: the result is nan. NaN or infinite scores are an error.
+`pixel_metrics` gives all four of the pixels at a fraction of their cost one by one, and
 `ssdnet_jax.evaluation.pooled` has the same metrics for the pixels of many images together.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+
+
+class PixelMetrics(NamedTuple):
+    """What the functions of the same names give for one image."""
+
+    auroc: float
+    auprc: float
+    f1_max: float
+    aupro: float
+
+
+def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> PixelMetrics:
+    """All metrics of the pixels, equal to those one by one up to rounding of their sums.
+
+    Normal pixels only count by how many score higher than a defective one, and how many the same.
+    So they are sorted once, by value alone, which takes a fraction of the time of sorting all
+    pixels with their labels for each curve anew, as the functions below do.
+
+    Args:
+        mask: as above.
+        score_map: as above.
+        limit: of `aupro`.
+
+    Raises:
+        ValueError: a limit outside (0, 1], or arrays that do not have two axes.
+    """
+    check_limit(limit)
+    labels, scores = _flatten(mask, score_map)
+    weights, regions = region_weights(mask)
+    if labels.all() or not labels.any():
+        return PixelMetrics(*[float("nan")] * 4)
+    normal = np.sort(scores[~labels])
+    order = np.argsort(scores[labels])[::-1]
+    defective, weights = scores[labels][order], weights.ravel()[labels][order]
+    first = np.flatnonzero(np.append(True, defective[1:] != defective[:-1]))
+    thresholds = defective[first]
+    steps = Steps(
+        above=normal.size - np.searchsorted(normal, thresholds, side="right"),
+        down_to=normal.size - np.searchsorted(normal, thresholds, side="left"),
+        positives=np.diff(first, append=defective.size),
+        weights=np.add.reduceat(weights, first),
+    )
+    sums = step_sums(steps, negatives=normal.size, positives=defective.size, limit=limit)
+    return scaled(sums, normal.size, defective.size, regions, limit)
+
+
+class Steps(NamedTuple):
+    """The steps of the curves: what there is at each score that a defective pixel has, in order.
+
+    Attributes:
+        above: int (n,), normal pixels that score higher.
+        down_to: int (n,), normal pixels that score as high or higher.
+        positives: int (n,), defective pixels of this score.
+        weights: float (n,), sum of their `region_weights`.
+    """
+
+    above: np.ndarray
+    down_to: np.ndarray
+    positives: np.ndarray
+    weights: np.ndarray
+
+
+def step_sums(
+    steps: Steps, *, negatives: int, positives: int, limit: float, true: int = 0
+) -> np.ndarray:
+    """What steps add to the areas, before `scaled`: float (4,), in the order of `PixelMetrics`.
+
+    The third, F1-max, is the largest of these steps and not a sum.
+
+    Args:
+        steps: some of the curve's, highest score first.
+        negatives: normal pixels of the whole curve.
+        positives: defective pixels of the whole curve.
+        limit: of AUPRO.
+        true: defective pixels above these steps.
+    """
+    above, down_to = steps.above, steps.down_to
+    found = true + np.cumsum(steps.positives)
+    # Each defective pixel, or region, adds a curve that is 0 above its score and 1 below it,
+    # linear over the normal pixels of the same score.
+    roc = np.sum(steps.positives * (negatives - (above + down_to) / 2))
+    precision = np.sum(steps.positives * (found / (found + down_to)))
+    f1 = np.max(2 * found / (found + down_to + positives))
+    end = limit * negatives
+    clipped, share = clip_steps(steps, end)
+    overlap = steps.weights * (np.maximum(end - down_to, 0) + share * (clipped - above) / 2)
+    return np.array([roc, precision, f1, np.sum(overlap)])
+
+
+def clip_steps(steps: Steps, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """How far the steps go before so many normal pixels, and which share of each that is."""
+    clipped = np.clip(end, steps.above, steps.down_to)
+    width = steps.down_to - steps.above
+    return clipped, np.where(width > 0, (clipped - steps.above) / np.maximum(width, 1), 1.0)
+
+
+def scaled(
+    sums: np.ndarray, negatives: int, positives: int, regions: int, limit: float
+) -> PixelMetrics:
+    """Metrics from the `step_sums` of a whole curve."""
+    roc, precision, f1, overlap = map(float, sums)
+    return PixelMetrics(
+        auroc=roc / negatives / positives,
+        auprc=precision / positives,
+        f1_max=f1,
+        aupro=overlap / (limit * negatives) / regions,
+    )
 
 
 def auroc(mask: np.ndarray, score_map: np.ndarray) -> float:

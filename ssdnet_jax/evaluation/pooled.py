@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ssdnet_jax.evaluation.metrics import check_limit, check_pair, region_weights
+from ssdnet_jax.evaluation.metrics import (
+    Steps,
+    check_limit,
+    check_pair,
+    clip_steps,
+    region_weights,
+    scaled,
+    step_sums,
+)
 
 Pairs = Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
 Curve = tuple[np.ndarray, np.ndarray]
@@ -100,7 +108,7 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
     )
     for bins in _windows(counts, memory):
         for steps in _steps(pairs, bins, counts):
-            sums.add(*steps)
+            sums.add(steps)
     return PooledMetrics(*sums.areas(), *counts.sizes, *sums.curves())
 
 
@@ -166,9 +174,6 @@ def _count(pairs: Pairs) -> _Counts:
 
 # Windows of scores at full resolution
 
-# Normal pixels above each score and down to it, defective pixels and weight at it.
-_Steps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
 
 def _windows(counts: _Counts, memory: int) -> Iterator[np.ndarray]:
     """Bins with a defective pixel, highest first, as many together as fit in memory."""
@@ -199,7 +204,7 @@ def _count_type(counts: _Counts) -> np.dtype:
     return np.min_scalar_type(int((counts.negatives + counts.positives).max()))
 
 
-def _steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_Steps]:
+def _steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[Steps]:
     """Reads the images once and gives the steps of the curves in these bins, highest first."""
     if _sparse_bytes(bins, counts).sum() <= _dense_bytes(bins, counts):
         return _sparse_steps(pairs, bins, counts)
@@ -224,7 +229,7 @@ def _pixels_in(pairs: Pairs, bins: np.ndarray) -> Iterator[tuple[np.ndarray, ...
         yield negatives, integers[positives], weights
 
 
-def _sparse_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_Steps]:
+def _sparse_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[Steps]:
     """Keeps the pixels of the bins and sorts them."""
     negatives = np.empty(counts.negatives[bins].sum(), np.uint32)
     positives = np.empty(counts.positives[bins].sum(), np.uint32)
@@ -252,7 +257,7 @@ def _sparse_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_
         end = starts[chunk + _CHUNK] if chunk + _CHUNK < len(starts) else len(positives)
         scores = positives[first]
         offset = above[scores >> 16]
-        yield (
+        yield Steps(
             offset + np.searchsorted(negatives, scores, side="left"),
             offset + np.searchsorted(negatives, scores, side="right"),
             np.diff(first, append=end),
@@ -260,7 +265,7 @@ def _sparse_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_
         )
 
 
-def _dense_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_Steps]:
+def _dense_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[Steps]:
     """Counts the pixels of each score in the bins."""
     kind = _count_type(counts)
     size = len(bins) * _BINS
@@ -285,7 +290,7 @@ def _dense_steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[_S
         _check_same(down_to[-1] - above[row] == counts.negatives[number])
         _check_same(positives[chosen].sum(dtype=np.int64) == counts.positives[number])
         cell = np.flatnonzero(positives[chosen])
-        yield (
+        yield Steps(
             down_to[cell] - negatives[chosen][cell],
             down_to[cell],
             positives[chosen][cell].astype(np.int64),
@@ -314,31 +319,29 @@ class _Sums:
     def __init__(self, negatives: int, positives: int, regions: int, limit: float):
         self._negatives, self._positives, self._regions = negatives, positives, regions
         self._limit = limit
-        self._auroc = self._auprc = self._f1_max = self._aupro = 0.0
+        self._sums = np.zeros(4)  # see `step_sums`
         self._true = 0  # defective pixels so far
         self._overlap = 0.0  # sum over regions of the share so far
         self._roc = self._precision_recall = self._pro = np.empty((0, 2))
 
-    def add(
-        self, above: np.ndarray, down_to: np.ndarray, positives: np.ndarray, weights: np.ndarray
-    ) -> None:
-        """Adds steps: normal pixels above a score and down to it, and what is defective there."""
+    def add(self, steps: Steps) -> None:
+        """Adds steps, those of higher scores first."""
+        above, down_to, positives, weights = steps
+        end = self._limit * self._negatives
+        sums = step_sums(
+            steps,
+            negatives=self._negatives,
+            positives=self._positives,
+            limit=self._limit,
+            true=self._true,
+        )
+        best = max(self._sums[2], sums[2])
+        self._sums += sums
+        self._sums[2] = best  # the only one that is not a sum
+        clipped, share = clip_steps(steps, end)
         true = self._true + np.cumsum(positives)
         overlap = self._overlap + np.cumsum(weights)
         precision = true / (true + down_to)
-        # Each defective pixel, or region, adds a curve that is 0 above its score and 1 below it,
-        # linear over the normal pixels of the same score.
-        self._auroc += float(np.sum(positives * (self._negatives - (above + down_to) / 2)))
-        self._auprc += float(np.sum(positives * precision))
-        self._f1_max = max(
-            self._f1_max, float(np.max(2 * true / (true + down_to + self._positives)))
-        )
-        end = self._limit * self._negatives
-        clipped = np.clip(end, above, down_to)
-        share = np.where(down_to > above, (clipped - above) / np.maximum(down_to - above, 1), 1.0)
-        self._aupro += float(
-            np.sum(weights * (np.maximum(end - down_to, 0) + share * (clipped - above) / 2))
-        )
 
         roc = _vertices(
             (above / self._negatives, (true - positives) / self._positives),
@@ -359,12 +362,7 @@ class _Sums:
 
     def areas(self) -> tuple[float, float, float, float]:
         """AUROC, AUPRC, F1-max, AUPRO."""
-        return (
-            self._auroc / self._negatives / self._positives,
-            self._auprc / self._positives,
-            self._f1_max,
-            self._aupro / (self._limit * self._negatives) / self._regions,
-        )
+        return scaled(self._sums, self._negatives, self._positives, self._regions, self._limit)
 
     def curves(self) -> tuple[Curve, Curve, Curve]:
         """ROC, precision-recall and PRO, with their ends."""

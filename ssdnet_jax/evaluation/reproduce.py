@@ -22,7 +22,8 @@ from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_t
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.evaluation.map_files import read_map
-from ssdnet_jax.evaluation.scoring import score_dataset, with_seed
+from ssdnet_jax.evaluation.scoring import score_dataset, stop_if_asked, with_seed
+from ssdnet_jax.runner.methods import Executor
 from ssdnet_jax.runner.terminal import Terminal
 
 PARTS = ("table", "noise", "missing", "pictures")
@@ -182,6 +183,7 @@ def reproduce(
     workdir: Path,
     terminal: Terminal,
     *,
+    executor: Executor,
     dataset: Path,
     configs: Mapping[str, Config] | None = None,
     vgg19_path: str | None = None,
@@ -198,6 +200,7 @@ def reproduce(
       config: SSDnet's; of it baselines take `image_size` and `seed`.
       workdir: runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN below it.
       terminal: shows progress and problems.
+      executor: what scores them.
       dataset: where the samples come from, noted in the runs' folders.
       configs: by method, the configurations of those that have one of their own.
       vgg19_path: file of VGG19, for methods that need it.
@@ -207,6 +210,7 @@ def reproduce(
     Raises:
       ConfigError: a run's folder holds results of another configuration.
       InputError: no method could be started.
+      Stopped: the executor was told to end; what is scored is kept.
     """
     own = configs or {}
     whole = bool({"table", "pictures"} & set(protocol.parts))
@@ -228,6 +232,7 @@ def reproduce(
                 folder /= f"{corruption.name}{'-zero' * as_zero}"
             paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
             arguments = dict(method=method, name=name, dataset=dataset, note=note, **paths)
+            arguments["executor"] = executor
             try:
                 for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
                     each, run = with_seed(own.get(name, config), seed), folder / f"seed{seed}"
@@ -251,7 +256,7 @@ def reproduce(
     needs_clean = whole or any(not corruption.level for corruption in corruptions)
     clean_maps = score(None) if needs_clean else []
     corrupted_maps = {c: score(c) for c in corruptions if c.level}
-    report = _show(terminal)
+    report = _show(terminal, executor)
     clean = evaluate(samples, clean_maps, report=report) if whole else None
     if clean is None and needs_clean:
         untouched = evaluate(few, clean_maps, report=report)
@@ -277,6 +282,7 @@ def score_corrupted(
     folder: Path,
     terminal: Terminal,
     *,
+    executor: Executor,
     method: str,
     dataset: Path,
     name: str | None = None,
@@ -307,6 +313,7 @@ def score_corrupted(
         config,
         folder,
         terminal,
+        executor=executor,
         method=method,
         dataset=dataset,
         vgg19_path=vgg19_path,
@@ -353,8 +360,9 @@ def _first_seed(map_sets: Sequence[MapSet]) -> tuple[MapSet, ...]:
     return tuple(first.values())
 
 
-def _show(terminal: Terminal) -> Callable[[str, int], None]:
+def _show(terminal: Terminal, executor: Executor) -> Callable[[str, int], None]:
     def show(name: str, done: int) -> None:
+        stop_if_asked(executor.options.stop)
         if not done:
             terminal.start_run(0)
         terminal.images([name])

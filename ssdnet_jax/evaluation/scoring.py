@@ -7,10 +7,10 @@ from pathlib import Path
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.data.datasets import Sample, read_dataset
 from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
 from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.runner.methods import Executor
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
@@ -56,12 +56,19 @@ def with_seed(config: Config, seed: int) -> Config:
     return from_config_dict({**dataclasses.asdict(config), "seed": seed})
 
 
+def stop_if_asked(stop: Callable[[], bool]) -> None:
+    """Raises Stopped if a command has been told to end."""
+    if stop():
+        raise Stopped
+
+
 def score_dataset(
     samples: Sequence[Sample],
     config: Config,
     folder: Path,
     terminal: Terminal,
     *,
+    executor: Executor,
     method: str,
     dataset: Path,
     vgg19_path: str | None = None,
@@ -78,6 +85,7 @@ def score_dataset(
       config: SSDnet's, its seed included; of it baselines take `image_size` and `seed`.
       folder: work folder, as `ssdnet` writes it.
       terminal: shows progress and problems.
+      executor: what scores them.
       method: name of the method, noted in the folder.
       dataset: where the samples come from, noted in the folder.
       vgg19_path: file of VGG19, for configurations that need it.
@@ -93,18 +101,23 @@ def score_dataset(
     Raises:
       ConfigError: the folder belongs to a run with another configuration.
       InputError: the folder cannot be written, or there are no weights.
+      Stopped: the executor was told to end; what is scored is kept.
     """
+    stop_if_asked(executor.options.stop)
     name = name or method
     if method == "ssdnet":
         config = processes.settled(config, vgg19_path, terminal.problem)
-    run_note = {"device": processes.device_name(), "seed": config.seed, **(note or {})}
+    run_note = {"device": executor.device, "seed": config.seed, **(note or {})}
     workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
         what = ", ".join(filter(None, (name, label, f"seed {config.seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
         paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
-        run_method(method, sources, config, workdir, terminal, **paths)
+        executor.run_method(
+            method, sources, config, workdir, terminal, **paths, options=executor.options
+        )
+        stop_if_asked(executor.options.stop)
     errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
 
     def find(sample: Sample) -> Path:

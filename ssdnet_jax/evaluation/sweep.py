@@ -18,6 +18,7 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import COLUMNS, ImageMetrics, evaluate
 from ssdnet_jax.evaluation.scoring import score_dataset, with_seed
 from ssdnet_jax.flags import config_folder, load_config, with_overrides
+from ssdnet_jax.runner.methods import Executor
 from ssdnet_jax.runner.terminal import Terminal
 
 METRICS = ("auprc", "auroc")
@@ -126,6 +127,7 @@ def run_sweep(
     workdir: Path,
     terminal: Terminal,
     *,
+    executor: Executor,
     dataset: Path,
     note: Mapping[str, str],
     vgg19_path: str | None = None,
@@ -141,6 +143,7 @@ def run_sweep(
       seeds: each once.
       workdir: below it runs/VARIANT/seedN, ordinary work folders.
       terminal: shows progress and problems.
+      executor: what scores them.
       dataset: where the samples come from.
       note: what to note in each run.json.
       vgg19_path: file of VGG19, for variants that need it.
@@ -149,6 +152,7 @@ def run_sweep(
     Raises:
       ConfigError: a folder belongs to a run with another configuration.
       InputError: no weights, or a folder that cannot be written.
+      Stopped: the executor was told to end.
     """
     rows: list[ImageMetrics] = []
     for seed, (variant, config) in itertools.product(seeds, configs.items()):
@@ -157,6 +161,7 @@ def run_sweep(
             with_seed(config, seed),
             workdir / "runs" / folder_name(variant) / f"seed{seed}",
             terminal,
+            executor=executor,
             method="ssdnet",
             dataset=dataset,
             vgg19_path=vgg19_path,

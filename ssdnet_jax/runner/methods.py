@@ -1,7 +1,9 @@
 """Any method over many images; baselines into the same kind of work folder as SSDnet."""
 
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, resize_map
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.flags import Execution
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.record import write_map
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary, image_key, run
@@ -21,6 +24,47 @@ from ssdnet_jax.runner.workdir import Row, Workdir
 
 if TYPE_CHECKING:
     from ssdnet_jax.baselines.clip_weights import CLIPWeights
+
+
+@dataclasses.dataclass(frozen=True)
+class Executor:
+    """What scores the images of a command.
+
+    Attributes:
+      run_method: the function below, or the one of `runner.ray_executor`.
+      device: what it scores on, in words.
+      options: lanes and devices, and whether the command has been told to end.
+    """
+
+    run_method: Callable[..., Summary]
+    device: str
+    options: Options
+
+
+@contextlib.contextmanager
+def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Executor]:
+    """What a command line asks for, for as long as the context lasts; SIGTERM then only stops runs.
+
+    Args:
+      execution: from the command line.
+      save_params: whether fitted parameters are kept.
+
+    Raises:
+      ConfigError: Ray is asked for and not installed.
+      InputError: there is no such device or cluster.
+    """
+    with contextlib.ExitStack() as stack:
+        if execution.executor == "ray":
+            from ssdnet_jax.runner import ray_executor
+
+            device = stack.enter_context(ray_executor.joined(execution.ray_address))
+            execute = ray_executor.run_method
+        else:
+            processes.use_compilation_cache()
+            execute, device = run_method, processes.device_name()
+        stop = stack.enter_context(processes.stops_on_sigterm())
+        options = Options(execution.lanes, execution.devices, save_params, stop)
+        yield Executor(execute, device, options)
 
 
 def run_method(

@@ -1,10 +1,11 @@
 """What a person at the terminal sees: one live line, problems on their own lines, a summary."""
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ssdnet_jax.runner.lanes import Progress
 from ssdnet_jax.runner.workdir import Row
@@ -136,6 +137,19 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def line_size(stream: TextIO) -> dict[str, Any]:
+    """Arguments of tqdm for a line on a terminal, which it cuts to the terminal's width.
+
+    Serial lines and terminals within containers often say that they have 0 x 0 characters, for
+    which tqdm shows nothing at all: they are taken to have the usual 80 x 24.
+    """
+    try:
+        unknown = 0 in os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # no terminal, or a stream without a file
+        unknown = False
+    return {"ncols": 79, "nrows": 24} if unknown else {"dynamic_ncols": True}
+
+
 def _live_line(stream: TextIO) -> "tqdm":
     from tqdm import tqdm
 
@@ -143,7 +157,7 @@ def _live_line(stream: TextIO) -> "tqdm":
         file=stream,
         position=0,  # the only line, also if an earlier one was never closed
         leave=False,
-        dynamic_ncols=True,
+        **line_size(stream),
         smoothing=0,  # the mean rate
         unit=" steps",
         ascii="  ",

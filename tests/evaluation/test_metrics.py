@@ -11,10 +11,24 @@ from ssdnet_jax.evaluation.metrics import (
     auroc,
     f1_max,
     image_auroc,
+    pixel_metrics,
     region_weights,
 )
 
-METRICS = [auroc, auprc, f1_max, aupro]
+ONE_BY_ONE = [auroc, auprc, f1_max, aupro]
+
+
+def of_all(name):
+    """One of the metrics that are computed together."""
+
+    def metric(mask, scores):
+        return getattr(pixel_metrics(mask, scores), name)
+
+    metric.__name__ = f"pixel_metrics_{name}"
+    return metric
+
+
+METRICS = [*ONE_BY_ONE, *(of_all(metric.__name__) for metric in ONE_BY_ONE)]
 
 
 @st.composite
@@ -49,6 +63,31 @@ def test_auprc_is_the_step_sum_and_f1_the_best_threshold(case):
             best = max(best, 2 * precision * recall / (precision + recall))
     assert auprc(mask, scores) == pytest.approx(total)
     assert f1_max(mask, scores) == pytest.approx(best)
+
+
+@settings(max_examples=150)
+@given(labelled_scores(), st.sampled_from([0.05, 0.3, 1.0]))
+def test_metrics_together_are_those_of_scikit_learn(case, limit):
+    mask, scores = case
+    found = pixel_metrics(mask, scores, limit=limit)
+    expected = [metric(mask, scores) for metric in ONE_BY_ONE[:3]]
+    assert found == pytest.approx([*expected, aupro(mask, scores, limit=limit)], abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [2, 50, None])
+def test_metrics_together_are_those_of_scikit_learn_on_large_maps(levels):
+    generator = np.random.default_rng(1)
+    scores = np.exp(3 * generator.standard_normal((120, 150), np.float32)) - 1
+    mask = np.zeros(scores.shape, bool)
+    mask[10:30, 20:50], mask[70:73, 5:140], mask[100, 100] = True, True, True
+    scores[mask] *= 2
+    scores[5, :9], scores[5, 9:20] = 0.0, -0.0  # equal scores
+    if levels:
+        scores = np.floor(levels * np.tanh(scores))
+    found = pixel_metrics(mask, scores)
+    expected = [metric(mask, scores) for metric in ONE_BY_ONE]
+    assert min(expected) > 0.1 and max(expected) < 0.9
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_values_by_hand():

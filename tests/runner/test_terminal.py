@@ -101,6 +101,19 @@ def test_the_live_line_shows_steps_rate_time_left_and_loss(streams, clock):
     )
 
 
+@pytest.mark.parametrize("size", [(0, 0), (24, 0), (0, 80)])
+def test_a_terminal_that_does_not_know_its_size_gets_a_line_of_the_usual_width(
+    streams, clock, size
+):
+    termios.tcsetwinsize(streams[1].descriptor, size)
+    terminal = Terminal(*streams)
+    begin(terminal, "a.png", "b.png", images=2)
+    fit_one(terminal, clock)
+    shown = streams[1].shown()
+    assert shown[-1].startswith("[0/2] 2 images: fitting step 21/100, 10.00 steps/s")
+    assert max(map(len, shown)) <= 79
+
+
 def test_each_fit_has_its_own_clock(streams, clock):
     terminal = Terminal(*streams)
     begin(terminal, "a.png")
