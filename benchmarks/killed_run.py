@@ -13,6 +13,7 @@ have been fitted twice (one row an image at every kill, and those rows stay).
 import argparse
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -26,8 +27,10 @@ from PIL import Image
 
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.runner.workdir import versions
 
 FLAGS = [
+    "--config=grid",  # fits pixels, so that no weights are needed
     "--image_size=32",
     "--config.network.channels_down=4",
     "--config.network.channels_up=4",
@@ -58,6 +61,7 @@ def main() -> None:
         rows_at_kills = kill_often(folder, arguments, generator, seconds)
         compare(folder)
     report = {
+        "machine": {"processor_cores": os.cpu_count(), "versions": versions()},
         "images": arguments.images,
         "lanes": arguments.lanes,
         "seconds_uninterrupted": round(seconds, 1),

@@ -12,6 +12,7 @@ last part puts --check images into one array and compares with scikit-learn. Uni
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -22,6 +23,7 @@ import numpy as np
 
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.evaluation.pooled import pooled_metrics
+from ssdnet_jax.runner.workdir import versions
 
 SIZE = 256  # pixels a side
 
@@ -35,7 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     pooled_metrics(Source(3), memory=2**20)  # imports
-    report = measure(arguments.images, arguments.memory)
+    report = {"machine": {"processor_cores": os.cpu_count(), "versions": versions()}}
+    report |= measure(arguments.images, arguments.memory)
     report["check"] = check(arguments.check)
     text = json.dumps(report, indent=1)
     print(text)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ssdnet_jax.core.calibration import calibrated_score
 from ssdnet_jax.data.datasets import DEFECT, GOOD, Sample
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask
@@ -24,6 +25,7 @@ from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
 
 ALL = "all"  # beside the categories: every image
 METRICS = ("auroc", "auprc", "f1_max", "aupro")
+IMAGE_METRICS = {"image_auroc": "score", "image_auroc_calibrated": "calibrated_score"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ class ImageMetrics:
       aupro: area under the per-region overlap up to a false positive rate of 0.3.
       seed: as in its `MapSet`.
       score: the image's score, the maximum of its raw map.
+      calibrated_score: its score without a unit, which compares between textures
+        (`core.calibration`).
       defective_fraction: share of defective pixels in the mask, the AUPRC of chance.
       height: of the map, in pixels.
       width: of the map, in pixels.
@@ -73,6 +77,7 @@ class ImageMetrics:
     aupro: float | None = None
     seed: int | None = None
     score: float | None = None
+    calibrated_score: float | None = None
     defective_fraction: float | None = None
     height: int | None = None
     width: int | None = None
@@ -195,6 +200,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         row,
         **values,
         score=float(score_map.max()),
+        calibrated_score=calibrated_score(score_map),
         defective_fraction=0.0 if mask is None else float(mask.mean()),
         height=score_map.shape[0],
         width=score_map.shape[1],
@@ -220,7 +226,8 @@ def summarize(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
     figures, and `_std_over_seeds` their standard deviation (n - 1 in the denominator; None for
     one seed). `_pooled` takes the pixels of all images of a seed together. In "all",
     `auroc_mean` is over images, and `auroc_macro`, `auroc_pooled_macro`, `image_auroc_macro` are
-    means over categories. None stands for what does not exist.
+    means over categories. `image_auroc` takes the maximum of the raw map as an image's score, and
+    `image_auroc_calibrated` the calibrated one. None stands for what does not exist.
 
     Returns:
       method -> category or "all" -> name -> number, and "defects" -> defect -> name -> number; in
@@ -238,8 +245,8 @@ def summarize(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
             for category, group in groups.items()
         }
         everything = _summarize_category(method, ALL, rows, evaluation)
-        for name in (*METRICS, "image_auroc"):
-            for kind in ("",) if name == "image_auroc" else ("_mean", "_pooled"):
+        for name in (*METRICS, *IMAGE_METRICS):
+            for kind in ("",) if name in IMAGE_METRICS else ("_mean", "_pooled"):
                 values = [entry[f"{name}{kind}"] for entry in entries.values()]
                 macro = f"{name}{kind.replace('_mean', '')}_macro"
                 everything[macro] = _mean(values)
@@ -257,9 +264,10 @@ def _summarize_category(
         values = [_or_none(getattr(p, name)) for p in pooled]
         entry[f"{name}_pooled"] = _mean(values)
         entry[f"{name}_pooled_std_over_seeds"] = _spread(values)
-    values = [_image_auroc([row for row in rows if row.seed == seed]) for seed in seeds]
-    entry["image_auroc"] = _mean(values)
-    entry["image_auroc_std_over_seeds"] = _spread(values)
+    for name, score in IMAGE_METRICS.items():
+        values = [_image_auroc([row for row in rows if row.seed == seed], score) for seed in seeds]
+        entry[name] = _mean(values)
+        entry[f"{name}_std_over_seeds"] = _spread(values)
     groups: dict[str, list[ImageMetrics]] = {}
     for row in rows:
         if not row.good:
@@ -289,12 +297,12 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
     return entry
 
 
-def _image_auroc(rows: Sequence[ImageMetrics]) -> float | None:
+def _image_auroc(rows: Sequence[ImageMetrics], score: str) -> float | None:
     scored = [row for row in rows if row.score is not None]
     return _or_none(
         metrics.image_auroc(
             np.array([not row.good for row in scored], bool),
-            np.array([row.score for row in scored], float),
+            np.array([getattr(row, score) for row in scored], float),
         )
     )
 

@@ -39,7 +39,7 @@ Flags:
   --workdir=DIR           where results go (needed)
   --methods=A,B           some of {methods};
                           with --maps: what to call the maps in tables ("maps")
-  --seeds=0,1,2           without it the seed of the configuration
+  --seeds=0,1,2           of what is random; without it the seed of the configuration
   --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
                           the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
                           suffix before it; CATEGORY/test/DEFECT/NAME.tiff; or a folder of ssdnet

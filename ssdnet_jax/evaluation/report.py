@@ -7,7 +7,14 @@ from typing import Any
 
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics, MapSet
+from ssdnet_jax.evaluation.evaluate import (
+    ALL,
+    IMAGE_METRICS,
+    METRICS,
+    Evaluation,
+    ImageMetrics,
+    MapSet,
+)
 from ssdnet_jax.evaluation.report_cases import CASES, best_and_worst, case_card, escape
 from ssdnet_jax.evaluation.report_plots import (
     METHOD_COLORS,
@@ -32,7 +39,8 @@ _DEFINITIONS = {
     "may have a threshold of its own.",
     "Pooled": "The metric of the pixels of all images together, good ones included: one threshold "
     "for all.",
-    "Image AUROC": "Defective against good images, an image's score being the maximum of its map.",
+    "Image AUROC": "Defective against good images, an image's score being the maximum of its map; "
+    "calibrated: that maximum over the map's median, in units of the map's own usual spread.",
     "±": "Standard deviation over seeds of a seed's figure.",
 }
 
@@ -115,7 +123,7 @@ def _tiles(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         (entry["aupro_mean"], "AUPRO, mean of images"),
         (entry["auroc_pooled"], "AUROC, pooled pixels"),
         (entry["auprc_pooled"], "AUPRC, pooled pixels"),
-        (entry["image_auroc"], "AUROC of images"),
+        (entry["image_auroc_calibrated"], "AUROC of images, calibrated"),
     ]
     cells = [
         f'<div class="tile"><b>{_number(value)}</b><span>{text}</span></div>'
@@ -143,9 +151,10 @@ def _tables(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         '<div class="card scroll"><table><thead>'
         "<tr><th></th><th></th><th></th>"
         f'<th class="group" colspan="{span}"><span>per image, mean</span></th>'
-        f'<th class="group" colspan="{span}"><span>pooled pixels</span></th><th></th></tr>'
+        f'<th class="group" colspan="{span}"><span>pooled pixels</span></th>'
+        '<th class="group" colspan="2"><span>image AUROC</span></th></tr>'
         '<tr><th>category</th><th class="left">method</th><th>images</th>'
-        f"{names}{names}<th>image AUROC</th></tr></thead>{''.join(bodies)}</table></div>"
+        f"{names}{names}<th>maximum</th><th>calibrated</th></tr></thead>{''.join(bodies)}</table></div>"
     )
     return f"<h2>Results</h2>\n{main}\n{_defect_table(summary, categories)}"
 
@@ -154,12 +163,12 @@ def _tables(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 _COLUMNS = (
     *((f"{name}_mean", f"{name}_std_over_seeds") for name in METRICS),
     *((f"{name}_pooled", f"{name}_pooled_std_over_seeds") for name in METRICS),
-    ("image_auroc", "image_auroc_std_over_seeds"),
+    *((name, f"{name}_std_over_seeds") for name in IMAGE_METRICS),
 )
 _MACRO_COLUMNS = (
     *((f"{name}_macro", "") for name in METRICS),
     *((f"{name}_pooled_macro", "") for name in METRICS),
-    ("image_auroc_macro", ""),
+    *((f"{name}_macro", "") for name in IMAGE_METRICS),
 )
 
 

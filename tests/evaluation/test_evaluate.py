@@ -151,6 +151,24 @@ def test_image_auroc_compares_maxima_where_there_are_good_images(tmp_path, sampl
     assert entries[ALL]["image_auroc_macro"] == pytest.approx(expected)
 
 
+def test_image_auroc_compares_calibrated_scores_too(tmp_path, samples):
+    # Good images of high contrast have higher maxima than the defective ones, in more of spread.
+    values, map_set = put_map_set(tmp_path, samples, 0)
+    for path in values:
+        if "good" in path:
+            tifffile.imwrite(tmp_path / "maps" / "0" / f"{path}.tiff", 50 * values[path])
+    rows = {row.path: row for row in evaluate(samples, [map_set]).rows}
+    for path, row in rows.items():
+        median, high = np.quantile(values[path], [0.5, 0.75])
+        expected = (values[path].max() - median) / (high - median)
+        assert row.calibrated_score == pytest.approx(expected, rel=1e-5)
+    entry = summarize(evaluate(samples, [map_set]))["maps"]["grid"]
+    assert entry["image_auroc"] == 0.0
+    grid = {p: row.calibrated_score for p, row in rows.items() if p.startswith("grid")}
+    expected = roc_auc_score(["good" not in p for p in grid], list(grid.values()))
+    assert entry["image_auroc_calibrated"] == pytest.approx(expected) and expected > 0.5
+
+
 def remove_map(root, folder, relative):
     (folder / "maps" / "0" / f"{relative}.tiff").unlink()
 

@@ -63,9 +63,11 @@ def test_order_and_neighbours_change_nothing_bit_for_bit(jobs, in_pairs):
             assert_same(fit, in_pairs[name])
 
 
-def test_more_lanes_than_jobs(jobs):
-    results = stream(jobs[:2], lanes=4)
-    assert set(results) == {0, 1}
+def test_lanes_without_a_job_change_nothing_bit_for_bit(jobs):
+    full, padded = stream(jobs[:4], lanes=4), stream(jobs[:2], lanes=4)
+    assert set(padded) == {0, 1}
+    for name, fit in padded.items():
+        assert_same(fit, full[name])
 
 
 def test_nothing_to_do(jobs):
@@ -84,13 +86,14 @@ def test_progress_counts_steps_of_running_lanes(jobs):
 
 
 def test_a_stream_that_is_told_to_stop_gives_up_between_blocks(jobs):
-    calls = []
-
-    def stop():
-        calls.append(1)
-        return len(calls) > 2
-
-    assert len(stream(jobs, stop=stop)) < len(jobs)
+    seen = []
+    settings = jobs[0].settings
+    endless = dataclasses.replace(settings.fit, stop_threshold=0.0)
+    settings = dataclasses.replace(settings, fit=endless)
+    endless_jobs = [dataclasses.replace(job, settings=settings) for job in jobs]
+    results = stream(endless_jobs, report=seen.append, stop=lambda: len(seen) > 2)
+    assert results == {}
+    assert [p.step for p in seen] == [0, 1, 3]  # the block that ran was finished, no other begun
 
 
 def out_of_memory(monkeypatch, at_most):
@@ -147,4 +150,8 @@ def test_other_devices_take_what_their_memory_holds(jobs, monkeypatch):
 
 
 def test_results_say_why_fits_ended(in_pairs):
-    assert {fit.stop for fit in in_pairs.values()} <= {StopReason.THRESHOLD, StopReason.MAX_STEPS}
+    for fit in in_pairs.values():
+        reached = fit.losses[-1] < 0.03
+        assert fit.stop == (StopReason.THRESHOLD if reached else StopReason.MAX_STEPS)
+        assert len(fit.losses) < 12 if reached else len(fit.losses) == 12
+    assert {fit.stop for fit in in_pairs.values()} == {StopReason.THRESHOLD, StopReason.MAX_STEPS}
