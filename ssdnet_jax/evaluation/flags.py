@@ -108,9 +108,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ConfigError: an unknown flag or field, or an illegal value.
     """
     texts = [field.name for field in dataclasses.fields(Arguments)]
-    texts = [name for name in texts if name not in ("config", "help_config")]
-    # The first is the one that an error gives as an example.
-    own = {"dataset": None, **dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
+    texts = [n for n in texts if n not in ("config", "help_config", *EXECUTION_FLAGS)]
+    own = {**dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
     config, given = parse_flags(arguments, own)
     methods, seeds = _words("methods", given["methods"]), _words("seeds", given["seeds"])
     if given["maps"] is None:

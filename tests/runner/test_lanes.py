@@ -149,9 +149,11 @@ def test_other_devices_take_what_their_memory_holds(jobs, monkeypatch):
         assert devices.lanes_that_fit((32, 32, 1), jobs[0].settings) == expected
 
 
-def test_results_say_why_fits_ended(in_pairs):
+def test_results_say_why_fits_ended(jobs, in_pairs):
     for fit in in_pairs.values():
-        reached = fit.losses[-1] < 0.03
-        assert fit.stop == (StopReason.THRESHOLD if reached else StopReason.MAX_STEPS)
-        assert len(fit.losses) < 12 if reached else len(fit.losses) == 12
-    assert {fit.stop for fit in in_pairs.values()} == {StopReason.THRESHOLD, StopReason.MAX_STEPS}
+        assert fit.stop == StopReason.THRESHOLD and len(fit.losses) < 12
+        assert fit.losses[-1] < 0.03 and (fit.losses[:-1] >= 0.03).all()
+    strict = dataclasses.replace(jobs[0].settings.fit, stop_threshold=0.0, max_steps=3)
+    settings = dataclasses.replace(jobs[0].settings, fit=strict)
+    (fit,) = stream([dataclasses.replace(jobs[0], settings=settings)]).values()
+    assert fit.stop == StopReason.MAX_STEPS and len(fit.losses) == 3
