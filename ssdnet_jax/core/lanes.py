@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ssdnet_jax.core import losses
 from ssdnet_jax.core.fit import (
     FitSettings,
     FitState,
@@ -77,9 +78,14 @@ def fit_lanes(
         state = fit_block(state, image, known, vgg19, steps, settings)
         return lanes._replace(states=jax.tree.map(lambda leaf: leaf[None], state))
 
-    def step(state: FitState, image: Array, known: Array) -> FitState:
+    def constant(image: Array, known: Array) -> Array | None:
+        return losses.constant_features(image, known, vgg19, settings.loss)
+
+    features = jax.vmap(constant)(lanes.images, lanes.known)
+
+    def step(state: FitState, image: Array, known: Array, features: Array | None) -> FitState:
         running = state.stop == StopReason.RUNNING
-        after = fit_step(state, image, known, vgg19, settings)
+        after = fit_step(state, image, known, vgg19, settings, features)
         return jax.tree.map(lambda new, old: jnp.where(running, new, old), after, state)
 
     def unfinished(carry: tuple[Array, FitState]) -> Array:
@@ -88,7 +94,7 @@ def fit_lanes(
 
     def body(carry: tuple[Array, FitState]) -> tuple[Array, FitState]:
         taken, states = carry
-        return taken + 1, jax.vmap(step)(states, lanes.images, lanes.known)
+        return taken + 1, jax.vmap(step)(states, lanes.images, lanes.known, features)
 
     _, states = lax.while_loop(unfinished, body, (jnp.int32(0), lanes.states))
     return lanes._replace(states=states)
