@@ -115,3 +115,26 @@ def test_how_a_command_ends_early(capsys, error, status, out, err):
 
     assert run_command(["x"], str, body) == status
     assert capsys.readouterr() == (out, err)
+
+
+@pytest.mark.slow  # half a minute: Ray and its workers start
+def test_a_cluster_gives_the_numbers_of_this_machine(tiny, dataset, tmp_path):
+    pytest.importorskip("ray")
+    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    words = ["-c", "from ssdnet_jax.main_evaluate import console; console()", *own]
+    words += [f"--dataset={dataset}", "--seeds=0,1", "--methods=ssdnet,spectral_residual"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    for name, flags in (("here", []), ("ray", ["--executor=ray", "--ray_address=local"])):
+        done = subprocess.run(
+            [sys.executable, *words, f"--workdir={tmp_path}/{name}", *flags],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), name
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("here", "ray")]
+    assert tables[0] == tables[1] and tables[0].count(",ok,") == 3 * 3
+    assert "at once by Ray" in (tmp_path / "ray" / "report.html").read_text(encoding="utf-8")

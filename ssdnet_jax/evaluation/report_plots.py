@@ -67,7 +67,11 @@ def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
                 offset = (index - (len(methods) - 1) / 2) * slot / step
                 _box(axes, found, row + offset, 0.13 / step, _method_color(index))
         axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.set_xlim(max(0.0, np.floor(lowest * 10 - 0.2) / 10), 1.005)
+        # A little room before the lowest value, and no empty half where all are near 1.
+        tick = 0.1 if lowest < 0.9 else 0.02
+        start = max(0.0, tick * np.floor(lowest / tick - 0.2))
+        axes.set_xlim(start, 1 + 0.02 * (1 - start))
+        axes.locator_params(axis="x", nbins=5)  # more labels would touch
         axes.set_yticks(range(len(labels)), labels if number == 0 else [""] * len(labels))
         for text in axes.get_yticklabels():
             text.set_parse_math(False)  # names may hold dollar signs

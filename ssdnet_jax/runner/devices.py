@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.fit import FitSettings
 from ssdnet_jax.core.lanes import Lanes
+from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.programs import program
 
 _LANES = PartitionSpec("lanes")
@@ -62,30 +63,39 @@ def result_program(devices: int, settings: FitSettings) -> Callable[..., Any]:
     return jax.jit(function, out_shardings=_sharding(devices, _SHARED))
 
 
-def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
+def lanes_that_fit(
+    shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
+) -> int:
     """Lanes for one device: on a CPU one, elsewhere as many as memory holds, a power of two.
 
     On a CPU more lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last
     images of a run would keep all lanes busy for fewer pictures.
+
+    Args:
+      shape: of the images.
+      settings: of the fits.
+      vgg19: weights of phi, if the loss has a perceptual term.
     """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if device.platform == "cpu" or not limit:
         return 1
-    analysis = _compiled(shape, settings).memory_analysis()
+    analysis = _compiled(shape, settings, vgg19).memory_analysis()
     lane = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
     most = int(_USABLE * limit // lane)
     return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
 
 
-def _compiled(shape: tuple[int, int, int], settings: FitSettings) -> Any:
+def _compiled(
+    shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
+) -> Any:
     """The program of one lane, for its memory."""
     key = jax.random.split(jax.random.key(0), 1)
     image, known = jnp.zeros((1, *shape)), jnp.ones((1, *shape[:2]))
     function = functools.partial(lane_programs.init_lanes, settings=settings)
     lanes = jax.eval_shape(function, key, image, known, jnp.ones(1, bool))
     block = functools.partial(lane_programs.fit_lanes, settings=settings)
-    return jax.jit(block).lower(lanes, None, jnp.int32(1)).compile()
+    return jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
 
 
 def _kept(

@@ -92,7 +92,7 @@ def run(
         with read_ahead(tasks, ahead) as read:
             stream = Stream(read, config, record, terminal, vgg19)
             while (bucket := stream.fullest_bucket()) is not None and not options.stop():
-                lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
+                lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, vgg19)
                 results = fit_stream(
                     lambda bucket=bucket: stream.take(bucket),
                     lanes=min(lanes, options.most_lanes or -(-fits // devices)),

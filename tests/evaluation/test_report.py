@@ -201,3 +201,13 @@ def test_plots_take_colours_and_fonts_from_the_page():
             assert f"var(--{variable})" in svg
         assert not re.search(r"#0[0-9a-f]0[0-9a-f]{3}\b", svg)
         assert "font-family" not in svg and "http" not in svg and 'id="figure' not in svg
+
+
+def test_box_plots_of_values_near_one_use_their_width_and_have_few_labels():
+    near, wide = {"auroc": [0.991, 0.999], "auprc": [0.35, 0.8]}, {"auroc": [0.2], "auprc": [0.9]}
+    for values, lowest in (({"m": near}, 0.98), ({"m": near, "n": wide}, 0.0)):
+        svg = box_plots({"all": values}, list(values))
+        labels = [float(text) for text in re.findall(r">(\d\.\d+)<", svg)]
+        first = labels[: labels.index(1.0) + 1]  # of AUROC, which comes first
+        assert lowest <= first[0] <= lowest + 0.2 and first == sorted(first)
+        assert 2 < len(first) <= 7 and len(labels) <= 14

@@ -157,3 +157,23 @@ def test_results_say_why_fits_ended(jobs, in_pairs):
     settings = dataclasses.replace(jobs[0].settings, fit=strict)
     (fit,) = stream([dataclasses.replace(jobs[0], settings=settings)]).values()
     assert fit.stop == StopReason.MAX_STEPS and len(fit.losses) == 3
+
+
+def test_lanes_are_counted_for_a_perceptual_loss_too(tiny, monkeypatch):
+    # Tiny weights in the form of VGG19's: the program cannot even be traced without any.
+    sizes = {"conv1_1": (3, 2), "conv1_2": (2, 2), "conv2_1": (2, 2), "conv2_2": (2, 2)}
+    vgg19 = {
+        name: {"kernel": np.ones((3, 3, *size), np.float32), "bias": np.zeros(size[1], np.float32)}
+        for name, size in sizes.items()
+    }
+    loss = {**tiny["loss"], "w_perc": 1.0, "perceptual_size": 8, "patches_per_step": 2}
+    config = from_config_dict({**tiny, "loss": loss})
+
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 2**40}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    assert devices.lanes_that_fit((32, 32, 1), config.fit_settings, vgg19) == 64
