@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssdnet_jax.baselines.registry import RANDOM
 from ssdnet_jax.commands import run_parsed, run_process
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import ConfigError, InputError
@@ -20,6 +19,7 @@ from ssdnet_jax.evaluation.evaluate import (
 )
 from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.map_files import find_map, put_maps
+from ssdnet_jax.evaluation.reproduce import is_random
 from ssdnet_jax.evaluation.scoring import (
     read_samples,
     score_dataset,
@@ -27,7 +27,6 @@ from ssdnet_jax.evaluation.scoring import (
     stop_if_asked,
     with_seed,
 )
-from ssdnet_jax.flags import METHODS
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.methods import Executor, executing
 from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
@@ -111,7 +110,7 @@ def _scored_maps(
         )
         for method in parsed.methods
         # What draws no random numbers gives the same maps with every seed.
-        for config in (configs if method in (METHODS[0], *RANDOM) else configs[:1])
+        for config in (configs if is_random(method) else configs[:1])
     ]
 
 
