@@ -18,6 +18,7 @@ from ssdnet_jax.core.config import (
     NetworkConfig,
     ScoreConfig,
 )
+from ssdnet_jax.core.features import smallest_scale
 from ssdnet_jax.core.fit import FitSettings
 from ssdnet_jax.core.networks import smallest_side
 from ssdnet_jax.errors import ConfigError
@@ -177,6 +178,16 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
         )
 
 
+def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
+    """Whether an image fitted at `shape` may also be seen smaller, as noisy ones are."""
+    scale = smallest_scale(coarse_scale=config.score.coarse_scale)
+    try:
+        check_against_image(config, (int(scale * shape[0]), int(scale * shape[1])))
+    except ConfigError:
+        return False
+    return True
+
+
 def _check_features(config: Config, shape: tuple[int, int]) -> None:
     """`check_against_image` for a fit to features, which have half of the image's resolution."""
     scales = smallest_side(config.network)
@@ -330,6 +341,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "seed": ("at least 0 and below 2^32", lambda v: 0 <= v < 2**32),
     "features.components": _FROM_1,
     "features.fine_components": _FROM_1,
+    "features.noise_limit": _FROM_0,
     "network.channels_down": _FROM_1,
     "network.channels_up": _FROM_1,
     "network.channels_skip": _FROM_0,

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ssdnet_jax.config import Config, check_against_image
+from ssdnet_jax.config import Config, check_against_image, fits_smaller
 from ssdnet_jax.core import texture_score as _texture_score  # noqa: F401, registers its score
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
-from ssdnet_jax.core.config import FeatureConfig
-from ssdnet_jax.core.features import feature_maps, fit_target, picture_of, without_noise
+from ssdnet_jax.core.features import Kind, View, fit_target, picture_of, views
 from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.core.noise import noise_deviation, without_noise
 from ssdnet_jax.core.registry import SCORES
 from ssdnet_jax.core.score import ScoreMaps, ScoreSettings
 from ssdnet_jax.core.vgg19 import VGG19Weights
@@ -30,7 +30,12 @@ from ssdnet_jax.runner.lanes import Fitted, Job
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike
 
-_picture_of = jax.jit(picture_of)
+_noise_deviation = jax.jit(noise_deviation)
+
+
+@jax.jit
+def _picture_of(target: Array, image: Array) -> Array:
+    return picture_of(target, without_noise(image))
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -47,11 +52,9 @@ def _scores(
     return jax.vmap(one, in_axes=(None, None, 0, None))(image, target, reconstructions, vgg19)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _fit_target(image: Array, vgg19: VGG19Weights | None, config: FeatureConfig) -> Array:
-    image = without_noise(image)
-    maps = feature_maps(image, vgg19, kind=config.kind)
-    return fit_target(image, maps, components=config.components)
+@functools.partial(jax.jit, static_argnames=("view", "kind"))
+def _fit_target(image: Array, vgg19: VGG19Weights | None, view: View, kind: Kind) -> Array:
+    return fit_target(without_noise(image), vgg19, view, kind=kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +189,7 @@ def finish(
         _target(prepared, config, vgg19),
         reconstructions,
         vgg19,
-        ScoreSettings(config.score, config.loss, config.features),
+        ScoreSettings(config.score, config.loss, config.features, _is_noisy(prepared, config)),
     )
     normalized, raw = jax.device_get(maps)
     score_map = resize_map(np.median(raw, axis=0), shape)
@@ -226,7 +229,19 @@ def _target(prepared: Prepared, config: Config, vgg19: VGG19Weights | None) -> n
     """What the network is fitted to, float32 (h, w, c)."""
     if config.features.kind == "pixels":
         return prepared.fitted
-    return np.asarray(_fit_target(prepared.fitted, vgg19, config=config.features))
+    noisy = _is_noisy(prepared, config)
+    view = views(config.features, coarse_scale=config.score.coarse_scale, noisy=noisy).fitted
+    return np.asarray(_fit_target(prepared.fitted, vgg19, view=view, kind=config.features.kind))
+
+
+def _is_noisy(prepared: Prepared, config: Config) -> bool:
+    """Whether the image is seen smaller for its noise (`core.features.views`).
+
+    One that is too small for that is seen as it is.
+    """
+    if config.features.kind == "pixels" or not fits_smaller(config, prepared.fitted.shape[:2]):
+        return False
+    return float(_noise_deviation(prepared.fitted)) > config.features.noise_limit
 
 
 def check_fit(fit: Fitted) -> None:

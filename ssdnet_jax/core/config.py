@@ -96,3 +96,5 @@ class FeatureConfig:
     # weights, else filters
     components: int = 24  # >= 1, principal components of the coarse features, which are fitted
     fine_components: int = 8  # >= 1, of the fine ones, which the score "tiles" compares as well
+    noise_limit: float = 0.04  # deviation, image units, >= 0: a picture with more noise is seen
+    # at `score.coarse_scale` of its size, where noise is less

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, vgg19_features
 
@@ -23,10 +24,7 @@ _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its o
 _ORIENTATIONS = 6
 _WAVELENGTHS = ((4.0, 1.6), (7.0, 2.6))  # pixels, with the deviation of the window around it
 _FILTER_RADIUS = 5  # pixels
-_SMOOTHING = 12.0  # pixels of smoothing a unit of noise
-_HARMLESS_NOISE = 0.02  # image units, deviation; photographs of textures have up to that
-_WIDEST, _SMOOTHING_RADIUS = 1.5, 5  # pixels
-_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, deviation 1
+_SMALLER_SCALE = 0.5  # of a noisy image's size, where its noise is least
 _ROUNDING = 1e-5  # of a feature's size: deviations up to this are rounding, not texture
 
 
@@ -55,54 +53,96 @@ def feature_maps(
     return _vgg19_maps(vgg19, image) if kind == "vgg19" else _filter_maps(image)
 
 
+class View(NamedTuple):
+    """One look at an image.
+
+    Attributes:
+      layer: "fine" or "coarse", of `FeatureMaps`.
+      scale: of the image's size, in (0, 1]: the features of the image made so much smaller.
+      components: main components of the features, the rest is left out.
+    """
+
+    layer: Literal["fine", "coarse"]
+    scale: float
+    components: int
+
+
+class Views(NamedTuple):
+    """How an image is looked at.
+
+    Attributes:
+      fitted: what the network is fitted to.
+      compared: what the score compares beside what the fit leaves.
+    """
+
+    fitted: View
+    compared: tuple[View, ...]
+
+
+def views(config: FeatureConfig, *, coarse_scale: float, noisy: bool) -> Views:
+    """The looks at an image. A noisy one is seen at a smaller size, where noise is less.
+
+    Fine features see the least of neighbouring pixels; coarse ones are taken of the image made
+    smaller, and so see most. The main components are compared: the rest is grain.
+
+    Args:
+      config: how many components.
+      coarse_scale: of the image's size, for the coarser of two sizes.
+      noisy: whether it has more noise than `config.noise_limit`.
+    """
+    scale = coarse_scale if noisy else 1.0
+    fine = View("fine", scale, config.fine_components)
+    coarse = View("coarse", coarse_scale, config.components)
+    # Stains that noise hides at one size show at another.
+    smaller = (coarse._replace(scale=_SMALLER_SCALE),) if noisy else ()
+    return Views(coarse._replace(scale=scale), (fine, coarse, *smaller))
+
+
+def smallest_scale(*, coarse_scale: float) -> float:
+    """The smallest of the scales at which `views` sees a noisy image."""
+    return min(coarse_scale, _SMALLER_SCALE)
+
+
+def view_of(
+    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, view: View, *, kind: Kind
+) -> Float[Array, "hh ww n"]:
+    """The main components of the features of a view, at half of its resolution.
+
+    Args:
+      image: in [0, 1].
+      vgg19: weights; may be None for "filters".
+      view: static.
+      kind: which features.
+    """
+    maps = feature_maps(shrunk(image, scale=view.scale), vgg19, kind=kind)
+    return main_components(getattr(maps, view.layer), count=view.components)
+
+
+def shrunk(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:
+    """The image at `scale` of its size; at 1 it is returned as it is."""
+    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+    return jax.image.resize(image, (height, width, image.shape[2]), "linear")
+
+
 def fit_target(
-    image: Float[Array, "h w c"], maps: FeatureMaps, *, components: int
-) -> Float[Array, "h//2 w//2 components+c"]:
-    """What the network is fitted to: the main components of the coarse features, and the colours.
+    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, view: View, *, kind: Kind
+) -> Float[Array, "hh ww components+c"]:
+    """What the network is fitted to: a view of the image, and its colours.
 
     Every feature is brought to mean 0 and deviation 1 first, and so are the colours, which come
     last; they let the fit be shown as a picture (`picture_of`).
     """
-    colours = standardize(_halve(image))
-    return jnp.concatenate([main_components(maps.coarse, count=components), colours], axis=-1)
+    colours = standardize(_halve(shrunk(image, scale=view.scale)))
+    return jnp.concatenate([view_of(image, vgg19, view, kind=kind), colours], axis=-1)
 
 
 def picture_of(
-    target: Float[Array, "h//2 w//2 components+c"], image: Float[Array, "h w c"]
-) -> Float[Array, "h//2 w//2 c"]:
-    """The picture that a reconstruction of `fit_target` holds, at half of the resolution."""
+    target: Float[Array, "hh ww components+c"], image: Float[Array, "h w c"]
+) -> Float[Array, "hh ww c"]:
+    """The picture that a reconstruction of `fit_target` holds, at the target's resolution."""
     halved = _halve(image)
     mean, deviation = _moments(halved)
     return jnp.clip(target[..., -image.shape[-1] :] * deviation + mean, 0, 1)
-
-
-def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """The image, smoothed as far as its noise asks for; below a deviation of 0.02 as it is.
-
-    Noise hides fine features first, and a little smoothing brings them back (docs/auto.md).
-    """
-    deviation = noise_deviation(image)
-    width = jnp.minimum(_SMOOTHING * (deviation - _HARMLESS_NOISE), _WIDEST)
-    offsets = jnp.arange(-_SMOOTHING_RADIUS, _SMOOTHING_RADIUS + 1)
-    weights = jnp.exp(-0.5 * lax.square(offsets / jnp.maximum(width, 1e-3)))
-    weights = weights / weights.sum()
-    smooth = mirror(image, margin=_SMOOTHING_RADIUS)
-    for axis, side in enumerate(image.shape[:2]):
-        smooth = sum(
-            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(weights)
-        )
-    return jnp.where(width > 0, smooth, image)
-
-
-def noise_deviation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
-    """Deviation of pixelwise noise, in image units; the mean over channels.
-
-    From the median of the finest diagonal differences, which edges hardly move (Donoho and
-    Johnstone, Biometrika 1994).
-    """
-    diagonal = image[:-1, :-1] - image[:-1, 1:] - image[1:, :-1] + image[1:, 1:]
-    return jnp.median(jnp.abs(diagonal), axis=(0, 1)).mean() / (2 * _MEDIAN_OF_NORMAL)
 
 
 def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

@@ -33,11 +33,17 @@ class ScoreMaps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ScoreSettings:
-    """What a score may depend on beside the images; hashable."""
+    """What a score may depend on beside the images; hashable.
+
+    Attributes:
+      score, loss, features: of the configuration.
+      noisy: whether the image is seen as a noisy one (`core.features.views`).
+    """
 
     score: ScoreConfig = ScoreConfig()
     loss: LossConfig = LossConfig()
     features: FeatureConfig = FeatureConfig()
+    noisy: bool = False
 
 
 def from_raw(raw: Float[Array, "h w"]) -> ScoreMaps:

@@ -2,19 +2,22 @@
 
 The residual of a feature is not large or small by itself: on a stochastic texture most of it is
 grain. What is unusual about an anomaly is the distribution of values around it. So the tiles of
-three maps, of fine features, of coarse ones and of what the fit left of them, are compared with
-the image's typical tile (`core.patch_statistics`), and each map's distances are measured in its own
-spread over the image, which makes them comparable with one another, and comparable between images
-after. What counts is where the three agree (`agreement`).
+fine features, of coarse ones and of what the fit left of them are compared with the image's typical
+tile (`core.patch_statistics`), and each map's distances are measured in its own spread over the
+image, which makes them comparable with one another, and comparable between images after. What
+counts is where the maps agree (`agreement`).
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.calibration import in_quartiles
-from ssdnet_jax.core.config import FeatureConfig, ScoreConfig
-from ssdnet_jax.core.features import feature_maps, main_components, without_noise
+from ssdnet_jax.core.config import ScoreConfig
+from ssdnet_jax.core.features import Kind, View, view_of, views
+from ssdnet_jax.core.noise import without_noise
 from ssdnet_jax.core.patch_statistics import (
     blame_pixels,
     correspondence_errors,
@@ -46,11 +49,13 @@ def tile_score(
       vgg19: weights; may be None unless features are VGG19's.
       settings: static.
     """
-    config, features = settings.score, settings.features
+    config, kind = settings.score, settings.features.kind
     distance = residual_distance(target - reconstruction, shape=image.shape[:2], config=config)
-    if features.kind == "pixels":
+    if kind == "pixels":
         return from_raw(distance)
-    common = image_distances(without_noise(image), vgg19, features=features, config=config)
+    seen = views(settings.features, coarse_scale=config.coarse_scale, noisy=settings.noisy)
+    smooth = without_noise(image)
+    common = image_distances(smooth, vgg19, views=seen.compared, kind=kind, config=config)
     maps = jnp.concatenate([common, distance[None]])
     return from_raw(agreement(maps, scale=config.agreement_scale))
 
@@ -73,30 +78,21 @@ def image_distances(
     image: Float[Array, "h w c"],
     vgg19: VGG19Weights | None,
     *,
-    features: FeatureConfig,
+    views: Sequence[View],
+    kind: Kind,
     config: ScoreConfig,
-) -> Float[Array, "2 h w"]:
-    """How unusual fine and coarse features are around each pixel, `in_quartiles`.
-
-    Fine features see the least of neighbouring pixels; coarse ones are taken of the image made
-    smaller, and so see most. Of both the main components are compared: the rest is grain.
+) -> Float[Array, "n h w"]:
+    """How unusual each view of the image is around each pixel, `in_quartiles`.
 
     Args:
       image: in [0, 1].
       vgg19: weights; may be None for "filters".
-      features: which, and how many components.
-      config: side of a tile, and how much smaller.
+      views: n looks at the image, static.
+      kind: which features.
+      config: side of a tile.
     """
-    shape = image.shape[:2]
-    smaller = [max(1, round(config.coarse_scale * side)) for side in shape]
-    small_image = jax.image.resize(image, (*smaller, image.shape[2]), "linear")
-    fine = feature_maps(image, vgg19, kind=features.kind).fine
-    coarse = feature_maps(small_image, vgg19, kind=features.kind).coarse
-    parts = (
-        main_components(fine, count=features.fine_components),
-        main_components(coarse, count=features.components),
-    )
-    return jnp.stack([_scaled_distances(x, shape, config) for x in parts])
+    parts = [view_of(image, vgg19, view, kind=kind) for view in views]
+    return jnp.stack([_scaled_distances(x, image.shape[:2], config) for x in parts])
 
 
 def residual_distance(

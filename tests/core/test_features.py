@@ -2,17 +2,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 
 from ssdnet_jax.core.features import (
+    View,
     feature_maps,
     fit_target,
-    noise_deviation,
+    main_components,
     picture_of,
     principal_components,
+    shrunk,
     standardize,
-    without_noise,
+    view_of,
 )
 from ssdnet_jax.core.vgg19 import max_pool2x2, vgg19_features
 from ssdnet_jax.data.synthetic import grid_texture
@@ -31,7 +32,7 @@ def image(height=24, width=32, channels=3):
 @pytest.mark.parametrize("shape", [(24, 32, 3), (25, 33, 1)])
 def test_maps_and_target_have_half_of_the_resolution(kind, shape):
     maps = feature_maps(image(*shape), TINY, kind=kind)
-    target = fit_target(image(*shape), maps, components=5)
+    target = fit_target(image(*shape), TINY, View("coarse", 1.0, 5), kind=kind)
     for x in (*maps, target):
         assert x.shape[:2] == (shape[0] // 2, shape[1] // 2)
         assert bool(jnp.isfinite(x).all())
@@ -79,14 +80,14 @@ def test_components_keep_their_sign_and_fill_up_with_zeros():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_target_holds_the_picture(channels):
     y = image(channels=channels)
-    target = fit_target(y, feature_maps(y, None, kind="filters"), components=4)
+    target = fit_target(y, None, View("coarse", 1.0, 4), kind="filters")
     halved = np.asarray(y).reshape(12, 2, 16, 2, channels).mean((1, 3))
     np.testing.assert_allclose(picture_of(target, y), halved, atol=1e-5)
 
 
 def test_a_picture_of_one_colour_has_features_of_zero():
     y = jnp.full((24, 24, 3), 0.4)
-    target = fit_target(y, feature_maps(y, None, kind="filters"), components=4)
+    target = fit_target(y, None, View("coarse", 1.0, 4), kind="filters")
     assert bool(jnp.isfinite(target).all())
     np.testing.assert_allclose(target, 0, atol=1e-6)
 
@@ -96,36 +97,22 @@ def test_features_of_a_texture_are_compiled_and_batched():
 
     @jax.jit
     def target(image):
-        return fit_target(image, feature_maps(image, TINY, kind="vgg19"), components=3)
+        return fit_target(image, TINY, View("coarse", 1.0, 3), kind="vgg19")
 
     expected = jnp.stack([target(image) for image in images])
     np.testing.assert_allclose(jax.vmap(target)(images), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("deviation", [0.02, 0.05, 0.1])
-def test_noise_is_measured_on_a_texture(deviation):
-    texture = 0.5 * jnp.asarray(grid_texture((128, 128), period=16))  # has noise of its own
-    clean = float(noise_deviation(texture))
-    noise = deviation * jax.random.normal(jax.random.key(0), texture.shape)
-    assert clean < 0.02
-    measured = float(noise_deviation(texture + noise))
-    assert measured == pytest.approx(np.hypot(deviation, clean), rel=0.15)
+@pytest.mark.parametrize("layer", ["fine", "coarse"])
+def test_a_view_is_the_main_components_of_a_layer_of_the_smaller_image(layer):
+    y = image(32, 40)
+    smaller = shrunk(y, scale=0.75)
+    assert smaller.shape == (24, 30, 3)
+    maps = feature_maps(smaller, TINY, kind="vgg19")
+    expected = main_components(getattr(maps, layer), count=2)
+    actual = view_of(y, TINY, View(layer, 0.75, 2), kind="vgg19")
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_a_picture_without_noise_is_left_as_it_is_and_noise_is_smoothed():
-    texture = 0.5 * jnp.asarray(grid_texture((64, 64), period=16))
-    assert float(noise_deviation(texture)) < 0.02
-    np.testing.assert_array_equal(without_noise(texture), texture)
-    noisy = texture + 0.1 * jax.random.normal(jax.random.key(0), texture.shape)
-    smooth = without_noise(noisy)
-    assert float(jnp.std(smooth - texture)) < 0.6 * float(jnp.std(noisy - texture))
-    np.testing.assert_allclose(smooth.mean(), noisy.mean(), atol=5e-3)
-
-
-def test_smoothing_is_that_of_scipy():
-    noisy = 0.5 + 0.1 * jax.random.normal(jax.random.key(0), (32, 24, 3))
-    width = 12.0 * (float(noise_deviation(noisy)) - 0.02)
-    expected = gaussian_filter(
-        np.asarray(noisy), (width, width, 0), mode="mirror", radius=(5, 5, 0)
-    )
-    np.testing.assert_allclose(without_noise(noisy), expected, atol=1e-5)
+def test_an_image_at_its_own_size_is_itself():
+    np.testing.assert_array_equal(shrunk(image(25, 33), scale=1.0), image(25, 33))

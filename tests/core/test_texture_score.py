@@ -5,7 +5,7 @@ import pytest
 
 from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.core.config import FeatureConfig, ScoreConfig
-from ssdnet_jax.core.features import feature_maps, fit_target
+from ssdnet_jax.core.features import View, fit_target, views
 from ssdnet_jax.core.score import ScoreSettings
 from ssdnet_jax.core.texture_score import (
     agreement,
@@ -21,6 +21,13 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 CONFIG = ScoreConfig(tile_size=5)
 FILTERS = FeatureConfig(kind="filters", components=6, fine_components=4)
+VIEWS = views(FILTERS, coarse_scale=CONFIG.coarse_scale, noisy=False)
+
+
+def distances(image):
+    return image_distances(
+        jnp.asarray(image), None, views=VIEWS.compared, kind="filters", config=CONFIG
+    )
 
 
 def test_distances_are_those_of_feature_correspondence_analysis():
@@ -32,7 +39,7 @@ def test_distances_are_those_of_feature_correspondence_analysis():
 def test_a_defect_of_the_texture_stands_out():
     texture = grid_texture((64, 64), period=8, seed=0)
     image, mask = plant_defect(texture, kind="blob", center=(30, 36), size=6, seed=1)
-    maps = image_distances(jnp.asarray(image), None, features=FILTERS, config=CONFIG)
+    maps = distances(image)
     assert maps.shape == (2, 64, 64)
     assert auroc(mask, np.asarray(maps.mean(0))) > 0.8
 
@@ -62,12 +69,11 @@ def test_agreement_prefers_what_all_maps_say_and_keeps_units():
 
 def test_the_score_is_the_agreement_of_three_maps_and_of_pixels_the_residuals():
     image = grid_texture((64, 64), period=8)
-    maps = feature_maps(jnp.asarray(image), None, kind="filters")
-    target = fit_target(jnp.asarray(image), maps, components=3)
+    target = fit_target(jnp.asarray(image), None, View("coarse", 1.0, 3), kind="filters")
     mu = 0.5 * target
     settings = ScoreSettings(CONFIG, features=FILTERS)
     actual = tile_score(jnp.asarray(image), target, mu, None, settings)
-    common = image_distances(jnp.asarray(image), None, features=FILTERS, config=CONFIG)
+    common = distances(image)
     residual = residual_distance(target - mu, shape=(64, 64), config=CONFIG)
     expected = agreement(jnp.stack([*common, residual]), scale=CONFIG.agreement_scale)
     np.testing.assert_allclose(actual.raw, expected, rtol=1e-4, atol=1e-4)
@@ -75,3 +81,19 @@ def test_the_score_is_the_agreement_of_three_maps_and_of_pixels_the_residuals():
     of_pixels = tile_score(jnp.asarray(image), image, 0.5 * image, None, ScoreSettings(CONFIG))
     expected = residual_distance(0.5 * jnp.asarray(image), shape=(64, 64), config=CONFIG)
     np.testing.assert_allclose(of_pixels.raw, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_noisy_image_is_compared_at_one_more_size():
+    image = jnp.asarray(grid_texture((64, 64), period=8))
+    noisy = views(FILTERS, coarse_scale=CONFIG.coarse_scale, noisy=True)
+    assert noisy.fitted.scale == CONFIG.coarse_scale
+    assert max(view.scale for view in noisy.compared) == CONFIG.coarse_scale
+    target = fit_target(image, None, noisy.fitted, kind="filters")
+    assert target.shape == (24, 24, FILTERS.components + 1)
+    settings = ScoreSettings(CONFIG, features=FILTERS, noisy=True)
+    actual = tile_score(image, target, 0.5 * target, None, settings)
+    common = image_distances(image, None, views=noisy.compared, kind="filters", config=CONFIG)
+    residual = residual_distance(0.5 * target, shape=(64, 64), config=CONFIG)
+    expected = agreement(jnp.stack([*common, residual]), scale=CONFIG.agreement_scale)
+    assert len(common) == 3
+    np.testing.assert_allclose(actual.raw, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,55 @@
+"""Noise of an image: how much there is, and smoothing as far as that asks for."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core.patch_statistics import mirror
+
+_SMOOTHING = 12.0  # pixels of smoothing a unit of noise
+_HARMLESS_NOISE = 0.02  # image units, deviation; photographs of textures have up to that
+_WIDEST = 1.5  # pixels of smoothing
+_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, deviation 1
+
+
+def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """The image, smoothed as far as its noise asks for; below a deviation of 0.02 as it is.
+
+    Noise hides fine features first, and a little smoothing brings them back (docs/auto.md). What
+    colours differ in from their mean, of which the eye sees little detail either, is smoothed
+    twice as widely.
+    """
+    width = _SMOOTHING * (noise_deviation(image) - _HARMLESS_NOISE)
+    width = jnp.minimum(width, _WIDEST)
+    grey = image.mean(-1, keepdims=True)
+    smooth = _smoothed(grey, width, most=_WIDEST)
+    if image.shape[-1] > 1:
+        smooth = smooth + _smoothed(image - grey, 2 * width, most=2 * _WIDEST)
+    return jnp.where(width > 0, smooth, image)
+
+
+def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Array:
+    """Convolved with a Gaussian of deviation `width`, in pixels, which is `most` at most."""
+    radius = math.ceil(3 * most)
+    offsets = jnp.arange(-radius, radius + 1)
+    weights = jnp.exp(-0.5 * lax.square(offsets / jnp.maximum(width, 1e-3)))
+    weights = weights / weights.sum()
+    smooth = mirror(image, margin=radius)
+    for axis, side in enumerate(image.shape[:2]):
+        smooth = sum(
+            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
+            for start, weight in enumerate(weights)
+        )
+    return smooth
+
+
+def noise_deviation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Deviation of pixelwise noise, in image units; the mean over channels.
+
+    From the median of the finest diagonal differences, which edges hardly move (Donoho and
+    Johnstone, Biometrika 1994).
+    """
+    diagonal = image[:-1, :-1] - image[:-1, 1:] - image[1:, :-1] + image[1:, 1:]
+    return jnp.median(jnp.abs(diagonal), axis=(0, 1)).mean() / (2 * _MEDIAN_OF_NORMAL)
