@@ -9,8 +9,9 @@ of its time for one image and step over that of one lane in the same turn. Memor
 compiled program says it needs for temporaries.
 
 Protocol, runner: `run` on --images synthetic pictures with --steps steps each, after one picture
-that compiles; the share of wall time that is not spent in the program that fits. Scoring and
-writing go on beside the fits, in their own thread, so they count only as far as they delay.
+that compiles; the share of wall time in which neither the program that fits nor the one that scores
+runs. Scoring and writing go on beside the fits, in their own thread: reading, writing and drawing
+count only where nothing is fitted or scored meanwhile.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.lanes import fit_lanes, init_lanes
 from ssdnet_jax.data.files import write_atomically
@@ -111,39 +113,49 @@ def time_runner(arguments: argparse.Namespace) -> dict:
             for n in range(count)
         }
 
-    spent = time_programs()
+    working = watch_programs()
     with tempfile.TemporaryDirectory() as folder:
         for name, count in (("warm", 1), ("timed", arguments.images)):
-            spent["fit"] = 0.0
+            working.clear()
             workdir = open_workdir(Path(folder, name), config, method="ssdnet", root=None)
             summary = run(pictures(count), config, workdir, Terminal(io.StringIO(), io.StringIO()))
     return {
         "images": arguments.images,
         "steps": arguments.steps,
         "seconds": round(summary.seconds, 2),
-        "seconds_fitting": round(spent["fit"], 2),
-        "overhead": round(1 - spent["fit"] / summary.seconds, 4),
+        "seconds_fitting": round(covered(working, "fit"), 2),
+        "seconds_fitting_or_scoring": round(covered(working, "fit", "score"), 2),
+        "overhead": round(1 - covered(working, "fit", "score") / summary.seconds, 4),
     }
 
 
-def time_programs() -> dict[str, float]:
-    """Makes the program that fits add up the time it takes."""
-    spent = {"fit": 0.0}
-    fit_program = devices.fit_program
+def watch_programs() -> list[tuple[str, float, float]]:
+    """Makes the programs that fit and score note when they run: what, from when, until when."""
+    working = []
 
-    def timed(*arguments):
-        program = fit_program(*arguments)
-
+    def watched(what, program):
         def call(*rest):
             started = time.monotonic()
             result = jax.block_until_ready(program(*rest))
-            spent["fit"] += time.monotonic() - started
+            working.append((what, started, time.monotonic()))
             return result
 
         return call
 
-    devices.fit_program = timed
-    return spent
+    fit_program = devices.fit_program
+    devices.fit_program = lambda *arguments: watched("fit", fit_program(*arguments))
+    stages._scores = watched("score", stages._scores)
+    return working
+
+
+def covered(working: list[tuple[str, float, float]], *kinds: str) -> float:
+    """Seconds in which at least one program of these kinds ran."""
+    total, reached = 0.0, 0.0
+    for what, start, end in sorted(working, key=lambda entry: entry[1]):
+        if what in kinds and end > reached:
+            total += end - max(start, reached)
+            reached = end
+    return total
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from ssdnet_jax.config import (
     to_config_dict,
 )
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.flag_values import whole_number
 
 METHODS = ("ssdnet", *baselines.NAMES)
 EXECUTORS = ("local", "ray")
@@ -240,19 +241,6 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("--ray_address: found alone; expected --executor=ray too")
     counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
     return {**counts, "executor": executor, "ray_address": given["ray_address"]}
-
-
-def whole_number(name: str, text: str | None) -> int:
-    """The value of a flag that counts something; 0 if it was not given.
-
-    Raises:
-      ConfigError: it is no whole number from 1.
-    """
-    if text is None:
-        return 0
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ConfigError(f"{name}: found {text!r}; expected a whole number from 1")
-    return int(text)
 
 
 def config_names() -> list[str]:

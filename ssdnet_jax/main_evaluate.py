@@ -21,6 +21,7 @@ from ssdnet_jax.evaluation.flags import Arguments, help_text, parse
 from ssdnet_jax.evaluation.map_files import find_map, put_maps
 from ssdnet_jax.evaluation.reproduce import is_random
 from ssdnet_jax.evaluation.scoring import (
+    Context,
     read_samples,
     score_dataset,
     show_problems,
@@ -95,18 +96,21 @@ def _scored_maps(
     executor: Executor,
 ) -> list[MapSet]:
     configs = [with_seed(parsed.config, seed) for seed in parsed.seeds]
+    context = Context(
+        parsed.dataset,
+        terminal,
+        executor,
+        parsed.vgg19_weights,
+        parsed.clip_weights,
+        {"command": command},
+    )
     return [
         score_dataset(
             samples,
             config,
             parsed.workdir / "runs" / method / f"seed{config.seed}",
-            terminal,
-            executor=executor,
+            context,
             method=method,
-            dataset=parsed.dataset,
-            vgg19_path=parsed.vgg19_weights,
-            clip_path=parsed.clip_weights,
-            note={"command": command},
         )
         for method in parsed.methods
         # What draws no random numbers gives the same maps with every seed.

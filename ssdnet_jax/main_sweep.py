@@ -9,7 +9,7 @@ from ssdnet_jax.commands import run_command, run_process
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.reproduce import defective
-from ssdnet_jax.evaluation.scoring import read_samples, show_problems
+from ssdnet_jax.evaluation.scoring import Context, read_samples, show_problems
 from ssdnet_jax.evaluation.sweep import (
     figures_of,
     load_sweep,
@@ -18,6 +18,7 @@ from ssdnet_jax.evaluation.sweep import (
     table,
     write_figure,
 )
+from ssdnet_jax.flag_values import listed_seeds, listed_words, whole_number
 from ssdnet_jax.flags import (
     DEFAULT_CONFIG,
     EXECUTION_FLAGS,
@@ -87,27 +88,18 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
         raise ConfigError(f"--config: found none; expected {', '.join(sweep_names())}, or a file")
     sweep, configs = load_sweep(name)
     configs = {variant: with_overrides(c, overrides) for variant, c in configs.items()}
-    seeds, every = _numbers("seeds", given["seeds"]) or sweep.seeds, given["every"] or "1"
-    (step,) = _numbers("every", every)
-    if step < 1:
-        raise ConfigError(f"--every: found {every!r}; expected a whole number from 1")
+    seeds = listed_seeds("--seeds", given["seeds"]) or sweep.seeds
+    step = whole_number("--every", given["every"]) or 1
     dataset, workdir = Path(given["dataset"]), Path(given["workdir"])
-    categories = given["categories"].split(",") if given["categories"] else None
+    categories = listed_words("--categories", given["categories"])
     samples = read_samples(dataset, workdir, categories=categories, mask_suffix=None, masks=None)
     samples = defective(samples)[::step]
     command = shlex.join(["ssdnet-sweep", *arguments[1:]])
     with named_errors(workdir), executing(execution) as executor:
-        rows = run_sweep(
-            samples,
-            configs,
-            seeds,
-            workdir,
-            terminal,
-            executor=executor,
-            dataset=dataset,
-            note={"command": command},
-            vgg19_path=given["vgg19_weights"],
+        context = Context(
+            dataset, terminal, executor, given["vgg19_weights"], note={"command": command}
         )
+        rows = run_sweep(samples, configs, seeds, workdir, context)
         figures = figures_of(rows)
         label = (
             f"{Path(name).stem}: {dataset.resolve().name}, {len(samples)} images, "
@@ -122,10 +114,3 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
         terminal.summary(f"{each.variant}: AUPRC {auprc:.3f}, AUROC {auroc:.3f}")
     terminal.summary(f"figure and table in {workdir / 'sweep.png'}, {workdir / 'sweep.md'}")
     return 1 if any(each.failed for each in figures) else 0
-
-
-def _numbers(flag: str, text: str | None) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",")] if text else []
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise ConfigError(f"--{flag}: found {text!r}; expected whole numbers, as 0,1,2")
-    return tuple(dict.fromkeys(map(int, words)))

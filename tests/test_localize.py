@@ -17,7 +17,7 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.evaluation.metrics import auroc
 from ssdnet_jax.runner import devices
-from ssdnet_jax.stages import otsu_threshold
+from ssdnet_jax.stages import fit_jobs, otsu_threshold, prepare
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 module = sys.modules["ssdnet_jax.localize"]  # the name in the package is the function
@@ -393,3 +393,19 @@ def test_features_of_vgg19_need_its_weights(of_filters):
     given = dataclasses.replace(of_filters, features=features)
     result = localize(GREY, given, KEY, vgg19=tiny_vgg19)
     assert not np.array_equal(result.score_map, localize(GREY, of_filters, KEY).score_map)
+
+
+@pytest.mark.parametrize(
+    ("side", "noise", "fitted"), [(96, 0.0, 48), (96, 0.15, 36), (48, 0.15, 24)]
+)
+def test_a_noisy_picture_is_fitted_smaller_if_it_is_large_enough(of_filters, side, noise, fitted):
+    config = dataclasses.replace(of_filters, image_size=0)
+    texture = np.asarray(grid_texture((side, side), period=8))
+    added = noise * np.random.default_rng(0).standard_normal(texture.shape)
+    image = np.clip(texture + added, 0, 1).astype(np.float32)
+    (job,) = fit_jobs(prepare(image, config), config, KEY, ["name"])
+    assert job.image.shape[:2] == (fitted, fitted)
+    result = localize(image, config, KEY)
+    assert result.score_map.shape == (side, side)
+    assert result.reconstruction.shape == image.shape
+    assert np.isfinite(result.score_map).all()

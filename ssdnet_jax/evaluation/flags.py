@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.flag_values import listed_seeds, listed_words
 from ssdnet_jax.flags import (
     EXECUTION_FLAGS,
     EXECUTION_HELP,
@@ -111,16 +112,14 @@ def parse(arguments: Sequence[str]) -> Arguments:
     texts = [n for n in texts if n not in ("config", "help_config", *EXECUTION_FLAGS)]
     own = {**dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
     config, given = parse_flags(arguments, own)
-    methods, seeds = _words("methods", given["methods"]), _words("seeds", given["seeds"])
+    methods = listed_words("--methods", given["methods"])
+    seeds = listed_seeds("--seeds", given["seeds"])
     if given["maps"] is None:
         methods = methods or (METHODS[0],)
         for method in methods:
             if method not in METHODS:
                 raise ConfigError(f"--methods: found {method!r}; expected {', '.join(METHODS)}")
-        seeds = seeds or (str(config.seed),)
-        if not all(seed.isdecimal() for seed in seeds):
-            raise ConfigError(f"--seeds: found {given['seeds']!r}; expected integers, as 0,1,2")
-        numbers: tuple[int | None, ...] = tuple(dict.fromkeys(map(int, seeds)))
+        numbers: tuple[int | None, ...] = seeds or (config.seed,)
     else:
         methods = methods or ("maps",)
         if len(methods) > 1 or methods[0][0] == "." or set(methods[0]) & set("/\\"):
@@ -134,7 +133,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     return Arguments(
         config=config,
         dataset=_path(given["dataset"]),
-        categories=_words("categories", given["categories"]),
+        categories=listed_words("--categories", given["categories"]),
         mask_suffix=given["mask_suffix"],
         masks=given["masks"],
         workdir=_path(given["workdir"]),
@@ -157,13 +156,3 @@ def help_text() -> str:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def _words(name: str, text: str | None) -> tuple[str, ...] | None:
-    """The entries of a list with commas, each once."""
-    if text is None:
-        return None
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise ConfigError(f"--{name}: found {text!r}; expected words with commas between")
-    return tuple(dict.fromkeys(words))

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_t
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.evaluation.map_files import read_map
-from ssdnet_jax.evaluation.scoring import score_dataset, stop_if_asked, with_seed
+from ssdnet_jax.evaluation.scoring import Context, score_dataset, stop_if_asked, with_seed
 from ssdnet_jax.runner.methods import Executor
 from ssdnet_jax.runner.terminal import Terminal
 
@@ -181,14 +181,9 @@ def reproduce(
     protocol: Protocol,
     config: Config,
     workdir: Path,
-    terminal: Terminal,
+    context: Context,
     *,
-    executor: Executor,
-    dataset: Path,
     configs: Mapping[str, Config] | None = None,
-    vgg19_path: str | None = None,
-    clip_path: str | None = None,
-    note: Mapping[str, str] | None = None,
 ) -> Results:
     """Scores what is not scored yet, and measures everything.
 
@@ -199,13 +194,8 @@ def reproduce(
       protocol: what is compared.
       config: SSDnet's; of it baselines take `image_size` and `seed`.
       workdir: runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN below it.
-      terminal: shows progress and problems.
-      executor: what scores them.
-      dataset: where the samples come from, noted in the runs' folders.
+      context: of the command.
       configs: by method, the configurations of those that have one of their own.
-      vgg19_path: file of VGG19, for methods that need it.
-      clip_path: file of CLIP, likewise.
-      note: what else to note in run.json.
 
     Raises:
       ConfigError: a run's folder holds results of another configuration.
@@ -230,21 +220,19 @@ def reproduce(
             folder = workdir / "runs" / run_folder(name)
             if corruption is not None:
                 folder /= f"{corruption.name}{'-zero' * as_zero}"
-            paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
-            arguments = dict(method=method, name=name, dataset=dataset, note=note, **paths)
-            arguments["executor"] = executor
+            arguments: dict[str, Any] = {"method": method, "name": name}
             try:
                 for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
                     each, run = with_seed(own.get(name, config), seed), folder / f"seed{seed}"
                     if corruption is None:
                         chosen = samples if whole else few
-                        found = score_dataset(chosen, each, run, terminal, **arguments)
+                        found = score_dataset(chosen, each, run, context, **arguments)
                     else:
                         arguments["missing_as_zero"] = as_zero
-                        found = score_corrupted(few, corruption, each, run, terminal, **arguments)
+                        found = score_corrupted(few, corruption, each, run, context, **arguments)
                     map_sets.append(found)
             except InputError as error:
-                terminal.problem(f"{name}: {error}")
+                context.terminal.problem(f"{name}: {error}")
                 if isinstance(error, NoWeightsError):
                     not_run[name] = "not run: no weights"
                 else:
@@ -256,7 +244,7 @@ def reproduce(
     needs_clean = whole or any(not corruption.level for corruption in corruptions)
     clean_maps = score(None) if needs_clean else []
     corrupted_maps = {c: score(c) for c in corruptions if c.level}
-    report = _show(terminal, executor)
+    report = _show(context.terminal, context.executor)
     clean = evaluate(samples, clean_maps, report=report) if whole else None
     if clean is None and needs_clean:
         untouched = evaluate(few, clean_maps, report=report)
@@ -280,16 +268,11 @@ def score_corrupted(
     corruption: Corruption,
     config: Config,
     folder: Path,
-    terminal: Terminal,
+    context: Context,
     *,
-    executor: Executor,
     method: str,
-    dataset: Path,
     name: str | None = None,
     missing_as_zero: bool = False,
-    vgg19_path: str | None = None,
-    clip_path: str | None = None,
-    note: Mapping[str, str] | None = None,
 ) -> MapSet:
     """Scores corrupted images that have no map yet; else as `scoring.score_dataset`.
 
@@ -312,13 +295,8 @@ def score_corrupted(
         samples,
         config,
         folder,
-        terminal,
-        executor=executor,
+        context.noting(corruption=what),
         method=method,
-        dataset=dataset,
-        vgg19_path=vgg19_path,
-        clip_path=clip_path,
-        note={"corruption": what, **(note or {})},
         read=read,
         name=name,
         label=what,

@@ -18,6 +18,31 @@ NOT_SCORED = "not scored: "  # such errors were shown while scoring
 _SHOWN_PROBLEMS = 10
 
 
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all runs of one command share.
+
+    Attributes:
+      dataset: where the samples come from, noted in the runs' folders.
+      terminal: shows progress and problems.
+      executor: what scores images.
+      vgg19_path: file of VGG19, for configurations and methods that need it.
+      clip_path: file of CLIP, likewise.
+      note: what else to note in each run.json.
+    """
+
+    dataset: Path
+    terminal: Terminal
+    executor: Executor
+    vgg19_path: str | None = None
+    clip_path: str | None = None
+    note: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def noting(self, **note: str) -> "Context":
+        """The same with something more to note."""
+        return dataclasses.replace(self, note={**note, **self.note})
+
+
 def read_samples(
     dataset: Path,
     workdir: Path,
@@ -66,14 +91,9 @@ def score_dataset(
     samples: Sequence[Sample],
     config: Config,
     folder: Path,
-    terminal: Terminal,
+    context: Context,
     *,
-    executor: Executor,
     method: str,
-    dataset: Path,
-    vgg19_path: str | None = None,
-    clip_path: str | None = None,
-    note: Mapping[str, str] | None = None,
     read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
     name: str | None = None,
     label: str | None = None,
@@ -84,13 +104,8 @@ def score_dataset(
       samples: of one dataset.
       config: SSDnet's, its seed included; of it baselines take `image_size` and `seed`.
       folder: work folder, as `ssdnet` writes it.
-      terminal: shows progress and problems.
-      executor: what scores them.
+      context: of the command.
       method: name of the method, noted in the folder.
-      dataset: where the samples come from, noted in the folder.
-      vgg19_path: file of VGG19, for configurations that need it.
-      clip_path: file of CLIP, for methods that need it.
-      note: what else to note in run.json.
       read: gives the image of a sample.
       name: of the method in tables and at the terminal, where it is not `method`.
       label: what is done to the images when they are read, for the person at the terminal.
@@ -103,17 +118,18 @@ def score_dataset(
       InputError: the folder cannot be written, or there are no weights.
       Stopped: the executor was told to end; what is scored is kept.
     """
+    executor, terminal = context.executor, context.terminal
     stop_if_asked(executor.options.stop)
     name = name or method
     if method == "ssdnet":
-        config = processes.settled(config, vgg19_path, terminal.problem)
-    run_note = {"device": executor.device, "seed": config.seed, **(note or {})}
-    workdir = open_workdir(folder, config, method=method, root=dataset, run=run_note)
+        config = processes.settled(config, context.vgg19_path, terminal.problem)
+    run_note = {"device": executor.device, "seed": config.seed, **context.note}
+    workdir = open_workdir(folder, config, method=method, root=context.dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
         what = ", ".join(filter(None, (name, label, f"seed {config.seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
-        paths = {"vgg19_path": vgg19_path, "clip_path": clip_path}
+        paths = {"vgg19_path": context.vgg19_path, "clip_path": context.clip_path}
         executor.run_method(
             method, sources, config, workdir, terminal, **paths, options=executor.options
         )

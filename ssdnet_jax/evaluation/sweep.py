@@ -16,10 +16,8 @@ from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import COLUMNS, ImageMetrics, evaluate
-from ssdnet_jax.evaluation.scoring import score_dataset, with_seed
+from ssdnet_jax.evaluation.scoring import Context, score_dataset, with_seed
 from ssdnet_jax.flags import config_folder, load_config, with_overrides
-from ssdnet_jax.runner.methods import Executor
-from ssdnet_jax.runner.terminal import Terminal
 
 METRICS = ("auprc", "auroc")
 _DOTS_PER_INCH = 120
@@ -125,12 +123,8 @@ def run_sweep(
     configs: Mapping[str, Config],
     seeds: Sequence[int],
     workdir: Path,
-    terminal: Terminal,
+    context: Context,
     *,
-    executor: Executor,
-    dataset: Path,
-    note: Mapping[str, str],
-    vgg19_path: str | None = None,
     score: Callable[..., Any] = score_dataset,
 ) -> list[ImageMetrics]:
     """Scores what is not scored yet and measures all of it, seed by seed.
@@ -142,11 +136,7 @@ def run_sweep(
       configs: checked, by variant.
       seeds: each once.
       workdir: below it runs/VARIANT/seedN, ordinary work folders.
-      terminal: shows progress and problems.
-      executor: what scores them.
-      dataset: where the samples come from.
-      note: what to note in each run.json.
-      vgg19_path: file of VGG19, for variants that need it.
+      context: of the command.
       score: replaces `score_dataset`.
 
     Raises:
@@ -160,12 +150,8 @@ def run_sweep(
             samples,
             with_seed(config, seed),
             workdir / "runs" / folder_name(variant) / f"seed{seed}",
-            terminal,
-            executor=executor,
+            context.noting(variant=variant),
             method="ssdnet",
-            dataset=dataset,
-            vgg19_path=vgg19_path,
-            note={**note, "variant": variant},
             label=variant,
         )
         named = dataclasses.replace(map_set, method=variant)
