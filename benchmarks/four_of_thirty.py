@@ -17,32 +17,69 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 FOUR = ("bent", "broken", "glue", "metal_contamination")
-# Name; method in the JSON files; the file of the textures; of the 128-pixel images; the paper.
+NATIVE, ENLARGED = "grid_128_native", "grid_128_upsampled_256"
+# Name; method in the JSON files; those of the textures and of the 128-pixel images, at their own
+# size and enlarged; the paper.
 ROWS = (
-    ("SR", "spectral_residual", "variants_textures_grid", "variants_grid_128", "0.97 / 0.45"),
+    (
+        "SR",
+        "spectral_residual",
+        "variants_textures_grid",
+        f"variants_{NATIVE}",
+        f"variants_{ENLARGED}",
+        "0.97 / 0.45",
+    ),
     (
         "SR at the picture's own size",
         "spectral_residual:width=None",
         "variants_textures_grid",
-        "variants_grid_128",
+        f"variants_{NATIVE}",
+        f"variants_{ENLARGED}",
         "-",
     ),
-    ("PG-LSR", "pg_lsr", "variants_textures_grid", "glcm_pg_lsr_grid_128", "0.92 / 0.34"),
-    ("GLCM", "glcm", "variants_textures_grid", "glcm_pg_lsr_grid_128", "0.47 / 0.02"),
-    ("FCA", "fca:border=published", "../fca_textures", "../fca_grid_128", "-"),
-    ("FCA, corrected border", "fca:border=corrected", "../fca_textures", "../fca_grid_128", "-"),
+    (
+        "PG-LSR",
+        "pg_lsr",
+        "variants_textures_grid",
+        f"glcm_pg_lsr_{NATIVE}",
+        f"glcm_pg_lsr_{ENLARGED}",
+        "0.92 / 0.34",
+    ),
+    (
+        "GLCM",
+        "glcm",
+        "variants_textures_grid",
+        f"glcm_pg_lsr_{NATIVE}",
+        f"glcm_pg_lsr_{ENLARGED}",
+        "0.47 / 0.02",
+    ),
+    (
+        "SSDnet, grid / grid_128",
+        "ssdnet",
+        "../grid_256",
+        f"../{NATIVE}_patch8",
+        f"../{ENLARGED}",
+        "0.99 / 0.60",
+    ),
+    *(
+        (name, method, "../fca_textures", f"../fca_{NATIVE}", f"../fca_{ENLARGED}", "-")
+        for name, method in (
+            ("FCA", "fca:border=published"),
+            ("FCA, corrected border", "fca:border=corrected"),
+        )
+    ),
 )
 
 
 def main() -> None:
     print("| method | 4, hand masks | same 4, official | 30, official | 30, enlarged | paper, 57 |")
     print("|---|---|---|---|---|---|")
-    for name, method, textures, grid_128, paper in ROWS:
+    for name, method, textures, native, enlarged, paper in ROWS:
         cells = [
             mean(rows(textures, method, four=True)),
-            mean(rows(f"{grid_128}_native", method, four=True)),
-            mean(rows(f"{grid_128}_native", method)),
-            mean(rows(f"{grid_128}_upsampled_256", method)),
+            mean(rows(native, method, four=True)),
+            mean(rows(native, method)),
+            mean(rows(enlarged, method)),
         ]
         print(f"| {name} | {' | '.join(cells)} | {paper} |")
 
@@ -54,7 +91,7 @@ def rows(name: str, method: str, *, four: bool = False) -> list[dict]:
     if four:
         paths = {f"grid/test/{defect}/000.png" for defect in FOUR}
         found = [row for row in found if row["path"] in paths]
-        assert len(found) == len(FOUR), name
+        assert {row["path"] for row in found} == paths, name
     return found
 
 

@@ -3,7 +3,7 @@
 Command:
   ssdnet --config=grid --input=FOLDER --workdir=DIR
 
-Expected: AUROC 0.989 +- 0.008, AUPRC 0.645 +- 0.017 on four full-resolution MVTec AD grid images
+Expected: AUROC 0.989 +- 0.004, AUPRC 0.688 +- 0.021 on four full-resolution MVTec AD grid images
 (hand-drawn masks, 256 px, 3 seeds); benchmarks/results/grid_256.json.
 """
 

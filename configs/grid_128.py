@@ -3,9 +3,9 @@
 Command:
   ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
 
-Expected: AUROC 0.945, AUPRC 0.305 on 30 MVTec AD grid images of 128 px (1 seed);
-benchmarks/results/grid_128_native_patch8.json. The grid preset, which enlarges such pictures to
-256 pixels, finds next to nothing in them.
+Expected: AUROC 0.936 +- 0.009, AUPRC 0.330 +- 0.019 on 30 MVTec AD grid images of 128 px (3
+seeds); benchmarks/results/grid_128_native_patch8.json. The grid preset, which enlarges such
+pictures to 256 pixels, has 0.820 +- 0.035, 0.164 +- 0.025.
 """
 
 from ml_collections import ConfigDict
