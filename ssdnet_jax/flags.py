@@ -282,23 +282,38 @@ def load_config(name: str) -> Config:
       ConfigError: unknown name, a file that cannot be run, or values that are not legal.
     """
     path = config_path(name)
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        values = get_config() if callable(get_config) else None
-    except Exception as error:  # the file is a program, anything can go wrong in it
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{path}: cannot be run ({type(error).__name__}: {reason}); expected a Python file "
-            f"with a function get_config"
-        ) from error
-    if not callable(get_config):
-        raise ConfigError(
-            f"{path}: found no function get_config; expected one that returns a ConfigDict"
-        )
+    values = returned_by(path, "get_config", expected="a ConfigDict")
     try:
         return from_config_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def returned_by(path: Path, function: str, *, expected: str) -> Any:
+    """What a function of a Python file returns, called without arguments.
+
+    Args:
+      path: the file, which is run.
+      function: its name.
+      expected: what it should return, in words.
+
+    Raises:
+      ConfigError: the file cannot be run, or has no such function.
+    """
+    try:
+        called = runpy.run_path(str(path)).get(function)
+        value = called() if callable(called) else None
+    except Exception as error:  # the file is a program, anything can go wrong in it
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path}: cannot be run ({type(error).__name__}: {reason}); expected a Python file "
+            f"with a function {function}"
+        ) from error
+    if not callable(called):
+        raise ConfigError(
+            f"{path}: found no function {function}; expected one that returns {expected}"
+        )
+    return value
 
 
 def methods_text() -> str:

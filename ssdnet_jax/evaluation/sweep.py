@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import runpy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import COLUMNS, ImageMetrics, evaluate
 from ssdnet_jax.evaluation.scoring import Context, score_dataset, with_seed
-from ssdnet_jax.flags import config_folder, load_config, with_overrides
+from ssdnet_jax.flags import config_folder, load_config, returned_by, with_overrides
 
 METRICS = ("auprc", "auroc")
 _DOTS_PER_INCH = 120
+_A_SWEEP = "a Sweep with variants and seeds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +87,10 @@ def load_sweep(name: str) -> tuple[Sweep, dict[str, Config]]:
             f"--config: found no sweep {name!r}; expected {', '.join(sweep_names())} or the path "
             f"of a .py file with a function get_sweep"
         )
-    try:
-        get_sweep = runpy.run_path(str(path)).get("get_sweep")
-        sweep = get_sweep() if callable(get_sweep) else None
-    except Exception as error:  # the file is a program, anything can go wrong in it
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{path}: cannot be run ({type(error).__name__}: {reason}); expected a Python file "
-            f"with a function get_sweep"
-        ) from error
+    sweep = returned_by(path, "get_sweep", expected=_A_SWEEP)
     if not isinstance(sweep, Sweep) or not sweep.variants or not sweep.seeds:
         raise ConfigError(
-            f"{path}: found no function get_sweep that returns a Sweep with variants and seeds"
+            f"{path}: found a get_sweep that returns {sweep!r:.80}; expected {_A_SWEEP}"
         )
     configs, base = {}, load_config(sweep.base)
     folders: dict[str, str] = {}

@@ -87,7 +87,7 @@ def test_the_figure_grows_with_the_variants(tmp_path):
     [
         ("1 / 0", ["ZeroDivisionError", "get_sweep"]),
         ("x = 1", ["found no function get_sweep"]),
-        ("def get_sweep(): return {}", ["found no function get_sweep that returns a Sweep"]),
+        ("def get_sweep(): return {}", ["get_sweep that returns {}", "expected a Sweep"]),
         ("VARIANTS = {}", ["get_sweep"]),
         ("VARIANTS = {'v': {'fit.mask_ratio': 2.0}}", ["variant 'v'", "config.fit.mask_ratio"]),
         ("VARIANTS = {'v': {'fit.mask_rat': 0.1}}", ["variant 'v'", "mask_rat"]),
