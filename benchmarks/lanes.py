@@ -9,9 +9,9 @@ of its time for one image and step over that of one lane in the same turn. Memor
 compiled program says it needs for temporaries.
 
 Protocol, runner: `run` on --images synthetic pictures with --steps steps each, after one picture
-that compiles; the share of wall time in which neither the program that fits nor the one that scores
-runs. Scoring and writing go on beside the fits, in their own thread: reading, writing and drawing
-count only where nothing is fitted or scored meanwhile.
+that compiles; the share of wall time in which neither a program of the fit (start, steps, result)
+nor the one that scores runs. Scoring and writing go on beside the fits, in their own thread:
+reading, writing and drawing count only where nothing is fitted or scored meanwhile.
 """
 
 import argparse
@@ -142,8 +142,12 @@ def watch_programs() -> list[tuple[str, float, float]]:
 
         return call
 
-    fit_program = devices.fit_program
-    devices.fit_program = lambda *arguments: watched("fit", fit_program(*arguments))
+    def watch(name):
+        program_of = getattr(devices, name)
+        setattr(devices, name, lambda *arguments: watched("fit", program_of(*arguments)))
+
+    for name in ("init_program", "fit_program", "replace_program", "result_program"):
+        watch(name)
     stages._scores = watched("score", stages._scores)
     return working
 

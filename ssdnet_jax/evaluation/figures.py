@@ -96,6 +96,21 @@ def write_heatmap_figure(
 
     from ssdnet_jax.data.files import write_atomically
 
+    rendered = heatmap_figure(
+        image=image, score_map=score_map, mask=mask, reconstruction=reconstruction, title=title
+    )
+    write_atomically(path, lambda file: Image.fromarray(rendered).save(file, "PNG"))
+
+
+def heatmap_figure(
+    *,
+    image: np.ndarray,
+    score_map: np.ndarray,
+    mask: np.ndarray,
+    reconstruction: np.ndarray | None = None,
+    title: str | None = None,
+) -> np.ndarray:
+    """What `write_heatmap_figure` writes, uint8 RGB; arguments and errors are the same."""
     image, score_map, mask = np.asarray(image), np.asarray(score_map), np.asarray(mask, bool)
     sizes = {"image": image, "score_map": score_map, "mask": mask}
     if reconstruction is not None:
@@ -109,8 +124,7 @@ def write_heatmap_figure(
     if reconstruction is not None:
         panels["Reconstruction"] = _to_rgb(reconstruction)
     panels["Mask"] = _outline(image, mask)
-    rendered = _render(panels, score_range, title)
-    write_atomically(path, lambda file: Image.fromarray(rendered).save(file, "PNG"))
+    return _render(panels, score_range, title)
 
 
 def _shrink(

@@ -41,10 +41,10 @@ class Record:
         self.finished = self.failed = 0
 
     def warm_up(self) -> None:
-        """Imports what writing needs while the device is busy: it takes two seconds."""
+        """Prepares what writing needs while the device is busy: it takes three seconds."""
         if not self._warm:
             self._warm = True
-            self._submit(_import_writers)
+            self._submit(_warm_up_writers)
 
     def finish(
         self,
@@ -160,7 +160,11 @@ def write_map(
     )
 
 
-def _import_writers() -> None:
+def _warm_up_writers() -> None:
     import skimage.filters  # noqa: F401
 
-    import ssdnet_jax.evaluation.figures  # noqa: F401
+    from ssdnet_jax.evaluation.figures import heatmap_figure
+
+    # The first figure of a process finds fonts, which takes longer than drawing.
+    tiny = np.zeros((8, 8), np.float32)
+    heatmap_figure(image=tiny[..., None], score_map=tiny, mask=tiny > 0, title="warming up")
