@@ -50,14 +50,11 @@ Flags:
   --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
                           or a folder of masks with the pictures' names
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
-  --config=NAME           {names},
-                          or the path of a .py file; without it auto
-  --config.FIELD=VALUE    any field of the configuration; --help_config lists them
+{config}
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
-  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
-                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
+{clip_weights}
   --method=NAME           {methods}
 {execution}
   --save_params           keep the fitted networks too
@@ -77,7 +74,14 @@ Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (fla
 input or work folder), 130 interrupted, 143 terminated. The same command again goes on.
 """
 
-
+# What several commands' help says of the same flags.
+CONFIG_HELP = """\
+  --config=NAME           {names},
+                          or the path of a .py file; without it auto
+  --config.FIELD=VALUE    any field of the configuration; --help_config lists them"""
+CLIP_WEIGHTS_HELP = """\
+  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
+                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS"""
 EXECUTION_HELP = """\
   --lanes=N               pictures that a device fits at once; by default as many as its memory
                           holds, on a CPU one
@@ -324,9 +328,17 @@ def methods_text() -> str:
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(
-        names=", ".join(config_names()), methods=methods_text(), execution=EXECUTION_HELP
-    )
+    return _USAGE.format(**shared_help())
+
+
+def shared_help() -> dict[str, str]:
+    """What the help of several commands has in common, by its place in their texts."""
+    return {
+        "methods": methods_text(),
+        "config": CONFIG_HELP.format(names=", ".join(config_names())),
+        "clip_weights": CLIP_WEIGHTS_HELP,
+        "execution": EXECUTION_HELP,
+    }
 
 
 def config_help(config: Config) -> str:

@@ -162,7 +162,7 @@ def fit_jobs(
     """One fit a seed, `names` long, to the image or its features. The first is that of one seed."""
     key = jax.random.split(key)[1]
     keys = [jax.random.fold_in(key, seed) if seed else key for seed in range(len(names))]
-    target = _target(prepared, config, vgg19)
+    target = _target(prepared, config, vgg19, noisy=_is_noisy(prepared, config))
     known = np.ones(target.shape[:2], np.float32)
     return [
         Job(name, "fit", key, target, known, config.fit_settings)
@@ -184,12 +184,13 @@ def finish(
         check_fit(fit)
     shape = prepared.pixels.shape[:2]
     reconstructions = np.stack([fit.reconstruction for fit in fits])
+    noisy = _is_noisy(prepared, config)
     maps = _scores(
         prepared.fitted,
-        _target(prepared, config, vgg19),
+        _target(prepared, config, vgg19, noisy=noisy),
         reconstructions,
         vgg19,
-        ScoreSettings(config.score, config.loss, config.features, _is_noisy(prepared, config)),
+        ScoreSettings(config.score, config.loss, config.features, noisy),
     )
     normalized, raw = jax.device_get(maps)
     score_map = resize_map(np.median(raw, axis=0), shape)
@@ -225,11 +226,12 @@ def _pictures(
     return np.stack([jax.device_get(_picture_of(mu, prepared.fitted)) for mu in reconstructions])
 
 
-def _target(prepared: Prepared, config: Config, vgg19: VGG19Weights | None) -> np.ndarray:
+def _target(
+    prepared: Prepared, config: Config, vgg19: VGG19Weights | None, *, noisy: bool
+) -> np.ndarray:
     """What the network is fitted to, float32 (h, w, c)."""
     if config.features.kind == "pixels":
         return prepared.fitted
-    noisy = _is_noisy(prepared, config)
     view = views(config.features, coarse_scale=config.score.coarse_scale, noisy=noisy).fitted
     return np.asarray(_fit_target(prepared.fitted, vgg19, view=view, kind=config.features.kind))
 

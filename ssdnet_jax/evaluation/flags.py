@@ -9,13 +9,11 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.flag_values import listed_seeds, listed_words
 from ssdnet_jax.flags import (
     EXECUTION_FLAGS,
-    EXECUTION_HELP,
     METHODS,
     Execution,
-    config_names,
     execution_values,
-    methods_text,
     parse_flags,
+    shared_help,
 )
 
 _USAGE = """\
@@ -44,13 +42,10 @@ Flags:
   --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
                           the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
                           suffix before it; CATEGORY/test/DEFECT/NAME.tiff; or a folder of ssdnet
-  --config=NAME           {names},
-                          or the path of a .py file; without it auto
-  --config.FIELD=VALUE    any field of the configuration; --help_config lists them
+{config}
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
-  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
-                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
+{clip_weights}
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
 
@@ -149,9 +144,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(
-        names=", ".join(config_names()), methods=methods_text(), execution=EXECUTION_HELP
-    )
+    return _USAGE.format(**shared_help())
 
 
 def _path(text: str | None) -> Path | None:

@@ -39,7 +39,7 @@ def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3
     check_limit(limit)
     labels, scores = _flatten(mask, score_map)
     weights, regions = region_weights(mask)
-    if labels.all() or not labels.any():
+    if _is_one_class(labels):
         return PixelMetrics(*[float("nan")] * 4)
     normal = np.sort(scores[~labels])
     order = np.argsort(scores[labels])[::-1]
@@ -128,7 +128,7 @@ def auroc(mask: np.ndarray, score_map: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     labels, scores = _flatten(mask, score_map)
-    if labels.all() or not labels.any():
+    if _is_one_class(labels):
         return float("nan")
     return float(roc_auc_score(labels, scores))
 
@@ -142,7 +142,7 @@ def auprc(mask: np.ndarray, score_map: np.ndarray) -> float:
     from sklearn.metrics import average_precision_score
 
     labels, scores = _flatten(mask, score_map)
-    if labels.all() or not labels.any():
+    if _is_one_class(labels):
         return float("nan")
     return float(average_precision_score(labels, scores))
 
@@ -156,7 +156,7 @@ def f1_max(mask: np.ndarray, score_map: np.ndarray) -> float:
     from sklearn.metrics import precision_recall_curve
 
     labels, scores = _flatten(mask, score_map)
-    if labels.all() or not labels.any():
+    if _is_one_class(labels):
         return float("nan")
     precision, recall, _ = precision_recall_curve(labels, scores)
     total = precision + recall
@@ -185,7 +185,7 @@ def aupro(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> flo
     check_limit(limit)
     labels, scores = _flatten(mask, score_map)
     weights, _ = region_weights(mask)
-    if labels.all() or not labels.any():
+    if _is_one_class(labels):
         return float("nan")
     # Each region weighs one: the curve is the ROC of pixels weighted by 1 / size of the region.
     rate, overlap, _ = roc_curve(
@@ -262,3 +262,8 @@ def _flatten(mask: np.ndarray, score_map: np.ndarray) -> tuple[np.ndarray, np.nd
     mask, score_map = np.asarray(mask), np.asarray(score_map)
     check_pair(mask, score_map)
     return mask.ravel(), score_map.ravel()
+
+
+def _is_one_class(labels: np.ndarray) -> bool:
+    """Whether there are no pixels of one kind to compare with those of the other."""
+    return bool(labels.all() or not labels.any())

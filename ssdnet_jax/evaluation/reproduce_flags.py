@@ -18,14 +18,12 @@ from ssdnet_jax.evaluation.scoring import with_seed
 from ssdnet_jax.flag_values import listed, listed_seeds, listed_words, whole_number
 from ssdnet_jax.flags import (
     EXECUTION_FLAGS,
-    EXECUTION_HELP,
     METHODS,
     Execution,
-    config_names,
     execution_values,
     load_config,
-    methods_text,
     read_flags,
+    shared_help,
     with_overrides,
 )
 
@@ -56,13 +54,10 @@ Flags:
   --every=N               noise and missing pixels on each N-th defective image of a category;
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
-  --config=NAME           {names},
-                          or the path of a .py file; without it auto
-  --config.FIELD=VALUE    any field of the configuration; --help_config lists them
+{config}
   --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
-  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
-                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS
+{clip_weights}
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
 
@@ -133,11 +128,9 @@ class Arguments(Execution):
 def help_text() -> str:
     """What `--help` prints."""
     return _USAGE.format(
-        methods=methods_text(),
+        **shared_help(),
         parts=", ".join(PARTS),
         levels=", ".join(f"{level:g}" for level in LEVELS),
-        names=", ".join(config_names()),
-        execution=EXECUTION_HELP,
     )
 
 
