@@ -12,8 +12,9 @@ defective image gives one AUROC and one AUPRC (average precision); a seed's figu
 over images (the paper's protocol), and the spread is the standard deviation over seeds. Methods
 without randomness run once. Noise and missing pixels, if asked for, are put on the image of --size
 (`ssdnet_jax.evaluation.reproduce.corrupt`); SSDnet inpaints missing pixels, other methods get the
-nearest known value, or 0 with --missing_values=zero. The JSON is written after every image, and a
-rerun goes on where it stopped.
+nearest known value, or 0 with --missing_values=zero. --noise_of_original is noise of the picture
+in its file, before that is resized, as a camera makes it. The JSON is written after every image,
+and a rerun goes on where it stopped.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def main() -> None:
         weights = ssdnet_jax.load_vgg19_weights(arguments.vgg19_weights)
     corruptions = [Corruption("noise", arguments.noise), Corruption("missing", arguments.missing)]
     corruptions = [corruption for corruption in corruptions if corruption.level]
+    camera = Corruption("noise", arguments.noise_of_original)
     categories = arguments.categories.split(",") if arguments.categories else None
     samples = [
         s for s in read_mvtec_layout(arguments.dataset, categories=categories) if s.mask_path
@@ -73,7 +75,7 @@ def main() -> None:
     for seed, sample, method in itertools.product(seeds, samples, methods):
         if (sample.relative, method, seed) in done or (seed != seeds[0] and not is_random(method)):
             continue
-        image, mask = prepared(sample, arguments.size, corruptions)
+        image, mask = prepared(sample, arguments.size, camera, corruptions)
         row = {"path": sample.relative, "category": sample.category, "defect": sample.defect}
         row |= {"method": method, "seed": seed}
         report["images"].append(row | measured(score[method], image, mask, seed, sample))
@@ -96,6 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--noise", type=float, default=0.0, help="deviation, of values in [0, 1]")
+    parser.add_argument("--noise_of_original", type=float, default=0.0, help="before resizing")
     parser.add_argument("--missing", type=float, default=0.0, help="share of pixels")
     parser.add_argument("--missing_values", choices=("nearest", "zero"), default="nearest")
     parser.add_argument("--every", type=int, default=1, help="take every n-th defective image")
@@ -126,6 +129,8 @@ def load_report(arguments: argparse.Namespace, config: ssdnet_jax.Config) -> dic
     }
     if arguments.missing:
         protocol["missing_values"] = arguments.missing_values
+    if arguments.noise_of_original:
+        protocol["noise_of_original"] = arguments.noise_of_original
     if arguments.json.exists():
         report = json.loads(arguments.json.read_text())
         if report["protocol"] != protocol:
@@ -136,10 +141,12 @@ def load_report(arguments: argparse.Namespace, config: ssdnet_jax.Config) -> dic
 
 
 def prepared(
-    sample: Sample, size: int, corruptions: list[Corruption]
+    sample: Sample, size: int, camera: Corruption, corruptions: list[Corruption]
 ) -> tuple[DecodedImage, np.ndarray]:
     """The image and the mask at the size of the evaluation."""
     decoded = read_image(sample.path)
+    if camera.level:
+        decoded = corrupt(decoded, camera, relative=sample.relative)
     mask = read_mask(sample.mask_path, shape=decoded.pixels.shape[:2])
     mask = resize_image(mask[..., None].astype(np.float32), (size, size))[..., 0] > 0.5
     image = dataclasses.replace(decoded, pixels=resize_image(decoded.pixels, (size, size)))

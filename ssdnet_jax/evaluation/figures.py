@@ -194,11 +194,11 @@ def _render(
     left, bottom = margin, figure_height - margin - top - label - panel_height
     for name, pixels in panels.items():
         axes = place(left, bottom, panel_width, panel_height)
+        axes.set_axis_off()  # first: what is not shown is then not laid out either
         # Small images show their pixels, large ones are smoothed on the way to the page.
         dots = panel_width * DOTS_PER_INCH
         axes.imshow(pixels, interpolation="nearest" if width * 2 <= dots else "antialiased")
-        axes.set_axis_off()
-        axes.set_title(name, fontsize=8, pad=3, loc="left")
+        axes.set_title(name, fontsize=8, pad=3, loc="left", y=1.0)
         if name == "Anomaly score":
             bar = place(left + panel_width + 0.05, bottom, 0.09, panel_height)
             _draw_color_bar(bar, score_range, panel_height)

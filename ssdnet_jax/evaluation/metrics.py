@@ -99,6 +99,13 @@ def step_sums(
     return np.array([roc, precision, f1, np.sum(overlap)])
 
 
+def with_more_steps(sums: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """`step_sums` of two parts of a curve together: areas add up, the larger F1 is the largest."""
+    together = sums + more
+    together[2] = max(sums[2], more[2])
+    return together
+
+
 def clip_steps(steps: Steps, end: float) -> tuple[np.ndarray, np.ndarray]:
     """How far the steps go before so many normal pixels, and which share of each that is."""
     clipped = np.clip(end, steps.above, steps.down_to)

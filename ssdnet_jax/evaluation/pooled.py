@@ -16,24 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ssdnet_jax.evaluation.metrics import (
-    Steps,
-    check_limit,
-    check_pair,
-    clip_steps,
-    region_weights,
-    scaled,
-    step_sums,
-)
+from ssdnet_jax.evaluation.curves import Curve, Curves
+from ssdnet_jax.evaluation.metrics import Steps, check_limit, check_pair, region_weights
 
 Pairs = Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
-Curve = tuple[np.ndarray, np.ndarray]
 
 _BINS = 2**16  # upper halves of a score's integer; a bin has as many scores
 _NEGATIVE_BYTES = 4  # a normal pixel kept as it is: its integer, sorted in place
 _POSITIVE_BYTES = 40  # a defective one: integer and weight, twice while sorting, and the order
 _CHUNK = 2**17  # steps worked on at once; bounds memory, changes no value
-_BUCKETS = 254  # of a thinned curve; two points each and two ends make at most 510
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +94,13 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
     if not counts.positives.any() or not counts.negatives.any():
         none, nan = (np.empty(0), np.empty(0)), float("nan")
         return PooledMetrics(nan, nan, nan, nan, *counts.sizes, none, none, none)
-    sums = _Sums(
+    curves = Curves(
         int(counts.negatives.sum()), int(counts.positives.sum()), counts.regions, float(limit)
     )
     for bins in _windows(counts, memory):
         for steps in _steps(pairs, bins, counts):
-            sums.add(steps)
-    return PooledMetrics(*sums.areas(), *counts.sizes, *sums.curves())
+            curves.add(steps)
+    return PooledMetrics(*curves.areas(), *counts.sizes, *curves.thinned())
 
 
 # One read of the images
@@ -308,95 +299,3 @@ def _check_same(same: bool) -> None:
             "pairs() gave other images in a later pass; expected a function that starts anew and "
             "gives the same each time it is called"
         )
-
-
-# The curves
-
-
-class _Sums:
-    """Areas and thinned curves, from steps that come from the highest score to the lowest."""
-
-    def __init__(self, negatives: int, positives: int, regions: int, limit: float):
-        self._negatives, self._positives, self._regions = negatives, positives, regions
-        self._limit = limit
-        self._sums = np.zeros(4)  # see `step_sums`
-        self._true = 0  # defective pixels so far
-        self._overlap = 0.0  # sum over regions of the share so far
-        self._roc = self._precision_recall = self._pro = np.empty((0, 2))
-
-    def add(self, steps: Steps) -> None:
-        """Adds steps, those of higher scores first."""
-        above, down_to, positives, weights = steps
-        end = self._limit * self._negatives
-        sums = step_sums(
-            steps,
-            negatives=self._negatives,
-            positives=self._positives,
-            limit=self._limit,
-            true=self._true,
-        )
-        best = max(self._sums[2], sums[2])
-        self._sums += sums
-        self._sums[2] = best  # the only one that is not a sum
-        clipped, share = clip_steps(steps, end)
-        true = self._true + np.cumsum(positives)
-        overlap = self._overlap + np.cumsum(weights)
-        precision = true / (true + down_to)
-
-        roc = _vertices(
-            (above / self._negatives, (true - positives) / self._positives),
-            (down_to / self._negatives, true / self._positives),
-        )
-        self._roc = _thin(self._roc, roc, lambda rate, recall: (rate + recall) / 2)
-        points = np.stack([true / self._positives, precision], axis=1)
-        self._precision_recall = _thin(self._precision_recall, points, lambda recall, _: recall)
-        seen = above <= end
-        pro = _vertices(
-            (above / self._negatives, (overlap - weights) / self._regions),
-            (clipped / self._negatives, (overlap - (1 - share) * weights) / self._regions),
-        ).reshape(-1, 2, 2)[seen]
-        self._pro = _thin(
-            self._pro, pro.reshape(-1, 2), lambda rate, value: (rate / self._limit + value) / 2
-        )
-        self._true, self._overlap = int(true[-1]), float(overlap[-1])
-
-    def areas(self) -> tuple[float, float, float, float]:
-        """AUROC, AUPRC, F1-max, AUPRO."""
-        return scaled(self._sums, self._negatives, self._positives, self._regions, self._limit)
-
-    def curves(self) -> tuple[Curve, Curve, Curve]:
-        """ROC, precision-recall and PRO, with their ends."""
-        chance = self._positives / (self._positives + self._negatives)
-        reached = self._pro[-1, 1] if len(self._pro) else 0.0
-        return (
-            _with_ends((0.0, 0.0), self._roc, (1.0, 1.0)),
-            _with_ends((0.0, 1.0), self._precision_recall, (1.0, chance)),
-            _with_ends((0.0, 0.0), self._pro, (self._limit, reached)),
-        )
-
-
-def _with_ends(first: tuple, points: np.ndarray, last: tuple) -> Curve:
-    x, y = np.concatenate([[first], points, [last]]).T
-    return x.copy(), y.copy()
-
-
-def _vertices(
-    before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """(2 n, 2): the points before and after each of n steps in turn."""
-    return np.stack([*before, *after], axis=1).reshape(-1, 2)
-
-
-def _thin(
-    kept: np.ndarray,
-    points: np.ndarray,
-    position: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """The first and the last point of each stretch of a curve; position in [0, 1] along it."""
-    points = np.concatenate([kept, points])
-    if not len(points):
-        return points
-    bucket = np.clip(position(*points.T) * _BUCKETS, 0, _BUCKETS - 1).astype(int)
-    last = np.append(bucket[1:] != bucket[:-1], True)
-    first = np.append(True, last[:-1])
-    return points[first | last]
