@@ -85,7 +85,8 @@ CLIP_WEIGHTS_HELP = """\
 EXECUTION_HELP = """\
   --lanes=N               pictures that a device fits at once; by default as many as its memory
                           holds, on a CPU one
-  --devices=N             how many of this machine's devices to use; by default all
+  --devices=N             how many of this machine's devices share the pictures, on a CPU of its
+                          cores; by default all, of a CPU as many as its memory holds
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
                           the cluster this machine belongs to, or this machine alone"""

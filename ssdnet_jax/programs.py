@@ -5,6 +5,7 @@ seconds of Python. `program` keeps the traced program too, as StableHLO, beside 
 a compilation cache it is `jax.jit`.
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Hashable
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax import export
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssdnet_jax.core import registry
 from ssdnet_jax.core.fit import FitState, Weights
@@ -24,11 +27,56 @@ for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, opta
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
 
 
+LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a program runs that several devices share.
+
+    Attributes:
+      devices: the first so many local ones.
+      arguments: of each argument, LANES if its first axis is divided among the devices, or SHARED.
+      result: likewise.
+      on_each: whether each device runs the function on its own part, without the others; else
+        it is one function of the whole arrays.
+    """
+
+    devices: int
+    arguments: tuple[PartitionSpec, ...]
+    result: PartitionSpec
+    on_each: bool = False
+
+    def jit(self, function: Callable[..., Any], donate: tuple[int, ...]) -> Callable[..., Any]:
+        """`jax.jit` on these devices."""
+        given, made = jax.tree.map(self._sharding, (self.arguments, self.result), is_leaf=_is_spec)
+        return jax.jit(function, in_shardings=given, out_shardings=made, donate_argnums=donate)
+
+    def divided(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as each device runs it."""
+        if not self.on_each:
+            return function
+        return jax.shard_map(
+            function,
+            mesh=self._mesh(),
+            in_specs=self.arguments,
+            out_specs=self.result,
+            check_vma=False,
+        )
+
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(jax.local_devices()[: self.devices]), ("lanes",))
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+        return NamedSharding(self._mesh(), spec)
+
+
 def program(
     function: Callable[..., Any],
     *arguments: Any,
     settings: Hashable,
     donate: tuple[int, ...] = (),
+    placement: Placement | None = None,
 ) -> Callable[..., Any]:
     """`jax.jit` of `function(*arguments, settings=settings)`, traced once a machine.
 
@@ -37,12 +85,13 @@ def program(
       *arguments: arrays, or trees of them, of the shapes and types the program is for.
       settings: static; its text must say all that it decides.
       donate: positions of the arguments whose memory the result may reuse.
+      placement: of programs that several devices share.
 
     Returns:
       A function of arguments of those shapes and types.
     """
     leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
-    return _program(function, tuple(leaves), structure, settings, donate)
+    return _program(function, tuple(leaves), structure, settings, donate, placement)
 
 
 @functools.cache
@@ -52,19 +101,30 @@ def _program(
     structure: Any,
     settings: Hashable,
     donate: tuple[int, ...],
+    placement: Placement | None,
 ) -> Callable[..., Any]:
-    plain = jax.jit(functools.partial(function, settings=settings), donate_argnums=donate)
+    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+        if placement is None:
+            return jax.jit(function, donate_argnums=donate)
+        return placement.jit(function, donate)
+
+    with_settings = functools.partial(function, settings=settings)
+    plain = jit(placement.divided(with_settings) if placement else with_settings)
     folder = jax.config.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
         return plain
-    name = _digest(function.__qualname__, leaves, structure, settings, donate)
+    name = _digest(function.__qualname__, leaves, structure, settings, donate, placement)
     path = Path(folder) / f"ssdnet-{name}.stablehlo"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
     except Exception:  # absent, damaged, or of another JAX: trace it (again)
         exported = export.export(plain)(*jax.tree.unflatten(structure, leaves))
         _keep(exported, path)
-    return jax.jit(exported.call, donate_argnums=donate)
+    return jit(exported.call)
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
 
 
 def _shape(argument: Any) -> jax.ShapeDtypeStruct:

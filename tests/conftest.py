@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As many devices in every test, whichever starts JAX; tests/runner/test_devices.py has more.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads of linear algebra in each would only wait for one another.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -1,66 +1,49 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
 import functools
-from collections.abc import Callable, Hashable
+import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.fit import FitSettings
-from ssdnet_jax.core.lanes import Lanes
+from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.programs import program
+from ssdnet_jax.programs import LANES, SHARED, Placement, program
 
-_LANES = PartitionSpec("lanes")
-_SHARED = PartitionSpec()
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
+_USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
+_VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
 
 
-@functools.cache
 def init_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
     """`core.lanes.init_lanes` for lanes spread evenly over the first `devices` local devices."""
-    function = functools.partial(lane_programs.init_lanes, settings=settings)
-    if devices == 1:
-        return _kept(lane_programs.init_lanes, settings)
-    return jax.jit(function, out_shardings=_sharding(devices, _LANES))
+    return _kept(lane_programs.init_lanes, settings, devices, 4 * (LANES,), LANES)
 
 
-@functools.cache
 def replace_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
     """`core.lanes.replace_lane`, likewise."""
-    if devices == 1:
-        return _kept(lane_programs.replace_lane, settings, donate=(0,))
-    function = functools.partial(lane_programs.replace_lane, settings=settings)
-    return jax.jit(function, out_shardings=_sharding(devices, _LANES), donate_argnums=0)
+    arguments = (LANES, *4 * (SHARED,))
+    return _kept(lane_programs.replace_lane, settings, devices, arguments, LANES, donate=(0,))
 
 
-@functools.cache
 def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
     """`core.lanes.fit_lanes`, likewise: each device loops on its own, until its lanes stop."""
-    if devices == 1:
-        return _kept(lane_programs.fit_lanes, settings, donate=(0,))
-    function = jax.shard_map(
-        functools.partial(lane_programs.fit_lanes, settings=settings),
-        mesh=_mesh(devices),
-        in_specs=(_LANES, _SHARED, _SHARED),
-        out_specs=_LANES,
-        check_vma=False,
+    arguments = (LANES, SHARED, SHARED)
+    return _kept(
+        lane_programs.fit_lanes, settings, devices, arguments, LANES, donate=(0,), on_each=True
     )
-    return jax.jit(function, donate_argnums=0)
 
 
-@functools.cache
-def result_program(devices: int, settings: FitSettings) -> Callable[..., Any]:
+def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneResult]:
     """`core.lanes.lane_result`, likewise; the result is whole on every device."""
-    if devices == 1:
-        return _kept(lane_programs.lane_result, settings)
-    function = functools.partial(lane_programs.lane_result, settings=settings)
-    return jax.jit(function, out_shardings=_sharding(devices, _SHARED))
+    return _kept(lane_programs.lane_result, settings, devices, (LANES, SHARED), SHARED)
 
 
 def lanes_that_fit(
@@ -86,6 +69,38 @@ def lanes_that_fit(
     return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
 
 
+def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
+    """Local devices that share the fits of a run: all, but of a CPU as many as memory holds.
+
+    The devices of a CPU are its cores (`processes.make_cores_devices`), and its memory is that of
+    all. Fits whose steps are large products keep all cores busy one at a time, and are not shared
+    out: those with a perceptual term, and those that put every patch through the network.
+
+    Args:
+      shape: of the images.
+      settings: of the fits.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu" or len(devices) == 1:
+        return len(devices)
+    if settings.loss.w_perc or settings.fit.forward == "patch":
+        return 1
+    network = settings.network
+    channels = shape[2] + sum(
+        width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
+    )
+    lane = 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
+    return int(np.clip(_USABLE_ON_CPU * _physical_memory() // lane, 1, len(devices)))
+
+
+def _physical_memory() -> int:
+    """Bytes of this machine; a small machine's where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
 def _compiled(
     shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
 ) -> Any:
@@ -98,20 +113,22 @@ def _compiled(
     return jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
 
 
+@functools.cache
 def _kept(
-    function: Callable[..., Any], settings: Hashable, donate: tuple[int, ...] = ()
+    function: Callable[..., Any],
+    settings: FitSettings,
+    devices: int,
+    arguments: tuple[PartitionSpec, ...],
+    result: PartitionSpec,
+    *,
+    donate: tuple[int, ...] = (),
+    on_each: bool = False,
 ) -> Callable[..., Any]:
     """A program that is traced once a machine; which one, the arguments decide."""
+    placement = Placement(devices, arguments, result, on_each) if devices > 1 else None
 
-    def call(*arguments: Any) -> Any:
-        return program(function, *arguments, settings=settings, donate=donate)(*arguments)
+    def call(*given: Any) -> Any:
+        kept = program(function, *given, settings=settings, donate=donate, placement=placement)
+        return kept(*given)
 
     return call
-
-
-def _mesh(devices: int) -> Mesh:
-    return Mesh(np.array(jax.local_devices()[:devices]), ("lanes",))
-
-
-def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(_mesh(devices), spec)

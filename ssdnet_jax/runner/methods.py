@@ -61,6 +61,7 @@ def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Ex
             execute = ray_executor.run_method
         else:
             processes.use_compilation_cache()
+            processes.make_cores_devices()
             execute, device = run_method, processes.device_name()
         stop = stack.enter_context(processes.stops_on_sigterm())
         options = Options(execution.lanes, execution.devices, save_params, stop)

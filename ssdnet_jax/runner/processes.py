@@ -82,6 +82,25 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def make_cores_devices() -> None:
+    """Makes each core of a CPU a device, so that several pictures are fitted side by side.
+
+    One picture alone still uses all cores, whose threads the devices share. Before JAX has
+    started, else nothing happens; nor if the environment says how many devices there are.
+    """
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", cores())
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def stops_on_sigterm() -> Iterator[Callable[[], bool]]:
     """While it lasts, SIGTERM only makes the function it gives true: a run then ends in order."""
@@ -109,7 +128,7 @@ def device_name() -> str:
         reason = " ".join(str(error).split())
         raise InputError(f"JAX found no device ({reason}); expected a CPU or a GPU") from error
     if device.platform == "cpu":
-        return f"CPU ({os.cpu_count()} cores)"
+        return f"CPU ({cores()} core{'s' * (cores() != 1)})"
     return f"{device.device_kind} ({device.platform})"
 
 

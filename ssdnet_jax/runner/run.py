@@ -13,7 +13,7 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.runner.devices import lanes_that_fit
+from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.lanes import fit_stream
 from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
 from ssdnet_jax.runner.stream import Incoming, Stream
@@ -24,6 +24,8 @@ from ssdnet_jax.runner.workdir import Workdir
 
 Reader = Callable[[], DecodedImage]
 
+_MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -31,7 +33,7 @@ class Options:
 
     Attributes:
       lanes: images that a device fits at once; 0: chosen by its memory (`lanes_that_fit`).
-      devices: local devices to use; 0: all.
+      devices: local devices to use; 0: all, of a CPU as many as its memory allows.
       save_params: whether fitted parameters are kept (`runner.checkpoints`).
       stop: asked between blocks of steps; True ends the run, with finished images kept.
       most_lanes: no more lanes than this; 0: than share out all fits over the devices.
@@ -83,8 +85,8 @@ def run(
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
     # Of all images, not of those left: a resumed run then has the same lanes, bit for bit.
     fits = len(sources) * config.fit.seeds
-    devices = max(1, min(options.devices or jax.local_device_count(), fits))
-    ahead = (options.lanes or 2) * devices + 2
+    most_devices = max(1, min(options.devices or jax.local_device_count(), fits))
+    ahead = min((options.lanes or 2) * most_devices + 2, _MOST_AHEAD)
     terminal.start_run(len(todo))
     with write_behind(ahead) as write:
         record = Record(workdir, terminal, write, config, vgg19, options.save_params)
@@ -93,6 +95,8 @@ def run(
             stream = Stream(read, config, record, terminal, vgg19)
             while (bucket := stream.fullest_bucket()) is not None and not options.stop():
                 lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, vgg19)
+                devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
+                devices = min(devices, most_devices)
                 results = fit_stream(
                     lambda bucket=bucket: stream.take(bucket),
                     lanes=min(lanes, options.most_lanes or -(-fits // devices)),

@@ -213,3 +213,39 @@ def test_weights_that_were_named_and_cannot_be_used_are_an_error(tmp_path, monke
 def test_other_configurations_need_no_weights_to_be_settled(monkeypatch):
     monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", None)
     assert processes.settled(Config(), None, print) == Config()
+
+
+@pytest.fixture
+def device_counts(monkeypatch):
+    """What JAX is told about the devices of a CPU, in an environment that says nothing of them."""
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    told = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: told.append((name, value)))
+    return told
+
+
+def test_each_core_of_a_processor_becomes_a_device(device_counts):
+    processes.make_cores_devices()
+    assert device_counts == [("jax_num_cpu_devices", processes.cores())]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "2"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),
+    ],
+)
+def test_a_number_of_devices_in_the_environment_stays(monkeypatch, device_counts, name, value):
+    monkeypatch.setenv(name, value)
+    processes.make_cores_devices()
+    assert device_counts == []
+
+
+def test_devices_stay_as_they_are_once_jax_has_started(monkeypatch):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    before = jax.local_device_count()
+    processes.make_cores_devices()
+    assert jax.local_device_count() == before
