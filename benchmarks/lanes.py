@@ -8,8 +8,11 @@ numbers of lanes take turns, three steps a turn, and a lane count's ratio is the
 of its time for one image and step over that of one lane in the same turn. Memory is what the
 compiled program says it needs for temporaries.
 
+Protocol, devices: the same with one lane on each of one and of all local devices, which of a CPU
+are its cores: blocks of ten steps take turns.
+
 Protocol, runner: `run` on --images synthetic pictures with --steps steps each, after one picture
-that compiles; the share of wall time in which neither a program of the fit (start, steps, result)
+a device that compiles; the share of wall time in which neither a program of the fit (start, steps, result)
 nor the one that scores runs. Scoring and writing go on beside the fits, in their own thread:
 reading, writing and drawing count only where nothing is fitted or scored meanwhile.
 """
@@ -37,12 +40,12 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner import devices
-from ssdnet_jax.runner.processes import device_name, use_compilation_cache
+from ssdnet_jax.runner.processes import device_name, make_cores_devices, use_compilation_cache
 from ssdnet_jax.runner.run import run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, versions
 
-STEPS = 3
+STEPS, STEPS_ON_DEVICES = 3, 10
 
 
 def main() -> None:
@@ -55,9 +58,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     use_compilation_cache()
+    make_cores_devices()
     report = {
         "machine": {"device": device_name(), "versions": versions()},
         "lanes": time_lanes([int(n) for n in arguments.lanes.split(",")], arguments),
+        "devices": time_devices(arguments),
         "runner": time_runner(arguments),
     }
     print(json.dumps(report, indent=1))
@@ -94,12 +99,42 @@ def time_lanes(counts: list[int], arguments: argparse.Namespace) -> dict[str, di
     return report
 
 
+def time_devices(arguments: argparse.Namespace) -> dict[str, dict]:
+    settings = Config().fit_settings
+    counts = sorted({1, jax.local_device_count()})
+    steps = jnp.int32(STEPS_ON_DEVICES)
+    seconds = {count: [] for count in counts}
+    for turn in range(arguments.turns + 1):
+        for count in counts:
+            start = devices.init_program(count, settings)
+            lanes = start(*lane_arguments(count, arguments.size))
+            program = devices.fit_program(count, settings)
+            jax.block_until_ready(lanes)
+            started = time.monotonic()
+            jax.block_until_ready(program(lanes, None, steps))
+            if turn:  # the first compiles
+                seconds[count].append((time.monotonic() - started) / STEPS_ON_DEVICES / count)
+    alone = np.array(seconds[1])
+    return {
+        str(count): {
+            "seconds_an_image_and_step": round(float(np.median(seconds[count])), 4),
+            "ratio": round(float(np.median(np.array(seconds[count]) / alone)), 3),
+        }
+        for count in counts
+    }
+
+
 def fresh_lanes(count: int, size: int, settings):
+    start = jax.jit(functools.partial(init_lanes, settings=settings))
+    return start(*lane_arguments(count, size))
+
+
+def lane_arguments(count: int, size: int):
+    """Keys, images, known pixels, and which lanes are active."""
     images = np.random.default_rng(0).random((count, size, size, 1), np.float32)
     known = np.ones((count, size, size), np.float32)
     keys = jax.random.split(jax.random.key(0), count)
-    start = jax.jit(functools.partial(init_lanes, settings=settings))
-    return start(keys, images, known, np.ones(count, bool))
+    return keys, images, known, np.ones(count, bool)
 
 
 def time_runner(arguments: argparse.Namespace) -> dict:
@@ -115,7 +150,8 @@ def time_runner(arguments: argparse.Namespace) -> dict:
 
     working = watch_programs()
     with tempfile.TemporaryDirectory() as folder:
-        for name, count in (("warm", 1), ("timed", arguments.images)):
+        warm = min(jax.local_device_count(), arguments.images)  # compiles what the others run
+        for name, count in (("warm", warm), ("timed", arguments.images)):
             working.clear()
             workdir = open_workdir(Path(folder, name), config, method="ssdnet", root=None)
             summary = run(pictures(count), config, workdir, Terminal(io.StringIO(), io.StringIO()))
