@@ -12,9 +12,9 @@ Protocol, devices: the same with one lane on each of one and of all local device
 are its cores: blocks of ten steps take turns.
 
 Protocol, runner: `run` on --images synthetic pictures with --steps steps each, after one picture
-a device that compiles; the share of wall time in which neither a program of the fit (start, steps, result)
-nor the one that scores runs. Scoring and writing go on beside the fits, in their own thread:
-reading, writing and drawing count only where nothing is fitted or scored meanwhile.
+a device that compiles; the share of wall time in which neither a program of the fit (start, steps,
+result) nor the one that scores runs. Scoring and writing go on beside the fits, in their own
+thread: reading, writing and drawing count only where nothing is fitted or scored meanwhile.
 """
 
 import argparse

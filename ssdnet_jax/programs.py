@@ -23,11 +23,10 @@ from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.data.files import write_atomically
 
+LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
+
 for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState):
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
-
-
-LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +48,12 @@ class Placement:
 
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...]) -> Callable[..., Any]:
         """`jax.jit` on these devices."""
-        given, made = jax.tree.map(self._sharding, (self.arguments, self.result), is_leaf=_is_spec)
-        return jax.jit(function, in_shardings=given, out_shardings=made, donate_argnums=donate)
+        return jax.jit(
+            function,
+            in_shardings=tuple(map(self._sharding, self.arguments)),
+            out_shardings=self._sharding(self.result),
+            donate_argnums=donate,
+        )
 
     def divided(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as each device runs it."""
@@ -121,10 +124,6 @@ def _program(
         exported = export.export(plain)(*jax.tree.unflatten(structure, leaves))
         _keep(exported, path)
     return jit(exported.call)
-
-
-def _is_spec(x: Any) -> bool:
-    return isinstance(x, PartitionSpec)
 
 
 def _shape(argument: Any) -> jax.ShapeDtypeStruct:
