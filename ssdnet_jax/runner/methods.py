@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ssdnet_jax import stages
@@ -13,7 +14,7 @@ from ssdnet_jax.baselines.registry import Baseline, load_baseline
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, resize_map
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.flags import Execution
 from ssdnet_jax.runner import processes
 from ssdnet_jax.runner.record import write_map
@@ -50,7 +51,7 @@ def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Ex
       save_params: whether fitted parameters are kept.
 
     Raises:
-      ConfigError: Ray is asked for and not installed.
+      ConfigError: Ray is asked for and not installed, or there are fewer devices.
       InputError: there is no such device or cluster.
     """
     with contextlib.ExitStack() as stack:
@@ -63,6 +64,11 @@ def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Ex
             processes.use_compilation_cache()
             processes.make_cores_devices()
             execute, device = run_method, processes.device_name()
+            if execution.devices > (count := jax.local_device_count()):
+                raise ConfigError(
+                    f"--devices: found {execution.devices}; expected at most {count}, as many as "
+                    f"this machine has ({device})"
+                )
         stop = stack.enter_context(processes.stops_on_sigterm())
         options = Options(execution.lanes, execution.devices, save_params, stop)
         yield Executor(execute, device, options)

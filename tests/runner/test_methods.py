@@ -1,6 +1,7 @@
 import csv
 import io
 
+import jax
 import numpy as np
 import pytest
 import tifffile
@@ -10,8 +11,10 @@ from ssdnet_jax.baselines.spectral_residual import spectral_residual
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.images import DecodedImage, resize_image, resize_map
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.flags import Execution
+from ssdnet_jax.runner import processes
+from ssdnet_jax.runner.methods import executing, run_method
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -71,3 +74,11 @@ def test_missing_pixels_take_the_nearest_known_value(tmp_path):
 def test_every_name_is_a_function_of_an_image(name):
     baseline = load_baseline(name)
     assert baseline.function.__name__ == name and "image" in baseline.takes
+
+
+def test_more_devices_than_there_are_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(processes, "use_compilation_cache", lambda: None)
+    asked = Execution(0, jax.local_device_count() + 1, "local", None)
+    expected = r"--devices: found \d+; expected at most \d+, as many as this machine has"
+    with pytest.raises(ConfigError, match=expected), executing(asked):
+        pass
