@@ -3,7 +3,7 @@
 Command:
   ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
 
-Expected: AUROC 0.963, AUPRC 0.415 on 30 MVTec AD grid images of 128 px (1 seed);
+Expected: AUROC 0.963, AUPRC 0.403 on 30 MVTec AD grid images of 128 px (3 seeds);
 benchmarks/results/grid_128_native_seeds4.json. Single fits have 0.936 +- 0.009, 0.330 +- 0.019
 (3 seeds; grid_128_native_patch8.json), and the grid preset, which enlarges such pictures to 256
 pixels, 0.820 +- 0.035, 0.164 +- 0.025.

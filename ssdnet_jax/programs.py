@@ -97,6 +97,15 @@ def program(
     return _program(function, tuple(leaves), structure, settings, donate, placement)
 
 
+def forget_programs() -> None:
+    """Frees the memory of all compiled programs; those needed again come from disk.
+
+    A process that goes through many settings would otherwise end for want of memory.
+    """
+    _program.cache_clear()
+    jax.clear_caches()
+
+
 @functools.cache
 def _program(
     function: Callable[..., Any],

@@ -1,4 +1,6 @@
 import functools
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from ssdnet_jax import programs
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import fit_block, init_fit
-from ssdnet_jax.programs import program
+from ssdnet_jax.programs import forget_programs, program
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -31,11 +33,6 @@ def cache(tmp_path, monkeypatch):
     programs._program.cache_clear()
 
 
-def restart():
-    programs._program.cache_clear()
-    jax.clear_caches()
-
-
 def test_a_program_computes_its_function(cache):
     result = program(scale, X, 1.0, settings=3.0)(X, 1.0)
     np.testing.assert_array_equal(result["scaled"], 3 * X + 1)
@@ -44,7 +41,7 @@ def test_a_program_computes_its_function(cache):
 def test_a_second_start_does_not_trace(cache):
     first = program(scale, X, X, settings=2.0)(X, X)
     assert scale.traced == 1
-    restart()
+    forget_programs()
     again = program(scale, X, X, settings=2.0)(X, X)
     assert scale.traced == 1
     np.testing.assert_array_equal(again["scaled"], first["scaled"])
@@ -55,7 +52,7 @@ def test_a_second_start_does_not_trace(cache):
 )
 def test_other_settings_shapes_and_types_are_other_programs(cache, arguments, settings):
     program(scale, X, X, settings=2.0)(X, X)
-    restart()
+    forget_programs()
     result = program(scale, *arguments, settings=settings)(*arguments)
     assert scale.traced == 2
     np.testing.assert_array_equal(result["scaled"], settings * arguments[0] + arguments[1])
@@ -66,11 +63,11 @@ def test_a_damaged_file_is_traced_again_and_replaced(cache):
     (file,) = cache.glob("ssdnet-*.stablehlo")
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    restart()
+    forget_programs()
     result = program(scale, X, X, settings=2.0)(X, X)
     np.testing.assert_array_equal(result["scaled"], 3 * X)
     assert scale.traced == 2
-    restart()
+    forget_programs()
     program(scale, X, X, settings=2.0)(X, X)
     assert scale.traced == 2
 
@@ -95,9 +92,18 @@ def test_fits_from_disk_equal_fits_traced_now(cache, tiny):
 
     traced = history()
     assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
-    restart()
+    forget_programs()
     np.testing.assert_array_equal(history(), traced)
     assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
     state = functools.partial(init_fit, settings=settings)(jax.random.key(0), image)
     plain = fit_block(state, *arguments, settings=settings)
     np.testing.assert_allclose(traced[:3], plain.history[:3], rtol=1e-4)
+
+
+def test_programs_that_are_forgotten_are_freed(cache):
+    program(scale, X, 1.0, settings=7.0)(X, 1.0)
+    forgotten = weakref.ref(program(scale, X, 1.0, settings=7.0))
+    assert forgotten() is not None
+    forget_programs()
+    gc.collect()
+    assert forgotten() is None

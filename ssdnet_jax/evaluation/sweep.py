@@ -17,6 +17,7 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import COLUMNS, ImageMetrics, evaluate
 from ssdnet_jax.evaluation.scoring import Context, score_dataset, with_seed
 from ssdnet_jax.flags import config_folder, load_config, returned_by, with_overrides
+from ssdnet_jax.programs import forget_programs
 
 METRICS = ("auprc", "auroc")
 _DOTS_PER_INCH = 120
@@ -149,6 +150,7 @@ def run_sweep(
         named = dataclasses.replace(map_set, method=variant)
         rows += evaluate(samples, [named]).rows
         write_sweep_csv(workdir / "sweep.csv", rows)
+        forget_programs()
     return rows
 
 
