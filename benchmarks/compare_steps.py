@@ -54,11 +54,10 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    from ssdnet_jax.runner.processes import device_name
+    from ssdnet_jax.runner.processes import cores, device_name
     from ssdnet_jax.runner.workdir import versions
 
-    cores = len(os.sched_getaffinity(0))
-    return {"device": device_name(), "cores_used": cores, "versions": versions()}
+    return {"device": device_name(), "cores_used": cores(), "versions": versions()}
 
 
 def compare(

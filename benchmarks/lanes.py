@@ -91,12 +91,21 @@ def time_lanes(counts: list[int], arguments: argparse.Namespace) -> dict[str, di
             jax.block_until_ready(programs[count](lanes[count], None, jnp.int32(STEPS)))
             if turn:  # the first warms up
                 seconds[count].append((time.monotonic() - started) / STEPS / count)
-    alone = np.array(seconds[counts[0]])
-    for count in counts:
-        each = np.array(seconds[count])
-        report[str(count)]["seconds_an_image_and_step"] = round(float(np.median(each)), 4)
-        report[str(count)]["ratio"] = round(float(np.median(each / alone)), 3)
+    for count, times in ratios(seconds).items():
+        report[count] |= times
     return report
+
+
+def ratios(seconds: dict[int, list[float]]) -> dict[str, dict[str, float]]:
+    """Medians over turns: seconds of an image and step, and their ratio to the first count's."""
+    alone = np.array(next(iter(seconds.values())))
+    return {
+        str(count): {
+            "seconds_an_image_and_step": round(float(np.median(each)), 4),
+            "ratio": round(float(np.median(np.array(each) / alone)), 3),
+        }
+        for count, each in seconds.items()
+    }
 
 
 def time_devices(arguments: argparse.Namespace) -> dict[str, dict]:
@@ -114,14 +123,7 @@ def time_devices(arguments: argparse.Namespace) -> dict[str, dict]:
             jax.block_until_ready(program(lanes, None, steps))
             if turn:  # the first compiles
                 seconds[count].append((time.monotonic() - started) / STEPS_ON_DEVICES / count)
-    alone = np.array(seconds[1])
-    return {
-        str(count): {
-            "seconds_an_image_and_step": round(float(np.median(seconds[count])), 4),
-            "ratio": round(float(np.median(np.array(seconds[count]) / alone)), 3),
-        }
-        for count in counts
-    }
+    return ratios(seconds)
 
 
 def fresh_lanes(count: int, size: int, settings):

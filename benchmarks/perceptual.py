@@ -34,7 +34,7 @@ import ssdnet_jax
 from ssdnet_jax.core.fit import fit_block, init_fit
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner.processes import device_name, use_compilation_cache
+from ssdnet_jax.runner.processes import cores, device_name, use_compilation_cache
 from ssdnet_jax.runner.workdir import versions
 
 VARIANTS = [(view, kind) for view in ("patch", "image") for kind in ("float32", "bfloat16")]
@@ -55,7 +55,7 @@ def main() -> None:
     report = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     report["machine"] = {
         "device": device_name(),
-        "cores_used": len(os.sched_getaffinity(0)),
+        "cores_used": cores(),
         "versions": versions(),
     }
     parts = {"speed": time_variants, "quality": score_variants}

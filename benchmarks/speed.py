@@ -41,7 +41,7 @@ from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.map_files import read_map
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.runner.processes import device_name
+from ssdnet_jax.runner.processes import cores, device_name
 from ssdnet_jax.runner.workdir import versions
 
 SIDE, IMAGES = 256, 8
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict:
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     names, masks = put_images(arguments, folder)
     torch_loop = [
         arguments.torch_python,

@@ -113,7 +113,6 @@ def _compiled(
     return jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
 
 
-@functools.cache
 def _kept(
     function: Callable[..., Any],
     settings: FitSettings,

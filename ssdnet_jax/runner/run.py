@@ -96,7 +96,7 @@ def run(
             while (bucket := stream.fullest_bucket()) is not None and not options.stop():
                 lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, vgg19)
                 devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
-                devices = min(devices, most_devices)
+                devices = min(devices, fits)
                 results = fit_stream(
                     lambda bucket=bucket: stream.take(bucket),
                     lanes=min(lanes, options.most_lanes or -(-fits // devices)),

@@ -216,10 +216,15 @@ def test_other_configurations_need_no_weights_to_be_settled(monkeypatch):
 
 
 @pytest.fixture
-def device_counts(monkeypatch):
-    """What JAX is told about the devices of a CPU, in an environment that says nothing of them."""
+def no_device_count(monkeypatch):
+    """An environment that does not say how many devices a CPU has."""
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
+@pytest.fixture
+def device_counts(no_device_count, monkeypatch):
+    """What JAX is told about the devices of a CPU."""
     told = []
     monkeypatch.setattr(jax.config, "update", lambda name, value: told.append((name, value)))
     return told
@@ -243,9 +248,7 @@ def test_a_number_of_devices_in_the_environment_stays(monkeypatch, device_counts
     assert device_counts == []
 
 
-def test_devices_stay_as_they_are_once_jax_has_started(monkeypatch):
-    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+def test_devices_stay_as_they_are_once_jax_has_started(no_device_count):
     before = jax.local_device_count()
     processes.make_cores_devices()
     assert jax.local_device_count() == before
