@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    from ssdnet_jax.runner.processes import cores, device_name
+    from ssdnet_jax.runner.startup import cores, device_name
     from ssdnet_jax.runner.workdir import versions
 
     return {"device": device_name(), "cores_used": cores(), "versions": versions()}
@@ -98,7 +98,7 @@ def serve(setting: str) -> None:
     from roofline import example
 
     from ssdnet_jax.core.fit import fit_block, init_fit
-    from ssdnet_jax.runner.processes import use_compilation_cache
+    from ssdnet_jax.runner.startup import use_compilation_cache
 
     use_compilation_cache()
     settings, image = example(setting)

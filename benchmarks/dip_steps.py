@@ -33,8 +33,8 @@ from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.runner.processes import device_name, use_compilation_cache
 from ssdnet_jax.runner.run import image_key
+from ssdnet_jax.runner.startup import device_name, use_compilation_cache
 from ssdnet_jax.runner.workdir import versions
 
 STEPS = (25, 50, 75, 100, 150, 200, 250, 300)

@@ -40,8 +40,8 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner import devices
-from ssdnet_jax.runner.processes import device_name, make_cores_devices, use_compilation_cache
 from ssdnet_jax.runner.run import run
+from ssdnet_jax.runner.startup import device_name, make_cores_devices, use_compilation_cache
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, versions
 

@@ -34,7 +34,7 @@ import ssdnet_jax
 from ssdnet_jax.core.fit import fit_block, init_fit
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner.processes import cores, device_name, use_compilation_cache
+from ssdnet_jax.runner.startup import cores, device_name, use_compilation_cache
 from ssdnet_jax.runner.workdir import versions
 
 VARIANTS = [(view, kind) for view in ("patch", "image") for kind in ("float32", "bfloat16")]

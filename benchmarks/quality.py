@@ -11,7 +11,7 @@ above one half), the method runs on that image, and its raw map is compared with
 defective image gives one AUROC and one AUPRC (average precision); a seed's figure is their mean
 over images (the paper's protocol), and the spread is the standard deviation over seeds. Methods
 without randomness run once. Noise and missing pixels, if asked for, are put on the image of --size
-(`ssdnet_jax.evaluation.reproduce.corrupt`); SSDnet inpaints missing pixels, other methods get the
+(`ssdnet_jax.experiments.reproduce.corrupt`); SSDnet inpaints missing pixels, other methods get the
 nearest known value, or 0 with --missing_values=zero. --noise_of_original is noise of the picture
 in its file, before that is resized, as a camera makes it. The JSON is written after every image,
 and a rerun goes on where it stopped.
@@ -40,10 +40,10 @@ from ssdnet_jax.data.datasets import Sample, read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage, read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.evaluation.reproduce import Corruption, corrupt, is_random
-from ssdnet_jax.runner.methods import fill_nearest
-from ssdnet_jax.runner.processes import device_name, use_compilation_cache
+from ssdnet_jax.experiments.reproduce import Corruption, corrupt, is_random
+from ssdnet_jax.runner.executors import fill_nearest
 from ssdnet_jax.runner.run import image_key
+from ssdnet_jax.runner.startup import device_name, use_compilation_cache
 from ssdnet_jax.runner.workdir import versions
 
 

@@ -40,7 +40,7 @@ from ssdnet_jax.config import AUTO
 from ssdnet_jax.core.fit import FitSettings, fit_block, init_fit
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner.processes import cores, device_name, use_compilation_cache
+from ssdnet_jax.runner.startup import cores, device_name, use_compilation_cache
 from ssdnet_jax.runner.workdir import versions
 
 AUTO_CHANNELS = 27  # of VGG19's features with 24 components

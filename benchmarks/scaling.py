@@ -43,7 +43,7 @@ from ssdnet_jax.core.lanes import fit_lanes, init_lanes
 from ssdnet_jax.core.patches import patch_count
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner.processes import cores, device_name
+from ssdnet_jax.runner.startup import cores, device_name
 from ssdnet_jax.runner.workdir import versions
 from ssdnet_jax.stages import fit_jobs, prepare
 

@@ -38,10 +38,10 @@ import ssdnet_jax
 from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
-from ssdnet_jax.evaluation.map_files import read_map
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.runner.processes import cores, device_name
+from ssdnet_jax.runner.startup import cores, device_name
 from ssdnet_jax.runner.workdir import versions
 
 SIDE, IMAGES = 256, 8
@@ -163,7 +163,7 @@ def measure_steps(arguments: argparse.Namespace, image: Path, torch_loop: list[s
 def serve(path: Path) -> None:
     """For each number of steps on standard input, the seconds they take, after a first block."""
     from ssdnet_jax.core.fit import FitSettings, fit_block, init_fit
-    from ssdnet_jax.runner.processes import use_compilation_cache
+    from ssdnet_jax.runner.startup import use_compilation_cache
 
     use_compilation_cache()
     config = ssdnet_jax.load_config("grid")

@@ -11,7 +11,7 @@ image on one core. benchmarks/results/fabric_knots.json.
 from ml_collections import ConfigDict
 
 from ssdnet_jax.config import to_config_dict
-from ssdnet_jax.flags import load_config
+from ssdnet_jax.config_files import load_config
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ pixels, 0.820 +- 0.035, 0.164 +- 0.025.
 from ml_collections import ConfigDict
 
 from ssdnet_jax.config import to_config_dict
-from ssdnet_jax.flags import load_config
+from ssdnet_jax.config_files import load_config
 
 
 def get_config() -> ConfigDict:

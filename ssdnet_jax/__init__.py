@@ -5,6 +5,7 @@
 """
 
 from ssdnet_jax.config import Config, InpaintConfig
+from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core import registry
 from ssdnet_jax.core.config import (
     FeatureConfig,
@@ -28,10 +29,9 @@ from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
-from ssdnet_jax.flags import load_config
 from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.lanes import Progress
 from ssdnet_jax.stages import Localization
 
 __all__ = [

@@ -12,7 +12,7 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import AUTO, Config, from_config_dict
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.runner.lanes import Failed, Fitted, Job, Progress, fit_stream
+from ssdnet_jax.runner.batching import Failed, Fitted, Job, Progress, fit_stream
 from ssdnet_jax.stages import Localization
 
 

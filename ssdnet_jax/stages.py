@@ -25,7 +25,7 @@ from ssdnet_jax.core.score import ScoreMaps, ScoreSettings
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.lanes import Fitted, Job
+from ssdnet_jax.runner.batching import Fitted, Job
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that a picture could be unlike

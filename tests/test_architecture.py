@@ -27,7 +27,7 @@ def test_core_imports_only_core(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_imports_the_mains(path):
-    mains = ("ssdnet_jax.main", "ssdnet_jax.__main__")
+    mains = ("ssdnet_jax.cli.ssdnet", "ssdnet_jax.__main__")
     if path.name != "__main__.py":
         assert not any(name.startswith(mains) for name in imported(path))
 

@@ -6,7 +6,7 @@ Command:
 Expected: docs/auto.md.
 """
 
-from ssdnet_jax.evaluation.sweep import Sweep
+from ssdnet_jax.experiments.sweep import Sweep
 
 
 def get_sweep() -> Sweep:

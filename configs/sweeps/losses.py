@@ -6,7 +6,7 @@ Command:
 The base is the grid setting, whose threshold is one of squared error: all variants take 100 steps.
 """
 
-from ssdnet_jax.evaluation.sweep import Sweep, product
+from ssdnet_jax.experiments.sweep import Sweep, product
 
 
 def get_sweep() -> Sweep:

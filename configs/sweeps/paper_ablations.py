@@ -7,7 +7,7 @@ The base is the grid setting. The perceptual term is VGG19's view of the whole i
 224-pixel patches are `loss.perceptual_view=patch`, at some forty times the arithmetic.
 """
 
-from ssdnet_jax.evaluation.sweep import Sweep
+from ssdnet_jax.experiments.sweep import Sweep
 
 
 def get_sweep() -> Sweep:

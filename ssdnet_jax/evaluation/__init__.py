@@ -1,1 +1,1 @@
-"""Metrics and figures."""
+"""Metrics: maps against masks."""

@@ -18,9 +18,9 @@ from ssdnet_jax.core.calibration import calibrated_score
 from ssdnet_jax.data.datasets import DEFECT, GOOD, Sample
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask
+from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.errors import InputError, SSDnetError
 from ssdnet_jax.evaluation import metrics
-from ssdnet_jax.evaluation.map_files import read_map
 from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
 
 ALL = "all"  # beside the categories: every image

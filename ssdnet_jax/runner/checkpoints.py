@@ -22,7 +22,7 @@ from ssdnet_jax.core.networks import apply_network, network_structure
 from ssdnet_jax.core.skip_network import unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.lanes import Fitted
+from ssdnet_jax.runner.batching import Fitted
 
 _NETWORK, _PARAMETERS = "network.json", "parameters"
 

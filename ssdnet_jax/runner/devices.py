@@ -14,7 +14,7 @@ from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.fit import FitSettings
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.programs import LANES, SHARED, Placement, program
+from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
@@ -72,7 +72,7 @@ def lanes_that_fit(
 def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
     """Local devices that share the fits of a run: all, but of a CPU as many as memory holds.
 
-    The devices of a CPU are its cores (`processes.make_cores_devices`), and its memory is that of
+    The devices of a CPU are its cores (`startup.make_cores_devices`), and its memory is that of
     all. Fits whose steps are large products keep all cores busy one at a time, and are not shared
     out: those with a perceptual term, and those that put every patch through the network.
 

@@ -25,8 +25,8 @@ from ssdnet_jax.core import registry
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.runner import processes
-from ssdnet_jax.runner.methods import run_baseline
+from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.executors import run_baseline
 from ssdnet_jax.runner.record import IMAGE_ERRORS
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary, run
 from ssdnet_jax.runner.terminal import Terminal
@@ -119,7 +119,7 @@ def run_method(
     clip_path: str | None = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
-    """`runner.methods.run_method` over the cluster that has been `joined`.
+    """`runner.executors.run_method` over the cluster that has been `joined`.
 
     A task has one GPU, or where the cluster has none, one CPU. Results are those of a local run
     with the same number of lanes on the same kind of device, bit for bit.
@@ -144,8 +144,8 @@ def run_method(
     todo = [name for name in sources if name not in workdir.finished]
     baseline = None if method == "ssdnet" else load_baseline(method)
     needed = baseline.needs_vgg19 if baseline else config.needs_vgg19
-    vgg19 = processes.vgg19_weights(vgg19_path, terminal.problem, needed=needed)
-    clip = processes.clip_weights(clip_path, needed=bool(baseline and baseline.needs_clip))
+    vgg19 = startup.vgg19_weights(vgg19_path, terminal.problem, needed=needed)
+    clip = startup.clip_weights(clip_path, needed=bool(baseline and baseline.needs_clip))
     kind, slots = _slots()
     # Of all images, as in `runner.run`.
     fits = len(sources) * config.fit.seeds
@@ -330,7 +330,7 @@ def _device(kind: str) -> str:
     """
     import jax
 
-    device = processes.device_name()
+    device = startup.device_name()
     wanted = os.environ.get("JAX_PLATFORMS")
     if kind == "GPU" and not wanted and jax.default_backend() == "cpu":
         raise InputError(
@@ -350,7 +350,7 @@ def _run_batch(
 ) -> _Results:
     """Scores images on one device, by a run into a folder that then goes."""
     registry.adopt(shared.registered)
-    processes.use_compilation_cache()
+    startup.use_compilation_cache()
     _device(kind)
     sources = {name: _reader(source) for name, source in images}
     terminal = _Problems()

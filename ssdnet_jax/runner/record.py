@@ -13,7 +13,7 @@ from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.runner.lanes import Fitted
+from ssdnet_jax.runner.batching import Fitted
 from ssdnet_jax.runner.terminal import Terminal, one_line
 from ssdnet_jax.runner.workdir import Row, Workdir
 
@@ -138,7 +138,7 @@ def write_map(
     reconstruction: np.ndarray | None = None,
 ) -> Row:
     """Writes the raw map of any method, its mask and its heat map; returns its row."""
-    from ssdnet_jax.evaluation.figures import write_heatmap_figure
+    from ssdnet_jax.figures.heatmap import write_heatmap_figure
 
     mask = score_map > threshold
     write_tiff_map(workdir.map_path(relative), score_map)
@@ -163,7 +163,7 @@ def write_map(
 def _warm_up_writers() -> None:
     import skimage.filters  # noqa: F401
 
-    from ssdnet_jax.evaluation.figures import heatmap_figure
+    from ssdnet_jax.figures.heatmap import heatmap_figure
 
     # The first figure of a process finds fonts, which takes longer than drawing.
     tiny = np.zeros((8, 8), np.float32)

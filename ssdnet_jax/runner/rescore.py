@@ -15,7 +15,7 @@ from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.files import link_or_copy
 from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.lanes import Fitted
+from ssdnet_jax.runner.batching import Fitted
 from ssdnet_jax.runner.record import write_result
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.sequence import run_in_order

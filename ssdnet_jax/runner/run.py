@@ -13,8 +13,8 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.runner.batching import fit_stream
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.lanes import fit_stream
 from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
 from ssdnet_jax.runner.stream import Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal, duration

@@ -12,7 +12,7 @@ from ssdnet_jax import stages
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.runner.lanes import Bucket, Failed, Fitted, Job, Progress
+from ssdnet_jax.runner.batching import Bucket, Failed, Fitted, Job, Progress
 from ssdnet_jax.runner.record import Record
 from ssdnet_jax.runner.terminal import Terminal
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ssdnet_jax.runner.lanes import Progress
+from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.workdir import Row
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import io
 
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.map_files import read_map
+from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
 
 

@@ -13,7 +13,7 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError, NoWeightsError
-from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.runner.executors import run_method
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.config import AUTO, Config
+from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.fit import FitSettings, fit_step, init_fit
 from ssdnet_jax.core.lanes import fit_lanes, init_lanes
-from ssdnet_jax.flags import load_config
 
 MOST_OPERATIONS = 1.27  # times those of the products; 1.20 (grid) and 1.11 (auto) were found
 MOST_FUSIONS = 310  # 286 were found with jaxlib 0.10.2

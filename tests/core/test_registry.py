@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from ssdnet_jax import load_config, localize
+from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core import registry
 from ssdnet_jax.core.networks import Network
 from ssdnet_jax.core.score import from_raw
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.flags import config_help
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 IMAGE = grid_texture((32, 32), period=8)

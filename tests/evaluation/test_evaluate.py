@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.data.score_maps import MAP_SUFFIXES, find_map, put_maps, read_map
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import (
     ALL,
@@ -18,7 +19,6 @@ from ssdnet_jax.evaluation.evaluate import (
     write_metrics_csv,
     write_summary,
 )
-from ssdnet_jax.evaluation.map_files import MAP_SUFFIXES, find_map, put_maps, read_map
 
 SHAPE = (12, 16)
 

@@ -6,8 +6,8 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.skip_network import apply_skip_network, flatten_parameters, init_skip_network
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.batching import Fitted
 from ssdnet_jax.runner.checkpoints import load_network, save_networks
-from ssdnet_jax.runner.lanes import Fitted
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

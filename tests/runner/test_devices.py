@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 import jax
 import numpy as np
-from ssdnet_jax import programs, stages
+from ssdnet_jax import stages
+from ssdnet_jax.runner import programs
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner.lanes import fit_stream
+from ssdnet_jax.runner.batching import fit_stream
 
 config = from_config_dict({
     "image_size": 32,

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from ssdnet_jax.cli.flags import config_help
+from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core import registry
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.flags import config_help, load_config
-from ssdnet_jax.main import main
 from ssdnet_jax.runner import ray_executor
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.methods import run_method
+from ssdnet_jax.runner.executors import run_method
 from ssdnet_jax.runner.run import Options
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows

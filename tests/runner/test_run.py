@@ -14,8 +14,8 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.localize import localize
 from ssdnet_jax.runner import run as stream_module
 from ssdnet_jax.runner import workdir as workdirs
+from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.lanes import Failed
 from ssdnet_jax.runner.run import Options, file_sources, image_key, run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
@@ -36,7 +36,7 @@ def quick_figures(monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(parts["title"])
 
-    monkeypatch.setattr("ssdnet_jax.evaluation.figures.write_heatmap_figure", write)
+    monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", write)
 
 
 class Run:
@@ -168,7 +168,7 @@ def test_a_row_comes_after_its_files(tmp_path, config, monkeypatch):
         raise KeyboardInterrupt
 
     finished = Run(tmp_path, {"a.png": picture()}, config)
-    monkeypatch.setattr("ssdnet_jax.evaluation.figures.write_heatmap_figure", interrupted)
+    monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path, {"a.png": picture(), "b.png": picture(1)}, config)
     assert set(finished.rows()) == {"a.png"}

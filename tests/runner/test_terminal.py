@@ -6,7 +6,7 @@ import termios
 import pytest
 
 from ssdnet_jax.runner import terminal as module
-from ssdnet_jax.runner.lanes import Progress
+from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.terminal import Terminal, duration, one_line
 from ssdnet_jax.runner.workdir import Row
 

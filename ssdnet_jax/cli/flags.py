@@ -1,0 +1,197 @@
+"""Command-line flags: parsing, named configurations, readable help and one-line errors."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from ssdnet_jax.baselines import registry as baselines
+from ssdnet_jax.cli.flag_values import whole_number
+from ssdnet_jax.config import (
+    Config,
+    field_names,
+    legal_words,
+)
+from ssdnet_jax.config_files import DEFAULT_CONFIG, config_names, load_config, with_overrides
+from ssdnet_jax.errors import ConfigError
+
+METHODS = ("ssdnet", *baselines.NAMES)
+EXECUTORS = ("local", "ray")
+
+# What several commands' help says of the same flags.
+CONFIG_HELP = """\
+  --config=NAME           {names},
+                          or the path of a .py file; without it auto
+  --config.FIELD=VALUE    any field of the configuration; --help_config lists them"""
+CLIP_WEIGHTS_HELP = """\
+  --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
+                          its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS"""
+EXECUTION_HELP = """\
+  --lanes=N               pictures that a device fits at once; by default as many as its memory
+                          holds, on a CPU one
+  --devices=N             how many of this machine's devices share the pictures, on a CPU of its
+                          cores; by default all, of a CPU as many as its memory holds
+  --executor=NAME         local, or ray: over the devices of a Ray cluster
+  --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
+                          the cluster this machine belongs to, or this machine alone"""
+EXECUTION_FLAGS = {"lanes": None, "devices": None, "executor": EXECUTORS[0], "ray_address": None}
+
+
+def parse_flags(
+    arguments: Sequence[str], own: Mapping[str, str | bool | None]
+) -> tuple[Config, dict[str, Any]]:
+    """Parses a command's own flags beside those that make the configuration.
+
+    The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+      own: the command's flags with their defaults, the one that names its input first. Those whose
+        default is a truth value are switches, the others take text.
+
+    Returns:
+      The configuration, checked, and the values of the command's own flags.
+
+    Raises:
+      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
+    """
+    name, overrides, given = read_flags(arguments, own)
+    return with_overrides(load_config(name), overrides), given
+
+
+def read_flags(
+    arguments: Sequence[str], own: Mapping[str, str | bool | None]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """`parse_flags` without a configuration: its name, the fields given, the command's own flags.
+
+    Fields are by dotted name without "config.", and not checked yet.
+    """
+    values = flags.FlagValues()
+    for name, default in own.items():
+        define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
+        define(name, default, "", flag_values=values)
+    flags.DEFINE_string("image_size", None, "", flag_values=values)
+    flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
+    # Text for now: which type a field has and what is legal is said in one place, `Config`.
+    for field in field_names():
+        flags.DEFINE_string(f"config.{field}", None, "", flag_values=values)
+    try:
+        _, *rest = values(arguments)
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(error.flagname, list(values)) from error
+    except flags.Error as error:
+        raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+    if rest:
+        raise ConfigError(
+            f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"
+        )
+
+    given = {field: values[f"config.{field}"].value for field in field_names()}
+    if values.image_size is not None:
+        given["image_size"] = values.image_size
+    overrides = {field: _literal(text) for field, text in given.items() if text is not None}
+    return values.config, overrides, {name: values[name].value for name in own}
+
+
+def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Execution` from the values of `EXECUTION_FLAGS` among others.
+
+    Raises:
+      ConfigError: an illegal value or combination.
+    """
+    executor = given["executor"]
+    if executor not in EXECUTORS:
+        raise ConfigError(f"--executor: found {executor!r}; expected {' or '.join(EXECUTORS)}")
+    if executor == "ray" and given["devices"] is not None:
+        raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
+    if executor != "ray" and given["ray_address"] is not None:
+        raise ConfigError("--ray_address: found alone; expected --executor=ray too")
+    counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
+    return {**counts, "executor": executor, "ray_address": given["ray_address"]}
+
+
+def methods_text() -> str:
+    """The names of all methods, over as many lines of a help text as they take."""
+    lines = textwrap.wrap(", ".join(METHODS), 60)
+    return f"\n{' ' * 26}".join(lines)
+
+
+def shared_help() -> dict[str, str]:
+    """What the help of several commands has in common, by its place in their texts."""
+    return {
+        "methods": methods_text(),
+        "config": CONFIG_HELP.format(names=", ".join(config_names())),
+        "clip_weights": CLIP_WEIGHTS_HELP,
+        "execution": EXECUTION_HELP,
+    }
+
+
+def config_help(config: Config) -> str:
+    """What `--help_config` prints: each field with its value, legal words and meaning."""
+    lines: list[str] = []
+
+    def describe(group: Any, prefix: str) -> None:
+        comments = _field_comments(type(group))
+        for field in dataclasses.fields(group):
+            name, value = f"{prefix}.{field.name}", getattr(group, field.name)
+            if dataclasses.is_dataclass(value):
+                describe(value, name)
+                continue
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words = " or ".join(legal_words(field.type))
+            meaning = "; ".join(filter(None, (words, comments.get(field.name))))
+            lines.append(f"--{name}={shown}")
+            lines.extend(textwrap.wrap(meaning, 94, initial_indent=_TAB, subsequent_indent=_TAB))
+
+    describe(config, "config")
+    return "\n".join(lines)
+
+
+_TAB = " " * 6
+
+
+def _field_comments(cls: type) -> dict[str, str]:
+    """The comment behind each field of a dataclass; none where only bytecode is installed.
+
+    Lines below a field that hold nothing but a comment go on with the field's own.
+    """
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    ends = [node.lineno for node in fields[1:]] + [len(source.splitlines()) + 1]
+    found = {
+        node.target.id: " ".join(comments[i] for i in range(node.lineno, end) if i in comments)
+        for node, end in zip(fields, ends, strict=True)
+    }
+    return {name: comment for name, comment in found.items() if comment}
+
+
+def _literal(text: str) -> Any:
+    """A number, tuple or truth value if `text` reads as one, else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _unknown_flag(name: str, known: list[str]) -> ConfigError:
+    groups = {field.rpartition(".")[0] for field in known if field.startswith("config.")}
+    if name in groups:
+        return ConfigError(f"--{name}: found a group of fields; expected --{name}.FIELD=VALUE")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; the nearest is --{near[0]}" if near else ""
+    what = "field" if name.startswith("config.") else "flag"
+    return ConfigError(f"--{name}: no such {what}{hint}; see --help")

@@ -1,0 +1,331 @@
+"""The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from ssdnet_jax.cli.commands import run_parsed, run_process
+from ssdnet_jax.cli.flag_values import listed, listed_seeds, listed_words, whole_number
+from ssdnet_jax.cli.flags import EXECUTION_FLAGS, METHODS, execution_values, read_flags, shared_help
+from ssdnet_jax.config import Config
+from ssdnet_jax.config_files import load_config, with_overrides
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.experiments.reproduce import (
+    LEVELS,
+    PARTS,
+    MissingValues,
+    Protocol,
+    Results,
+    defective,
+    reproduce,
+    run_folder,
+    split_method,
+)
+from ssdnet_jax.experiments.scoring import Context, read_samples, show_problems, with_seed
+from ssdnet_jax.reports.reproduce_text import (
+    Setting,
+    curve_rows,
+    table_rows,
+    write_csv,
+    write_json,
+    write_markdown,
+)
+from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import named_errors, versions
+
+_USAGE = """\
+ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelled dataset.
+
+Scores the defective images with every method (what is scored already stays), again with noise and
+with missing pixels, and writes tables and figures.
+
+  ssdnet-reproduce --dataset=mvtec --workdir=out --categories=grid --config=grid
+  ssdnet-reproduce --dataset=mvtec --workdir=out --parts=table --seeds=0,1,2
+  ssdnet-reproduce --dataset=mvtec --workdir=out --methods=ssdnet:grid,ssdnet:auto,fca
+  ssdnet-reproduce --dataset=set.csv --workdir=out --methods=ssdnet,fca --note="hand-drawn masks"
+
+Flags:
+  --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
+                          what is to be scored, as for ssdnet-evaluate
+  --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
+  --methods=A,B           without it all: {methods};
+                          ssdnet:NAME is SSDnet by the configuration NAME, beside others; what
+                          --config.FIELD and --image_size change is changed in it too
+  --seeds=0,1,2           of what is random; without it the seed of the configuration
+  --parts=A,B             some of {parts}; without it all
+  --noise=A,B             standard deviations of the noise ({levels})
+  --missing=A,B           shares of missing pixels ({levels})
+  --missing_values=WORD   what methods that do not inpaint see of a missing pixel: nearest, the
+                          nearest known value, or zero; without it nearest
+  --every=N               noise and missing pixels on each N-th defective image of a category;
+                          without it on the first image of each kind of defect, as in the paper
+  --note=TEXT             what a reader should know of the data, such as whose masks these are
+{config}
+  --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
+  --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
+{clip_weights}
+{execution}
+  --help, --help_config   this text; the configuration's fields with their values
+
+Results in DIR (those of the parts asked for; the whole command again scores nothing twice):
+  reproduce.md            tables, figures, what differs from the paper, how it was made
+  table1.csv              AUPRC and AUROC by category and method, beside the paper's
+  robustness.csv          the same by noise and by missing pixels
+  reproduce.json          all of it, with the numbers of each image
+  figures/                fig3_... to fig8_...; pictures_..., which show images of the dataset and
+                          are not to be passed on
+  runs/METHOD/seedN/, runs/METHOD/noise0.05/seedN/, runs/ssdnet-NAME/seedN/
+                          what `ssdnet` writes
+
+Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130 interrupted,
+143 terminated. The same command again goes on.
+"""
+
+_WORDS = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every")
+_T = TypeVar("_T")
+_FITTED = METHODS[0]  # the method that has a configuration
+_TEXTS = (
+    "dataset",
+    "workdir",
+    "categories",
+    "mask_suffix",
+    "masks",
+    "note",
+    "vgg19_weights",
+    "clip_weights",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Execution):
+    """What the command line says; None where a flag was not given.
+
+    Attributes:
+      config: `--config` with its overrides applied, checked.
+      configs: by method, the configurations of those that name one of their own.
+      config_names: of the configurations that are compared, with their overrides.
+      protocol: what is compared.
+      dataset: folder or CSV.
+      categories: the ones wanted.
+      mask_suffix: what a mask's name has after its image's name.
+      masks: folder of masks.
+      workdir: where results go.
+      note: what to say of the data.
+      vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
+      help_config: whether only the configuration's fields are asked for.
+    """
+
+    config: Config
+    configs: Mapping[str, Config]
+    config_names: tuple[str, ...]
+    protocol: Protocol
+    dataset: str | None
+    categories: tuple[str, ...] | None
+    mask_suffix: str | None
+    masks: str | None
+    workdir: str | None
+    note: str | None
+    vgg19_weights: str | None
+    clip_weights: str | None
+    help_config: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
+    return run_parsed(arguments, "ssdnet-reproduce", help_text, parse, _run)
+
+
+def console() -> None:
+    """Entry point of the `ssdnet-reproduce` command; exits with its status."""
+    run_process(main, "ssdnet-reproduce", "scored images")
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    for name in ("dataset", "workdir"):
+        if not getattr(parsed, name):
+            raise ConfigError(f"--{name}: found none; expected one, see --help")
+    dataset, workdir = Path(parsed.dataset), Path(parsed.workdir)
+    samples = read_samples(
+        dataset,
+        workdir,
+        categories=parsed.categories,
+        mask_suffix=parsed.mask_suffix,
+        masks=parsed.masks,
+    )
+    samples = defective(samples)
+    with executing(parsed) as executor:
+        context = Context(
+            dataset,
+            terminal,
+            executor,
+            parsed.vgg19_weights,
+            parsed.clip_weights,
+            {"command": command},
+        )
+        results = reproduce(
+            samples, parsed.protocol, parsed.config, workdir, context, configs=parsed.configs
+        )
+    facts = {"Command": command, "Dataset": str(dataset), "Device": executor.device}
+    facts["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    setting = Setting(
+        name=dataset.resolve().stem,
+        protocol=parsed.protocol,
+        image_size=parsed.config.image_size,
+        config_names=parsed.config_names,
+        note=parsed.note,
+        facts=facts,
+    )
+    with named_errors(workdir):
+        _write(workdir, setting, results, samples)
+    return _end(results, workdir, terminal)
+
+
+def _write(workdir: Path, setting: Setting, results: Results, samples: Sequence[Sample]) -> None:
+    """Writes everything but the work folders of the runs."""
+    from ssdnet_jax.reports.reproduce_figures import write_figures
+
+    table = table_rows(results.clean) if results.clean and "table" in setting.protocol.parts else []
+    curves = curve_rows(results)
+    figures = write_figures(workdir / "figures", setting, results, samples, curves)
+    figures = {title: f"figures/{name}" for title, name in figures.items()}
+    for name, rows in (("table1.csv", table), ("robustness.csv", curves)):
+        if rows:
+            write_csv(workdir / name, rows)
+    write_json(workdir / "reproduce.json", setting, results, table, curves)
+    write_markdown(workdir / "reproduce.md", setting, results, table, curves, figures)
+
+
+def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
+    """Says what went wrong and where the results are."""
+    failed = {
+        (row.path, row.error)
+        for evaluation in results.evaluations
+        for row in evaluation.rows
+        if row.status != "ok"
+    }
+    show_problems(sorted(failed), workdir / "reproduce.md", terminal)
+    # The last row of a method is that of all categories.
+    rows = table_rows(results.clean) if results.clean else []
+    for method, row in {row["method"]: row for row in rows}.items():
+        metrics = [f"{name.upper()} {_number(row[name])}" for name in ("auroc", "auprc")]
+        images = f"{row['images']} image{'s' * (row['images'] != 1)}"
+        failed_images = f", {row['failed']} failed" if row["failed"] else ""
+        terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")
+    terminal.summary(f"results in {workdir / 'reproduce.md'}")
+    return 1 if failed or results.failures else 0
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    return _USAGE.format(
+        **shared_help(),
+        parts=", ".join(PARTS),
+        levels=", ".join(f"{level:g}" for level in LEVELS),
+    )
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+
+    Raises:
+      ConfigError: an unknown flag or field, or an illegal value.
+    """
+    own = dict.fromkeys([*_TEXTS, *_WORDS])
+    own |= {**EXECUTION_FLAGS, "help_config": False}
+    name, overrides, given = read_flags(arguments, own)
+    config = with_overrides(load_config(name), overrides)
+
+    def words(flag: str, convert: Callable[[str], _T], expected: str) -> tuple[_T, ...] | None:
+        return listed(f"--{flag}", given[flag], convert, expected)
+
+    seeds = listed_seeds("--seeds", given["seeds"]) or (config.seed,)
+    for seed in seeds:
+        with_seed(config, seed)
+    chosen: dict[str, Any] = {
+        "methods": words("methods", _method, f"some of {', '.join(METHODS)}, ssdnet:NAME")
+        or METHODS,
+        "seeds": seeds,
+        "parts": words("parts", lambda w: _one_of(w, PARTS), f"some of {', '.join(PARTS)}")
+        or PARTS,
+    }
+    if (missing_values := given["missing_values"]) is not None:
+        if missing_values not in get_args(MissingValues):
+            text = " or ".join(get_args(MissingValues))
+            raise ConfigError(f"--missing_values: found {missing_values!r}; expected {text}")
+        chosen["missing_values"] = missing_values
+    for flag, top in (("noise", "1"), ("missing", "0.99")):
+        expected = f"numbers from 0 to {top}, as 0,0.05,0.1"
+        levels = words(flag, lambda word, top=top: _level(word, float(top)), expected)
+        chosen[flag] = LEVELS if levels is None else tuple(sorted(levels))
+    configs = {
+        method: with_overrides(load_config(own_config), overrides)
+        for method in chosen["methods"]
+        if (own_config := split_method(method)[1])
+    }
+    _check_folders(chosen["methods"])
+    text = "".join(f" {key}={value}" for key, value in overrides.items())
+    names = [
+        f"{split_method(m)[1] or name}{text}{_own_size(configs.get(m, config), config)}"
+        for m in chosen["methods"]
+        if split_method(m)[0] == _FITTED
+    ]
+    return Arguments(
+        config=config,
+        configs=configs,
+        config_names=tuple(names),
+        protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
+        categories=listed_words("--categories", given["categories"]),
+        help_config=given["help_config"],
+        **execution_values(given),
+        **{name: given[name] for name in _TEXTS if name != "categories"},
+    )
+
+
+def _own_size(config: Config, others: Config) -> str:
+    """At which size a configuration scores, in words, if that is not the size of the others."""
+    size = config.image_size
+    if size == others.image_size:
+        return ""
+    return f" at {size} px" if size else " at the image's own size"
+
+
+def _method(word: str) -> str:
+    method, config = split_method(word)
+    if ":" in word and not (method == _FITTED and config):
+        raise ValueError(word)
+    _one_of(method, METHODS)
+    return word
+
+
+def _check_folders(methods: Sequence[str]) -> None:
+    """Raises ConfigError where two methods would write into one folder."""
+    folders: dict[str, str] = {}
+    for method in methods:
+        if (other := folders.setdefault(run_folder(method), method)) != method:
+            raise ConfigError(
+                f"--methods: found {other} and {method}, whose results would go into one folder; "
+                f"expected configurations with different names"
+            )
+
+
+def _one_of(word: str, legal: Sequence[str]) -> str:
+    return legal[legal.index(word)]
+
+
+def _level(word: str, top: float) -> float:
+    """A level as folders are named, so that two levels never share one."""
+    level = float(f"{float(word):g}")
+    if not 0 <= level <= top:
+        raise ValueError(word)
+    return abs(level)

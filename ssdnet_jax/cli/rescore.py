@@ -1,0 +1,87 @@
+"""The `ssdnet-rescore` command: a finished run in, the same images scored otherwise out."""
+
+import functools
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdnet_jax.cli.commands import exit_status, run_command, run_process
+from ssdnet_jax.cli.flags import config_help, read_flags
+from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
+from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.rescore import read_run, rescore
+from ssdnet_jax.runner.run import summary_line
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.verdicts import write_verdicts
+from ssdnet_jax.runner.workdir import open_workdir
+
+_HELP = """\
+ssdnet-rescore: score a finished run again, without fitting.
+
+  ssdnet-rescore --run=out --workdir=again --config.score.patch_sizes=8,16
+  ssdnet-rescore --run=out --workdir=again --config.score.alpha_rec=0 --config.score.alpha_perc=1
+
+Flags:
+  --run=DIR                    work folder of `ssdnet`
+  --workdir=DIR                where the new results go, in the same layout
+  --config.score.FIELD=VALUE   what is to be scored otherwise; --help_config lists the fields
+  --vgg19_weights=PATH         as for `ssdnet`
+  --help, --help_config        this text; the configuration's fields with their values
+
+Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 130 interrupted,
+143 terminated. The same command again goes on.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
+    return run_command(arguments, lambda: _HELP, functools.partial(_run, arguments))
+
+
+def console() -> None:
+    """Entry point of the `ssdnet-rescore` command; exits with its status."""
+    run_process(main, "ssdnet-rescore", "finished images")
+
+
+def _run(arguments: Sequence[str], terminal: Terminal) -> int:
+    own = {"run": None, "workdir": None, "vgg19_weights": None, "help_config": False}
+    name, overrides, given = read_flags(arguments, own)
+    for flag in ("run",) if given["help_config"] else ("run", "workdir"):
+        if not given[flag]:
+            raise ConfigError(f"--{flag}: found none; expected a folder, see --help")
+    if name != DEFAULT_CONFIG:
+        raise ConfigError(f"--config: found {name!r}; expected none, the run has its own")
+    for field in overrides:
+        if not field.startswith("score."):
+            raise ConfigError(
+                f"--config.{field}: found a field that decides the fit; expected fields of score, "
+                f"others need another run of ssdnet"
+            )
+    run = read_run(Path(given["run"]))
+    config = with_overrides(run.config, overrides)
+    if given["help_config"]:
+        print(config_help(config))
+        return 0
+    path = Path(given["workdir"])
+    if path.resolve() == run.workdir.path.resolve():
+        raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
+    startup.use_compilation_cache()
+    note = {
+        "command": shlex.join(["ssdnet-rescore", *arguments[1:]]),
+        "device": startup.device_name(),
+        "seed": config.seed,
+        "rescored": str(run.workdir.path.resolve()),
+    }
+    root = run.note["root"]
+    workdir = open_workdir(
+        path, config, method=run.note["method"], root=Path(root) if root else None, run=note
+    )
+    vgg19 = startup.vgg19_weights(
+        given["vgg19_weights"], terminal.problem, needed=config.scoring_needs_vgg19
+    )
+    with startup.stops_on_sigterm() as stop:
+        summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)
+    verdicts = write_verdicts(workdir, config.image_size)
+    terminal.summary(summary_line(summary, path, verdicts))
+    return exit_status(summary)

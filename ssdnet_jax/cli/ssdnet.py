@@ -1,0 +1,171 @@
+"""The `ssdnet` command: flags in, work folder out."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdnet_jax.cli.commands import exit_status, run_parsed, run_process
+from ssdnet_jax.cli.flags import (
+    EXECUTION_FLAGS,
+    METHODS,
+    execution_values,
+    parse_flags,
+    shared_help,
+)
+from ssdnet_jax.config import Config
+from ssdnet_jax.data.datasets import missing_masks
+from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.runner import example, startup
+from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.run import file_sources, summary_line
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.verdicts import write_verdicts
+from ssdnet_jax.runner.workdir import open_workdir
+
+_USAGE = """\
+ssdnet: where is this picture not like itself?
+
+Fits a small network to each picture alone, without training data, and marks what the network
+cannot reproduce (SSDnet, arXiv 2509.18354).
+
+  ssdnet --workdir=out                             an embedded example with a planted defect
+  ssdnet --input=picture.png --workdir=out         one picture
+  ssdnet --input=folder --workdir=out              all pictures below a folder
+  ssdnet --input='parts/**/*.tif' --workdir=out    a glob (quoted)
+  ssdnet --input=cloth --workdir=out --config=fabric --config.fit.max_steps=40
+
+Flags:
+  --input=PATH            picture, folder or glob; without it the embedded example is used
+  --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
+                          or a folder of masks with the pictures' names
+  --workdir=DIR           where results go (needed); finished pictures there are not fitted again
+{config}
+  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
+                          without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
+{clip_weights}
+  --method=NAME           {methods}
+{execution}
+  --save_params           keep the fitted networks too
+  --help, --help_config   this text; the configuration's fields with their values
+
+Results in DIR:
+  maps/PATH.tiff          raw anomaly score, float32, in the picture's size
+  heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
+  masks/PATH.png          255 where the score is above Otsu's threshold
+  uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
+  fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
+  params/PATH/            fitted networks, with --save_params
+  results.csv, run.json   a line a picture; configuration, versions, device, seed, command
+  verdicts.csv            which pictures are anomalous, worst first
+
+Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
+input or work folder), 130 interrupted, 143 terminated. The same command again goes on.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Execution):
+    """What the command line says; None where a flag was not given.
+
+    Attributes:
+      config: `--config` with its overrides applied, checked.
+      input: picture, folder or glob.
+      missing: mask of missing pixels, or a folder of masks.
+      workdir: where results go.
+      vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
+      method: one of `METHODS`.
+      save_params: whether fitted networks are kept.
+      help_config: whether only the configuration's fields are asked for.
+    """
+
+    config: Config
+    input: str | None
+    missing: str | None
+    workdir: str | None
+    vgg19_weights: str | None
+    clip_weights: str | None
+    method: str
+    save_params: bool
+    help_config: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
+    return run_parsed(arguments, "ssdnet", help_text, parse, _run)
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    if not parsed.workdir:
+        raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
+    config, path = parsed.config, Path(parsed.workdir)
+    missing = Path(parsed.missing) if parsed.missing else None
+    if parsed.input is None:
+        if missing:
+            raise ConfigError("--missing: found without --input; expected both")
+        terminal.note("no --input: running on the embedded example")
+        root, sources = None, example.sources()
+    else:
+        root, relatives = startup.find_inputs(parsed.input, path, missing)
+        masks = missing_masks(missing, relatives) if missing else {}
+        sources = file_sources(root, relatives, masks)
+    with executing(parsed, save_params=parsed.save_params) as executor:
+        if parsed.method == "ssdnet":
+            config = startup.settled(config, parsed.vgg19_weights, terminal.problem)
+        note = {"command": command, "device": executor.device, "seed": config.seed}
+        workdir = open_workdir(
+            path, config, method=parsed.method, root=root, missing=missing, run=note
+        )
+        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        summary = executor.run_method(
+            parsed.method,
+            sources,
+            config,
+            workdir,
+            terminal,
+            vgg19_path=parsed.vgg19_weights,
+            clip_path=parsed.clip_weights,
+            options=executor.options,
+        )
+    if root is None and summary.finished + summary.finished_before:
+        terminal.summary(example.verdict(workdir))
+    verdicts = write_verdicts(workdir, config.image_size)
+    terminal.summary(summary_line(summary, path, verdicts))
+    return exit_status(summary)
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line; `--flag=value` and `--flag value` are the same.
+
+    Args:
+      arguments: `sys.argv`, the program's name first.
+
+    Raises:
+      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
+    """
+    own = {
+        "input": None,
+        "missing": None,
+        "workdir": None,
+        "vgg19_weights": None,
+        "clip_weights": None,
+        "method": METHODS[0],
+        **EXECUTION_FLAGS,
+        "save_params": False,
+        "help_config": False,
+    }
+    config, given = parse_flags(arguments, own)
+    if given["method"] not in METHODS:
+        raise ConfigError(f"--method: found {given['method']!r}; expected {', '.join(METHODS)}")
+    return Arguments(config=config, **{**given, **execution_values(given)})
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    return _USAGE.format(**shared_help())
+
+
+def console() -> None:
+    """Entry point of the `ssdnet` command; exits with its status."""
+    run_process(main, "ssdnet", "finished images")

@@ -1,0 +1,1 @@
+"""Labelled datasets scored by methods, corruptions and variants."""

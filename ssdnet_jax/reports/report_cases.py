@@ -1,0 +1,119 @@
+"""Best and worst cases of the report: small pictures inside the page."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
+from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.runner.terminal import one_line
+
+SIDE = 256  # pixels, the longest side of a picture
+CASES = 6  # best ones and as many worst ones
+_JPEG_QUALITY = 82
+_MASK_COLOR = (255, 40, 90)
+
+
+def best_and_worst(
+    rows: Sequence[ImageMetrics], count: int = CASES
+) -> tuple[list[ImageMetrics], list[ImageMetrics]]:
+    """The images of highest and of lowest AUPRC, best and worst first; none is in both.
+
+    Args:
+      rows: of one method and seed; those without AUPRC are left out.
+      count: how many of each at most.
+    """
+    ranked = sorted((r for r in rows if r.auprc is not None), key=lambda row: -row.auprc)
+    count = min(count, (len(ranked) + 1) // 2)
+    return ranked[:count], ranked[count:][::-1][:count]
+
+
+def case_card(
+    sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
+) -> str:
+    """A card with the image, its mask and a heat map of each method.
+
+    Args:
+      sample: a defective image.
+      map_sets: one a method.
+      rows: by method and path, those of the map sets.
+
+    Returns:
+      HTML; a map that could not be evaluated is left blank, as is an image that cannot be read.
+    """
+    title = escape(sample.relative)
+    name = escape(f"{sample.category} / {sample.defect} / {sample.path.name}")
+    head = f'<p class="name" title="{title}"><span>{name}</span></p>'
+    try:
+        image = read_image(sample.path).pixels
+    except InputError as error:
+        return f'<article class="case">{head}<p class="note">{escape(str(error))}</p></article>'
+    usable = [m for m in map_sets if rows[m.method, sample.relative].status == "ok"]
+    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
+    mask = pairs[usable[0].method][0]
+    factor = min(1.0, SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
+    image = resize_image(image, size)
+    figures = [
+        _figure(_to_bytes(image), "input", "image"),
+        _figure(_outline(image, resize_missing(mask, size)), "mask", "mask"),
+    ]
+    for map_set in map_sets:
+        if map_set.method not in pairs:
+            figures.append("<figure><figcaption>no map</figcaption></figure>")
+            continue
+        row, (_, score_map) = rows[map_set.method, sample.relative], pairs[map_set.method]
+        prefix = f"{map_set.method} " if len(map_sets) > 1 else ""
+        figures.append(
+            _figure(
+                overlay(image, resize_map(score_map, size)),
+                f"{prefix}{row.auroc:.3f} / {row.auprc:.3f}",
+                f"{map_set.method}: AUROC {row.auroc:.4f}, AUPRC {row.auprc:.4f}, "
+                f"F1-max {row.f1_max:.4f}, AUPRO {_number(row.aupro)}",
+            )
+        )
+    pictures = f'<div class="pictures">{"".join(figures)}</div>'
+    return f'<article class="case">{head}{pictures}</article>'
+
+
+def escape(text: str) -> str:
+    """Text for a page: file names may hold anything."""
+    return html.escape(one_line(text))
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _figure(pixels: np.ndarray, caption: str, description: str) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    text, long_text = escape(caption), escape(description)
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{data}" width="{pixels.shape[1]}" '
+        f'height="{pixels.shape[0]}" alt="{long_text}" title="{long_text}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    pixels = np.round(255 * image).astype(np.uint8)
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with a line around the mask, uint8 RGB."""
+    from scipy.ndimage import binary_dilation
+
+    pixels = _to_bytes(image)
+    pixels[binary_dilation(mask, iterations=2) & ~mask] = _MASK_COLOR
+    return pixels

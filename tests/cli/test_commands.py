@@ -1,0 +1,140 @@
+"""What the commands that score datasets share: being told to end, and how they execute."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ssdnet_jax.cli.commands import run_command
+from ssdnet_jax.cli.flags import config_help
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.errors import ConfigError, Stopped
+from ssdnet_jax.runner import executors
+from ssdnet_jax.runner.run import Summary
+
+SWEEP = """
+from ssdnet_jax.experiments.sweep import Sweep
+
+
+def get_sweep():
+    return Sweep(base="grid", variants={"all": {}, "half": {"fit.mask_ratio": 0.5}})
+"""
+
+
+@pytest.fixture(params=["evaluate", "reproduce", "sweep"])
+def command(request, tiny, dataset, tmp_path):
+    """A command's name with flags for a dataset of two defective images and many seeds."""
+    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", "--seeds=0,1,2,3,4,5,6,7"]
+    if request.param == "reproduce":
+        flags += ["--methods=ssdnet", "--parts=table"]
+    if request.param == "sweep":
+        (tmp_path / "mine.py").write_text(SWEEP)
+        flags.append(f"--config={tmp_path}/mine.py")
+    return request.param, [*own, *flags]
+
+
+def rows(folder):
+    """Of all runs below a folder, by run and image."""
+    found = {}
+    for table in folder.glob("runs/*/seed*/results.csv"):
+        with table.open(newline="") as file:
+            found |= {(table.parent, row["path"]): row for row in csv.DictReader(file)}
+    return found
+
+
+@pytest.mark.slow  # a quarter of a minute: two processes of each command
+def test_sigterm_ends_a_command_in_order_and_the_same_one_goes_on(command, tmp_path):
+    name, flags = command
+    words = ["-c", f"from ssdnet_jax.cli.{name} import console; console()", *flags]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *words], env=environment, **pipes)
+    while process.poll() is None and not rows(tmp_path / "out"):
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (143, "")
+    assert out == "stopped before the end; the same command again goes on\n"
+    kept = rows(tmp_path / "out")
+    assert 0 < len(kept) < 16 and {row["status"] for row in kept.values()} == {"ok"}
+    again = subprocess.run([sys.executable, *words], env=environment, **pipes, timeout=300)
+    assert (again.returncode, again.stderr) == (0, "")
+    after = rows(tmp_path / "out")
+    assert len(after) >= 16 and all(after[image] == row for image, row in kept.items())
+
+
+def main_of(name):
+    return __import__(f"ssdnet_jax.cli.{name}", fromlist=["main"]).main
+
+
+def test_lanes_and_devices_reach_the_runs(command, monkeypatch):
+    name, flags = command
+    seen = []
+
+    def record(method, sources, config, workdir, terminal, *, options, **_):
+        seen.append((options.lanes, options.devices))
+        return Summary(0, 0, 0, 0.0)
+
+    monkeypatch.setattr(executors, "run_method", record)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    main_of(name)([f"ssdnet-{name}", *flags, "--lanes=3", "--devices=1"])
+    assert len(seen) >= 8 and set(seen) == {(3, 1)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lanes=0"], "--lanes: found '0'; expected a whole number from 1"),
+        (["--executor=slurm"], "--executor: found 'slurm'; expected local or ray"),
+        (["--ray_address=auto"], "--ray_address: found alone; expected --executor=ray too"),
+        (["--executor=ray", "--devices=2"], "--devices: found with --executor=ray"),
+    ],
+)
+def test_execution_that_cannot_be_is_refused_in_one_line(command, capsys, flags, message):
+    name, given = command
+    assert main_of(name)([f"ssdnet-{name}", *given, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "out", "err"),
+    [
+        (Stopped(), 143, "stopped before the end; the same command again goes on\n", ""),
+        (ConfigError("--x: found y"), 2, "", "ssdnet: --x: found y\n"),
+    ],
+)
+def test_how_a_command_ends_early(capsys, error, status, out, err):
+    def body(terminal):
+        raise error
+
+    assert run_command(["x"], str, body) == status
+    assert capsys.readouterr() == (out, err)
+
+
+@pytest.mark.slow  # half a minute: Ray and its workers start
+def test_a_cluster_gives_the_numbers_of_this_machine(tiny, dataset, tmp_path):
+    pytest.importorskip("ray")
+    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    words = ["-c", "from ssdnet_jax.cli.evaluate import console; console()", *own]
+    words += [f"--dataset={dataset}", "--seeds=0,1", "--methods=ssdnet,spectral_residual"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    for name, flags in (("here", []), ("ray", ["--executor=ray", "--ray_address=local"])):
+        done = subprocess.run(
+            [sys.executable, *words, f"--workdir={tmp_path}/{name}", *flags],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), name
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("here", "ray")]
+    assert tables[0] == tables[1] and tables[0].count(",ok,") == 3 * 3
+    assert "at once by Ray" in (tmp_path / "ray" / "report.html").read_text(encoding="utf-8")

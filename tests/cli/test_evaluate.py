@@ -1,0 +1,273 @@
+import csv
+import json
+import shutil
+import subprocess
+import sysconfig
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ssdnet_jax.cli.evaluate import Arguments, console, help_text, main, parse
+from ssdnet_jax.cli.flags import config_help
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.data.images import read_mask
+from ssdnet_jax.evaluation.metrics import auroc
+from ssdnet_jax.runner import run as run_module
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+SHAPE = (40, 56)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    # A cache chosen by the user: the settings of this process stay as they are.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+
+
+def put_png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def ssdnet_evaluate(tiny, capsys):
+    """Calls the command in this process: exit status, standard output, standard error."""
+    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    quick = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+
+    def call(*flags):
+        status = main(["ssdnet-evaluate", *quick, *map(str, flags)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def maps(tmp_path, dataset):
+    """Maps of all images in MVTec AD's evaluation layout."""
+    for number, path in enumerate(sorted(dataset.glob("grid/test/*/*.png"))):
+        scores = np.random.default_rng(number).normal(size=SHAPE).astype(np.float32)
+        target = tmp_path / "theirs" / path.relative_to(dataset).with_suffix(".tiff")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(target, scores)
+    return tmp_path / "theirs"
+
+
+def rows(workdir):
+    with (workdir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def test_a_dataset_is_scored_with_each_seed_and_evaluated(
+    ssdnet_evaluate, dataset, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    flags = (f"--dataset={dataset}", f"--workdir={out}", "--seeds=0,1")
+    status, stdout, stderr = ssdnet_evaluate(*flags)
+    assert (status, stderr) == (0, "")
+    entry = summary(out)["ssdnet"]["grid"]
+    assert (entry["defective"], entry["good"], entry["seeds"]) == (2, 1, 2)
+    assert stdout == (
+        f"ssdnet: 3 images, AUROC {entry['auroc_mean']:.3f}, AUPRC {entry['auprc_mean']:.3f} "
+        f"(pooled {entry['auroc_pooled']:.3f} / {entry['auprc_pooled']:.3f}); "
+        f"report in {out}/report.html\n"
+    )
+    table = rows(out)
+    assert [(row["path"], row["seed"]) for row in table] == [
+        (f"grid/test/{name}.png", seed) for seed in "01" for name in ("blob/0", "blob/1", "good/0")
+    ]
+    for row in table:
+        run = out / "runs" / "ssdnet" / f"seed{row['seed']}"
+        score_map = tifffile.imread(run / "maps" / f"{row['path']}.tiff")
+        assert np.float32(row["score"]) == score_map.max()
+        if row["defect"] == "blob":
+            mask = read_mask(dataset / "grid/ground_truth/blob" / f"{row['path'][-5]}_mask.png")
+            assert float(row["auroc"]) == pytest.approx(auroc(mask, score_map))
+    assert table[0]["auroc"] != table[3]["auroc"]
+    link = out / "anomaly_maps" / "ssdnet" / "grid/test/blob/1.tiff"
+    assert link.samefile(out / "runs/ssdnet/seed0/maps/grid/test/blob/1.png.tiff")
+    note = json.loads((out / "runs/ssdnet/seed1/run.json").read_text())
+    assert note["config"]["seed"] == 1 and note["command"].startswith("ssdnet-evaluate --config")
+    assert "<svg" in (out / "report.html").read_text(encoding="utf-8")
+
+    # A second time nothing is fitted, and the numbers are the same.
+    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted again"))
+    before = summary(out)
+    assert ssdnet_evaluate(*flags) == (0, stdout, "")
+    assert summary(out) == before
+    # Another configuration is refused, one line.
+    status, stdout, stderr = ssdnet_evaluate(*flags, "--config.fit.max_steps=1")
+    assert (status, stdout) == (2, "") and "config.fit.max_steps: 2 there, 1 here" in stderr
+
+
+def test_an_image_that_cannot_be_scored_is_an_error_row_with_the_reason(
+    ssdnet_evaluate, dataset, tmp_path
+):
+    (dataset / "grid/test/blob/1.png").write_bytes(b"")
+    status, stdout, stderr = ssdnet_evaluate(f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}")
+    assert status == 1
+    assert stdout.startswith("ssdnet: 3 images, 1 failed, AUROC 0.")
+    assert stderr.count("\n") == 1 and "the file is empty" in stderr
+    bad = rows(tmp_path / "o")[1]
+    assert bad["status"] == "error" and "the file is empty" in bad["error"]
+    assert not (tmp_path / "o/anomaly_maps/ssdnet/grid/test/blob/1.tiff").exists()
+
+
+def test_existing_maps_are_evaluated_without_scoring(
+    ssdnet_evaluate, dataset, maps, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted"))
+    out = tmp_path / "out"
+    flags = (f"--dataset={dataset}", f"--workdir={out}", f"--maps={maps}")
+    status, stdout, stderr = ssdnet_evaluate(*flags, "--methods=Their method")
+    assert (status, stderr) == (0, "") and stdout.startswith("Their method: 3 images, AUROC 0.")
+    row = rows(out)[0]
+    mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")
+    expected = auroc(mask, tifffile.imread(maps / "grid/test/blob/0.tiff"))
+    assert (row["method"], row["seed"]) == ("Their method", "")
+    assert float(row["auroc"]) == pytest.approx(expected)
+    assert not (out / "runs").exists()
+
+    # The command reads its own layout of maps as well.
+    again = tmp_path / "again"
+    own = out / "anomaly_maps" / "Their method"
+    ssdnet_evaluate(f"--dataset={dataset}", f"--workdir={again}", f"--maps={own}")
+    assert list(summary(again)) == ["maps"]
+    assert summary(again)["maps"] == summary(out)["Their method"]
+
+
+def test_a_folder_of_ssdnet_is_a_folder_of_maps(ssdnet_evaluate, dataset, maps, tmp_path):
+    folder = tmp_path / "run"
+    for path in maps.rglob("*.tiff"):
+        target = folder / "maps" / path.relative_to(maps).with_suffix(".png.tiff")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    (folder / "results.csv").touch()
+    (folder / "run.json").touch()
+    flags = (f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", f"--maps={folder}")
+    assert ssdnet_evaluate(*flags)[0] == 0
+
+
+def test_what_cannot_be_compared_is_named_and_the_others_go_on(
+    ssdnet_evaluate, dataset, maps, tmp_path
+):
+    (maps / "grid/test/blob/0.tiff").unlink()
+    put_png(dataset / "grid/ground_truth/blob/1_mask.png", np.ones((3, 4), np.uint8))
+    out = tmp_path / "out"
+    status, stdout, stderr = ssdnet_evaluate(
+        f"--dataset={dataset}", f"--workdir={out}", f"--maps={maps}"
+    )
+    assert status == 1
+    assert stdout.startswith("maps: 3 images, 2 failed, AUROC none, AUPRC none")
+    first, second = stderr.splitlines()
+    assert "blob/0.png: found no map" in first and "1_mask.png: found a mask of 3 x 4" in second
+    assert [row["status"] for row in rows(out)] == ["error", "error", "ok"]
+    assert (out / "report.html").exists()
+
+
+def test_many_problems_are_summed_up(ssdnet_evaluate, tmp_path):
+    for number in range(13):
+        put_png(tmp_path / "set/c/test/good" / f"{number}.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "none").mkdir()
+    flags = [f"--{name}={tmp_path / folder}" for name, folder in (("dataset", "set"),)]
+    status, _, stderr = ssdnet_evaluate(
+        *flags, f"--workdir={tmp_path / 'out'}", f"--maps={tmp_path / 'none'}"
+    )
+    assert status == 1
+    lines = stderr.splitlines()
+    assert len(lines) == 11 and "3 more without metrics; see" in lines[-1]
+
+
+def test_results_inside_a_plain_folder_are_not_taken_for_images(
+    ssdnet_evaluate, dataset, maps, tmp_path
+):
+    plain = tmp_path / "plain"
+    shutil.copytree(dataset / "grid/test", plain)
+    shutil.copytree(dataset / "grid/ground_truth", tmp_path / "masks")
+    put_png(plain / "out" / "runs/ssdnet/seed0/heatmaps/0.png", np.ones((4, 4), np.uint8))
+    flags = (f"--dataset={plain}", f"--masks={tmp_path / 'masks'}", f"--workdir={plain / 'out'}")
+    status, stdout, _ = ssdnet_evaluate(*flags, f"--maps={maps / 'grid/test'}")
+    assert status == 0 and stdout.startswith("maps: 3 images, ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--workdir=w"], ["--dataset: found none"]),
+        (["--dataset=d"], ["--workdir: found none"]),
+        (["--dataset=d", "--workdir=w"], ["d", "no such folder"]),
+        (["--dataset", "set", "--workdir=w", "--maps=m"], ["m: no such folder", "--maps"]),
+        (["--dataset", "set", "--workdir=w", "--categories=tile"], ["tile", "grid"]),
+        (["--methods=padim"], ["--methods", "'padim'", "ssdnet"]),
+        (["--maps=m", "--methods=a,b"], ["--methods", "'a,b'", "one name"]),
+        (["--maps=m", "--methods=a/b"], ["--methods", "'a/b'", "slashes"]),
+        (["--maps=m", "--methods=.."], ["--methods", "'..'"]),
+        (["--maps=m", "--seeds=1"], ["--seeds", "--maps"]),
+        (["--seeds=1,x"], ["--seeds", "'1,x'", "0,1,2"]),
+        (["--seeds="], ["--seeds", "''"]),
+        (["--dataset=set", "--workdir=w", "--seeds=4294967296"], ["config.seed", "4294967296"]),
+        (["set"], ["'set'", "--dataset=set"]),
+        (["--data=set"], ["--data", "nearest is --dataset"]),
+        (["--config.fit.max_step=3"], ["--config.fit.max_steps"]),
+        (["--dataset=set", "--workdir=set/grid/test/blob/0.png", "--maps=m2"], ["0.png", "folder"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    dataset, maps, tmp_path, monkeypatch, capsys, flags, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m2").mkdir()
+    assert main(["ssdnet-evaluate", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *_, message = captured.err.splitlines()
+    for word in words:
+        assert word in message
+
+
+def test_flags_become_arguments():
+    words = "--dataset=a --workdir=b --categories=x,y --seeds=2,0,2 --image_size=64 --config.seed=3"
+    parsed = parse(["ssdnet-evaluate", *words.split()])
+    assert (str(parsed.dataset), str(parsed.workdir)) == ("a", "b")
+    assert (parsed.categories, parsed.seeds, parsed.methods) == (("x", "y"), (2, 0), ("ssdnet",))
+    assert parsed.config.image_size == 64
+    assert parse(["ssdnet-evaluate", "--config.seed=3"]).seeds == (3,)
+    assert parse(["ssdnet-evaluate", "--maps=m"]).methods == ("maps",)
+
+
+def test_help_names_every_flag(capsys):
+    assert main(["ssdnet-evaluate", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text == help_text()
+    for name in Arguments.__dataclass_fields__:
+        assert f"--{name}" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert main(["ssdnet-evaluate", "--help_config", "--config.seed=7"]) == 0
+    assert "--config.seed=7" in capsys.readouterr().out
+
+
+def test_an_interrupt_ends_with_its_own_status(monkeypatch, capsys):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdnet_jax.cli.evaluate.main", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        console()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.strip() == "ssdnet-evaluate: interrupted; scored images are kept"
+
+
+def test_the_installed_command_prints_its_help():
+    command = shutil.which("ssdnet-evaluate", path=sysconfig.get_path("scripts"))
+    if command is None:
+        pytest.skip("the package is not installed, so there is no command")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, help_text(), "")

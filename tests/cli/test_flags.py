@@ -1,0 +1,271 @@
+import inspect
+import shutil
+import sys
+
+import pytest
+
+from ssdnet_jax import config_files
+from ssdnet_jax.cli.flags import config_help
+from ssdnet_jax.cli.ssdnet import Arguments, help_text, parse
+from ssdnet_jax.config import AUTO, Config, field_names, from_config_dict
+from ssdnet_jax.config_files import config_names, load_config
+from ssdnet_jax.errors import ConfigError
+
+
+def parsed(*arguments):
+    return parse(["ssdnet", *arguments])
+
+
+def refused(call, *words):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_without_flags_the_default_configuration_is_used():
+    assert parsed() == Arguments(
+        config=AUTO,
+        input=None,
+        missing=None,
+        workdir=None,
+        vgg19_weights=None,
+        clip_weights=None,
+        method="ssdnet",
+        lanes=0,
+        devices=0,
+        executor="local",
+        ray_address=None,
+        save_params=False,
+        help_config=False,
+    )
+
+
+def test_a_flag_and_its_value_are_one_word_or_two():
+    joined = parsed("--input=a b.png", "--workdir=out", "--image_size=64", "--config=fabric")
+    apart = parsed("--input", "a b.png", "-workdir", "out", "--image_size", "64", "--config=fabric")
+    assert joined == apart
+    assert (joined.input, joined.workdir, joined.config.image_size) == ("a b.png", "out", 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("loss.patch_sizes", "8", (8,)),
+        ("loss.patch_sizes", "8,", (8,)),
+        ("loss.patch_sizes", "(8,)", (8,)),
+        ("loss.patch_sizes", "[12]", (12,)),
+        ("fit.learning_rate", "1", 1.0),
+        ("fit.learning_rate", "2e-3", 0.002),
+        ("fit.stop_threshold", "-100", -100.0),
+        ("fit.max_steps", "300", 300),
+        ("fit.forward", "image", "image"),
+        ("network.activation", "none", "none"),
+        ("network.sigmoid", "false", False),
+        ("network.sigmoid", "False", False),
+        ("network.conv1x1_up", "true", True),
+        ("seed", "7", 7),
+    ],
+)
+def test_any_field_can_be_set(name, text, value):
+    for words in ([f"--config.{name}={text}"], [f"--config.{name}", text]):
+        config = parsed("--config=grid", "--config.loss.patch_strides=4", *words).config
+        for part in name.split("."):
+            config = getattr(config, part)
+        assert config == value
+        assert type(config) is type(value)
+
+
+@pytest.mark.parametrize("text", ["16,32", "(16,32)", "(16, 32)", "[16, 32]"])
+def test_tuples_of_several_entries_can_be_set(text):
+    config = parsed(f"--config.loss.patch_sizes={text}", "--config.loss.patch_strides=8,8").config
+    assert config.loss.patch_sizes == (16, 32)
+
+
+def test_every_field_is_a_flag_and_its_printed_value_can_be_typed_again():
+    config = from_config_dict({"image_size": 0, "fit": {"forward": "image", "max_steps": 9}})
+    words = [line for line in config_help(config).splitlines() if line.startswith("--config.")]
+    assert len(words) == len(field_names())
+    assert parsed(*words).config == config
+
+
+def test_overrides_hold_wherever_the_configuration_is_named():
+    before = parsed("--config.fit.max_steps=5", "--config=fabric").config
+    after = parsed("--config=fabric", "--config.fit.max_steps=5").config
+    assert before == after
+    assert before.fit.max_steps == 5
+    assert before.loss.w_perc == 1.0
+
+
+def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ssdnet", "--config.fit.epochs=3", "--nonsense"])
+    assert parsed("--config.fit.epochs=4").config.fit.epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config.fit.learning_rat=1"], ["--config.fit.learning_rate"]),
+        (["--config.learning_rate=1"], ["--config.fit.learning_rate"]),
+        (["--config.fit=3"], ["--config.fit:", "--config.fit.FIELD=VALUE"]),
+        (["--config.=3"], ["no such field"]),
+        (["--config.loss.patch_sizes[0]=4"], ["--config.loss.patch_sizes"]),
+        (["--noconfig.network.sigmoid"], ["--config.network.sigmoid"]),
+        (["--seed=3"], ["--seed", "--config.seed"]),
+        (["--inputs=a"], ["--inputs", "--input"]),
+        (["--xyzzy"], ["--xyzzy", "no such flag"]),
+        (["--workdir"], ["workdir", "Missing value"]),
+        (["--config"], ["config", "Missing value"]),
+        (["--help_config=3"], ["--help_config"]),
+        (["--flagfile=/does/not/exist"], ["/does/not/exist"]),
+        (["picture.png"], ["picture.png", "--input=picture.png"]),
+        (["--method=padim"], ["--method", "padim", "ssdnet"]),
+        (["--executor=dask"], ["--executor", "'dask'", "local or ray"]),
+        (["--executor=ray", "--devices=2"], ["--devices", "--executor=ray"]),
+        (["--ray_address=auto"], ["--ray_address", "expected --executor=ray"]),
+        (["--config=fabrik"], ["--config", "fabrik", "fabric_knots", "grid", "mean fabric?"]),
+        (["--config="], ["--config", "auto"]),
+        (["--config=configs"], ["--config", "auto"]),
+        (["--config=elsewhere/configs/grid.py"], ["elsewhere/configs/grid.py"]),
+        (["--config=grid.yaml"], ["grid.yaml"]),
+        (["--image_size=a"], ["config.image_size", "'a'", "an integer"]),
+        (["--config=grid", "--image_size=8"], ["config.loss.patch_sizes", "8 x 8"]),
+        (["--image_size=8"], ["config.network.channels_down", "8 x 8"]),
+        (["--config.fit.max_steps=3.5"], ["config.fit.max_steps", "3.5", "an integer"]),
+        (["--config.fit.max_steps="], ["config.fit.max_steps", "''"]),
+        (["--config.fit.learning_rate=fast"], ["config.fit.learning_rate", "'fast'", "a number"]),
+        (["--config.fit.learning_rate=nan"], ["config.fit.learning_rate", "a number"]),
+        (["--config.fit.learning_rate=1e999"], ["config.fit.learning_rate", "finite"]),
+        (["--config.fit.forward=imag"], ["config.fit.forward", "'imag'", "image, patch"]),
+        (["--config.network.sigmoid=1"], ["config.network.sigmoid", "True or False"]),
+        (["--config.loss.patch_sizes=a,b"], ["config.loss.patch_sizes", "16,32"]),
+        (["--config.loss.patch_sizes=" + "(" * 500], ["config.loss.patch_sizes"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
+    refused(lambda: parsed(*words), *expected)
+
+
+@pytest.mark.parametrize("name", ["grid", "grid.py", "configs/grid.py"])
+def test_shipped_configurations_are_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name) == Config()
+
+
+def test_the_default_is_one_setting_for_every_texture():
+    assert load_config("auto") == load_config("default") == AUTO
+
+
+def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatch):
+    (tmp_path / "grid.py").write_text("def get_config(): return {'seed': 5}")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("grid.py").seed == 5
+    assert load_config("grid").seed == 0
+
+
+def test_shipped_configurations_are_the_settings_of_the_paper():
+    assert config_names() == [
+        "auto",
+        "default",
+        "fabric",
+        "fabric_knots",
+        "grid",
+        "grid_128",
+    ]
+    grid, fabric, knots = (load_config(name) for name in ("grid", "fabric", "fabric_knots"))
+    for config in (grid, fabric, knots):
+        assert config.image_size == 256
+        assert config.loss.patch_sizes == config.score.patch_sizes == (16,)
+        assert (config.loss.perceptual_layer, config.loss.perceptual_size) == ("conv2_2", 224)
+        assert (config.loss.perceptual, config.fit.input_noise) == ("inner_product", 0.01)
+    assert (grid.loss.w_rec, grid.loss.w_perc) == (1.0, 0.0)
+    assert (grid.fit.epochs, grid.fit.stop_threshold) == (10, 1e-4)
+    assert (grid.score.alpha_rec, grid.score.alpha_perc) == (1.0, 0.0)
+    assert (fabric.loss.w_rec, fabric.loss.w_perc) == (0.0, 1.0)
+    assert (fabric.fit.epochs, fabric.fit.stop_threshold) == (1, -100.0)
+    assert (fabric.score.alpha_rec, fabric.score.alpha_perc) == (1.0, 0.0)
+    assert (knots.score.alpha_rec, knots.score.alpha_perc) == (0.0, 1.0)
+    assert (knots.loss, knots.fit) == (fabric.loss, fabric.fit)
+
+
+def test_shipped_configurations_load_from_the_installed_layout(tmp_path, monkeypatch):
+    # In a wheel, configs/ lies inside the package, beside config_files.py.
+    installed = tmp_path / "ssdnet_jax" / "configs"
+    shutil.copytree(config_files.config_folder(), installed)
+    expected = {name: load_config(name) for name in config_names()}
+    monkeypatch.setattr(config_files, "CONFIG_FOLDERS", (installed, tmp_path / "configs"))
+    monkeypatch.chdir(tmp_path)
+    assert config_files.config_folder() == installed
+    assert {name: load_config(name) for name in config_names()} == expected
+
+
+def test_an_own_file_may_return_some_fields_only_and_be_overridden(tmp_path):
+    own = tmp_path / "my own.py"
+    own.write_text(
+        "import math\n\n\ndef rate():\n    return math.sqrt(4)\n\n\n"
+        "def get_config():\n    return {'fit': {'learning_rate': rate()}, 'image_size': 64}\n"
+    )
+    config = parsed(f"--config={own}", "--config.fit.epochs=3").config
+    assert (config.fit.learning_rate, config.fit.epochs, config.image_size) == (2.0, 3, 64)
+    assert not (tmp_path / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:", ["SyntaxError"]),
+        ("import no_such_module_anywhere", ["ModuleNotFoundError", "no_such_module_anywhere"]),
+        ("1 / 0", ["ZeroDivisionError"]),
+        ("def get_config():\n  raise ValueError('two\\nlines')", ["ValueError: two lines"]),
+        ("def get_config(name): pass", ["TypeError"]),
+        ("get_config = 3", ["no function get_config"]),
+        ("config = {}", ["no function get_config"]),
+        ("def get_config(): pass", ["found None"]),
+        ("def get_config(): return {'fit': {'steps': 3}}", ["config.fit.steps", "nearest"]),
+        ("def get_config(): return {'seed': -1}", ["config.seed", "found -1"]),
+    ],
+)
+def test_an_own_file_that_cannot_be_used_is_refused_by_name(tmp_path, text, words):
+    own = tmp_path / "own.py"
+    own.write_text(text)
+    refused(lambda: load_config(str(own)), str(own), *words)
+
+
+def test_help_names_every_flag_and_configuration():
+    text = help_text()
+    accepted = inspect.signature(Arguments).parameters
+    for word in (*(f"--{name}" for name in accepted), "--image_size", *config_names()):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_field_is_explained():
+    blocks = config_help(Config()).split("--config.")[1:]
+    assert [block.split("=")[0] for block in blocks] == field_names()
+    for block in blocks:
+        _, *explanation = block.splitlines()
+        assert "".join(explanation).strip(), block
+    assert "or patch" in next(b for b in blocks if b.startswith("fit.forward"))
+    assert "hidden at each step" in next(b for b in blocks if b.startswith("inpaint.mask_ratio"))
+    whole = next(b for b in blocks if b.startswith("features.kind"))
+    assert whole.rstrip().endswith("auto: vgg19 if there are weights, else filters")
+
+
+def test_fields_are_listed_also_without_the_source_of_the_package(monkeypatch):
+    def missing(cls):
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr(inspect, "getsource", missing)
+    assert "--config.fit.learning_rate=0.01" in config_help(Config())
+
+
+def test_lanes_and_devices_are_counts():
+    assert (parsed("--lanes=4").lanes, parsed("--devices=2").devices) == (4, 2)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_a_count_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError, match=f"--lanes: found '{text}'; expected a whole number"):
+        parsed(f"--lanes={text}")

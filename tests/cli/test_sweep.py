@@ -1,0 +1,118 @@
+import csv
+
+import pytest
+
+from ssdnet_jax.cli.sweep import main
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+SWEEP = """
+from ssdnet_jax import registry
+from ssdnet_jax.experiments.sweep import Sweep
+from ssdnet_jax.runner import executors
+
+
+@registry.RECONSTRUCTION_ERRORS.register("largest")
+def largest(y, f):
+    return abs(y - f).max(-1)
+
+
+def get_sweep():
+    return Sweep(
+        base="grid",
+        variants={"squared": {}, "own": {"loss.reconstruction": "largest"}},
+        seeds=(0, 1),
+    )
+"""
+TINY = [
+    "--image_size=32",
+    "--config.network.channels_down=2",
+    "--config.network.channels_up=2",
+    "--config.network.channels_skip=1",
+    "--config.loss.patch_sizes=8",
+    "--config.score.patch_sizes=8",
+    "--config.fit.max_steps=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
+
+
+@pytest.fixture
+def sweep(dataset, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(SWEEP)
+
+    def call(*flags, own=True):
+        given = [f"--config={tmp_path}/mine.py", *TINY] if own else []
+        status = main(["ssdnet-sweep", *given, *flags])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def rows(folder):
+    with (folder / "sweep.csv").open(newline="") as file:
+        return [
+            (r["variant"], r["seed"], r["path"], r["auprc"], r["status"])
+            for r in csv.DictReader(file)
+        ]
+
+
+def test_variants_seeds_and_images_make_a_tidy_table_and_a_figure(sweep, dataset, tmp_path):
+    out = tmp_path / "out"
+    status, stdout, _ = sweep(f"--dataset={dataset}", f"--workdir={out}")
+    assert status == 0
+    table = rows(out)
+    assert len(table) == 2 * 2 * 2  # good images have nothing to find
+    assert {row[:2] for row in table} == {(v, s) for v in ("squared", "own") for s in "01"}
+    assert {row[4] for row in table} == {"ok"}
+    values = {row[:3]: row[3] for row in table}
+    assert len(set(values.values())) > 4
+    assert "squared: AUPRC 0." in stdout and "own: AUPRC 0." in stdout
+    assert (out / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    assert "| own |" in (out / "sweep.md").read_text()
+    assert (out / "runs" / "own" / "seed1" / "results.csv").exists()
+
+
+def test_a_second_run_scores_nothing_again(sweep, dataset, tmp_path, monkeypatch):
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", "--seeds=0", "--every=2"]
+    assert sweep(*flags)[0] == 0
+    before = rows(tmp_path / "out")
+    assert len(before) == 2
+
+    def none(method, sources, config, workdir, *_, **__):
+        raise AssertionError(f"scored again: {sources.keys() - workdir.finished.keys()}")
+
+    monkeypatch.setattr(executors, "run_method", none)
+    assert sweep(*flags)[0] == 0
+    assert rows(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--dataset: found none"),
+        (("--dataset=x",), "--workdir: found none"),
+        (("--dataset=x", "--workdir=y"), "--config: found none; expected auto_preset"),
+        (("--dataset=x", "--workdir=y", "--config=nothing"), "no sweep 'nothing'"),
+        (("--dataset=x", "--workdir=y", "--config=losses", "--seeds=a"), "--seeds: found 'a'"),
+        (("--dataset=x", "--workdir=y", "--config=losses", "--every=0"), "--every: found '0'"),
+        (("--dataset=/none", "--workdir=y", "--config=losses"), "/none"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(sweep, tmp_path, flags, message):
+    flags = [flag.replace("workdir=y", f"workdir={tmp_path}/y") for flag in flags]
+    status, _, err = sweep(*flags, own=False)
+    assert status == 2
+    assert message in err and err.count("\n") == 1
+
+
+def test_help_names_the_sweeps(sweep):
+    status, out, _ = sweep("--help", own=False)
+    assert status == 0
+    for word in ("auto_preset", "paper_ablations", "losses", "--every", "sweep.csv"):
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 100

@@ -1,0 +1,83 @@
+import csv
+import io
+
+import jax
+import numpy as np
+import pytest
+import tifffile
+
+from ssdnet_jax.baselines.registry import NAMES, load_baseline
+from ssdnet_jax.baselines.spectral_residual import spectral_residual
+from ssdnet_jax.config import Config
+from ssdnet_jax.data.images import DecodedImage, resize_image, resize_map
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.executors import Execution, executing, run_method
+from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.workdir import open_workdir
+
+PICTURE = grid_texture((60, 80), period=8, seed=0)
+CONFIG = Config(image_size=64)
+
+
+def score(path, sources, method="spectral_residual"):
+    workdir = open_workdir(path, CONFIG, method=method, root=None)
+    terminal = Terminal(io.StringIO(), io.StringIO())
+    return run_method(method, sources, CONFIG, workdir, terminal)
+
+
+def source(pixels=PICTURE, missing=None):
+    return lambda: DecodedImage(pixels, missing, ())
+
+
+def test_a_baseline_fills_a_work_folder(tmp_path):
+    assert score(tmp_path, {"s/a.png": source()}).finished == 1
+    actual = tifffile.imread(tmp_path / "maps" / "s" / "a.png.tiff")
+    raw = np.asarray(spectral_residual(resize_image(PICTURE, (64, 64))))
+    np.testing.assert_allclose(actual, resize_map(raw, (60, 80)), rtol=1e-5, atol=1e-7)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"], row["status"], row["steps"], row["loss"]) == ("s/a.png", "ok", "", "")
+    assert float(row["score"]) == pytest.approx(actual.max())
+    assert (tmp_path / "heatmaps" / "s" / "a.png.png").is_file()
+
+
+def test_finished_images_are_not_scored_again(tmp_path):
+    score(tmp_path, {"a.png": source()})
+
+    def fail():
+        raise AssertionError("read again")
+
+    again = score(tmp_path, {"a.png": fail, "b.png": source()})
+    assert (again.finished, again.finished_before) == (1, 1)
+
+
+def test_one_bad_image_spares_the_others(tmp_path):
+    def damaged():
+        raise InputError("b.png: damaged")
+
+    assert score(tmp_path, {"b.png": damaged, "a.png": source()}).failed == 1
+    assert (tmp_path / "maps" / "a.png.tiff").is_file()
+
+
+def test_missing_pixels_take_the_nearest_known_value(tmp_path):
+    missing = np.zeros((60, 80), bool)
+    missing[20:30, 20:30] = True
+    holed = np.where(missing[..., None], np.nan, PICTURE)
+    assert score(tmp_path, {"a.png": source(holed, missing)}).finished == 1
+    assert np.isfinite(tifffile.imread(tmp_path / "maps" / "a.png.tiff")).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_a_function_of_an_image(name):
+    baseline = load_baseline(name)
+    assert baseline.function.__name__ == name and "image" in baseline.takes
+
+
+def test_more_devices_than_there_are_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
+    asked = Execution(0, jax.local_device_count() + 1, "local", None)
+    expected = r"--devices: found \d+; expected at most \d+, as many as this machine has"
+    with pytest.raises(ConfigError, match=expected), executing(asked):
+        pass

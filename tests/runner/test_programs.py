@@ -1,0 +1,109 @@
+import functools
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core.fit import fit_block, init_fit
+from ssdnet_jax.runner import programs
+from ssdnet_jax.runner.programs import forget_programs, program
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+X = jnp.arange(6.0).reshape(2, 3)
+
+
+def scale(x, y, settings):
+    scale.traced += 1
+    return {"scaled": settings * x + y}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A compilation cache folder, and programs forgotten as by a new process."""
+    monkeypatch.setattr(scale, "traced", 0, raising=False)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    programs._program.cache_clear()
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", None)
+    programs._program.cache_clear()
+
+
+def test_a_program_computes_its_function(cache):
+    result = program(scale, X, 1.0, settings=3.0)(X, 1.0)
+    np.testing.assert_array_equal(result["scaled"], 3 * X + 1)
+
+
+def test_a_second_start_does_not_trace(cache):
+    first = program(scale, X, X, settings=2.0)(X, X)
+    assert scale.traced == 1
+    forget_programs()
+    again = program(scale, X, X, settings=2.0)(X, X)
+    assert scale.traced == 1
+    np.testing.assert_array_equal(again["scaled"], first["scaled"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"), [((X, X), 5.0), ((X[:1], X[:1]), 2.0), ((X.astype(int), X), 2.0)]
+)
+def test_other_settings_shapes_and_types_are_other_programs(cache, arguments, settings):
+    program(scale, X, X, settings=2.0)(X, X)
+    forget_programs()
+    result = program(scale, *arguments, settings=settings)(*arguments)
+    assert scale.traced == 2
+    np.testing.assert_array_equal(result["scaled"], settings * arguments[0] + arguments[1])
+
+
+def test_a_damaged_file_is_traced_again_and_replaced(cache):
+    program(scale, X, X, settings=2.0)
+    (file,) = cache.glob("ssdnet-*.stablehlo")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    forget_programs()
+    result = program(scale, X, X, settings=2.0)(X, X)
+    np.testing.assert_array_equal(result["scaled"], 3 * X)
+    assert scale.traced == 2
+    forget_programs()
+    program(scale, X, X, settings=2.0)(X, X)
+    assert scale.traced == 2
+
+
+def test_without_a_cache_folder_nothing_is_written(cache):
+    jax.config.update("jax_compilation_cache_dir", None)
+    result = program(scale, X, X, settings=2.0)(X, X)
+    np.testing.assert_array_equal(result["scaled"], 3 * X)
+    assert not list(cache.iterdir())
+
+
+def test_fits_from_disk_equal_fits_traced_now(cache, tiny):
+    settings = from_config_dict(tiny).fit_settings
+    image = jax.random.uniform(jax.random.key(1), (32, 32, 1))
+    arguments = (image, jnp.ones((32, 32)), None, jnp.int32(3))
+
+    def history():
+        start = program(init_fit, jax.random.key(0), image, settings=settings)
+        state = start(jax.random.key(0), image)
+        block = program(fit_block, state, *arguments, settings=settings, donate=(0,))
+        return np.asarray(block(state, *arguments).history)
+
+    traced = history()
+    assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
+    forget_programs()
+    np.testing.assert_array_equal(history(), traced)
+    assert len(list(cache.glob("ssdnet-*.stablehlo"))) == 2
+    state = functools.partial(init_fit, settings=settings)(jax.random.key(0), image)
+    plain = fit_block(state, *arguments, settings=settings)
+    np.testing.assert_allclose(traced[:3], plain.history[:3], rtol=1e-4)
+
+
+def test_programs_that_are_forgotten_are_freed(cache):
+    program(scale, X, 1.0, settings=7.0)(X, 1.0)
+    forgotten = weakref.ref(program(scale, X, 1.0, settings=7.0))
+    assert forgotten() is not None
+    forget_programs()
+    gc.collect()
+    assert forgotten() is None

@@ -1,0 +1,254 @@
+import stat
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdnet_jax.config import AUTO, Config
+from ssdnet_jax.data.images import read_image
+from ssdnet_jax.data.weights import random_vgg19_weights
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.startup import clip_weights, find_inputs, vgg19_weights
+from ssdnet_jax.runner.workdir import open_workdir
+
+
+def put(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(9, dtype=np.uint8)).save(folder / name)
+
+
+def used_workdir(path):
+    open_workdir(path, Config(), method="ssdnet", root=None)
+    put(path, "maps/a.png.tiff", "heatmaps/a.png.png", "masks/s/a.png.png")
+
+
+def found(pattern, workdir):
+    root, relatives = find_inputs(str(pattern), Path(workdir))
+    return root, [path.as_posix() for path in relatives]
+
+
+def test_a_folder_a_file_and_a_glob_name_images(tmp_path):
+    put(tmp_path, "in/a.png", "in/s/b.png")
+    folder = tmp_path / "in"
+    assert found(folder, tmp_path / "out") == (folder, ["a.png", "s/b.png"])
+    assert found(folder / "a.png", tmp_path / "out") == (folder, ["a.png"])
+    assert found(folder / "*" / "*.png", tmp_path / "out") == (folder, ["s/b.png"])
+
+
+@pytest.mark.parametrize("workdir", [".", "out", "deep/out"])
+def test_results_inside_the_input_folder_are_no_inputs(tmp_path, workdir):
+    put(tmp_path, "a.png", "out/mine.png", "masked/c.png")
+    used_workdir(tmp_path / workdir)
+    expected = ["a.png", "masked/c.png", "out/mine.png"]
+    assert found(tmp_path, tmp_path / workdir)[1] == expected
+
+
+def test_results_of_another_run_are_no_inputs_either(tmp_path):
+    put(tmp_path, "a.png")
+    used_workdir(tmp_path / "earlier")
+    assert found(tmp_path, tmp_path / "out")[1] == ["a.png"]
+
+
+def test_results_are_recognized_through_relative_paths_and_links(tmp_path, monkeypatch):
+    put(tmp_path, "a.png")
+    used_workdir(tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    assert found(".", "out")[1] == ["a.png"]
+    assert found(".", "link")[1] == ["a.png"]
+
+
+def test_links_in_circles_and_to_nothing_are_left_to_the_reader(tmp_path):
+    put(tmp_path, "a.png")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "nowhere.png").symlink_to("absent.png")
+    (tmp_path / "up").symlink_to(tmp_path)
+    assert found(tmp_path, tmp_path / "out")[1] == ["a.png", "circle.png", "nowhere.png"]
+    for name in ("circle.png", "nowhere.png"):
+        with pytest.raises(InputError, match=f"{name}: a link that leads nowhere; expected"):
+            read_image(tmp_path / name)
+
+
+def test_folders_that_only_share_a_name_with_results_are_inputs(tmp_path):
+    put(tmp_path, "maps/a.png", "s/masks/b.png")
+    assert found(tmp_path, tmp_path / "out")[1] == ["maps/a.png", "s/masks/b.png"]
+
+
+def test_results_may_be_inputs_of_another_run_if_asked_for(tmp_path):
+    used_workdir(tmp_path / "earlier")
+    assert found(tmp_path / "earlier" / "maps", tmp_path / "out")[1] == ["a.png.tiff"]
+
+
+def test_nothing_but_results_is_an_error(tmp_path):
+    used_workdir(tmp_path)
+    for pattern in (tmp_path, tmp_path / "maps"):
+        with pytest.raises(InputError, match="only results of ssdnet; expected images"):
+            found(pattern, tmp_path)
+
+
+def test_nothing_named_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"--input: found no name"):
+        found("", tmp_path)
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """What would be changed in JAX's configuration."""
+    changed = {}
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    return changed
+
+
+def test_compiled_programs_are_kept_in_a_private_folder(tmp_path, monkeypatch, updates):
+    monkeypatch.setenv("SSDNET_CACHE", str(tmp_path / "cache"))
+    startup.use_compilation_cache()
+    assert updates["jax_compilation_cache_dir"] == str(tmp_path / "cache" / "xla")
+    assert stat.S_IMODE((tmp_path / "cache" / "xla").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_others_can_write_is_not_used(tmp_path, monkeypatch, updates):
+    monkeypatch.setenv("SSDNET_CACHE", str(tmp_path))
+    (tmp_path / "xla").mkdir()
+    (tmp_path / "xla").chmod(0o777)
+    startup.use_compilation_cache()
+    assert updates == {}
+
+
+def test_a_cache_chosen_through_jax_is_left_as_it_is(tmp_path, monkeypatch, updates):
+    monkeypatch.setenv("SSDNET_CACHE", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    startup.use_compilation_cache()
+    assert updates == {}
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_does_not_fail_for_want_of_a_cache(tmp_path, monkeypatch, updates):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSDNET_CACHE", str(tmp_path / "file"))
+    startup.use_compilation_cache()
+
+    def homeless():
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("SSDNET_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    startup.use_compilation_cache()
+    assert updates == {}
+
+
+def test_the_device_is_named_in_words():
+    name = startup.device_name()
+    assert name.startswith("CPU (") if jax.default_backend() == "cpu" else "gpu" in name
+
+
+def test_a_missing_device_is_an_error_of_one_line(monkeypatch):
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda':\n not found")
+
+    monkeypatch.setattr(jax, "devices", missing)
+    with pytest.raises(InputError, match=r"no device \(Unable .* not found\); expected"):
+        startup.device_name()
+
+
+def test_weights_are_loaded_only_if_they_are_needed(tmp_path):
+    missing = str(tmp_path / "missing.npz")
+    assert vgg19_weights(missing, print, needed=False) is None
+    with pytest.raises(InputError, match=r"missing.npz"):
+        vgg19_weights(missing, print, needed=True)
+
+
+def test_clip_weights_are_loaded_only_if_they_are_needed(tmp_path):
+    missing = str(tmp_path / "missing.pt")
+    assert clip_weights(missing, needed=False) is None
+    with pytest.raises(InputError, match=r"missing.pt"):
+        clip_weights(missing, needed=True)
+
+
+def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
+    weights, lines = random_vgg19_weights(0, (2, 2, 2, 2)), []
+
+    def load(path, *, report):
+        report(f"reading {path}")
+        return weights
+
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", load)
+    assert vgg19_weights("w.npz", lines.append, needed=True) is weights
+    assert lines == ["reading w.npz"]
+
+
+def test_automatic_features_become_those_of_the_weights_that_there_are(monkeypatch):
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", lambda *_, **__: {})
+    said = []
+    assert startup.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=True)
+    assert said == []
+
+
+def test_without_weights_a_filter_bank_takes_their_place_and_the_terminal_says_so(monkeypatch):
+    monkeypatch.delenv("SSDNET_VGG19_WEIGHTS", raising=False)
+
+    def none(*_, **__):
+        raise InputError("VGG19 weights: no network")
+
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", none)
+    said = []
+    assert startup.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=False)
+    (message,) = said
+    assert "filter bank" in message and "no network" in message
+
+
+def test_weights_that_were_named_and_cannot_be_used_are_an_error(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"absent\.npz"):
+        startup.settled(AUTO, str(tmp_path / "absent.npz"), print)
+    monkeypatch.setenv("SSDNET_VGG19_WEIGHTS", str(tmp_path / "none.npz"))
+    with pytest.raises(InputError, match=r"none\.npz"):
+        startup.settled(AUTO, None, print)
+
+
+def test_other_configurations_need_no_weights_to_be_settled(monkeypatch):
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", None)
+    assert startup.settled(Config(), None, print) == Config()
+
+
+@pytest.fixture
+def no_device_count(monkeypatch):
+    """An environment that does not say how many devices a CPU has."""
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
+@pytest.fixture
+def device_counts(no_device_count, monkeypatch):
+    """What JAX is told about the devices of a CPU."""
+    told = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: told.append((name, value)))
+    return told
+
+
+def test_each_core_of_a_processor_becomes_a_device(device_counts):
+    startup.make_cores_devices()
+    assert device_counts == [("jax_num_cpu_devices", startup.cores())]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "2"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),
+    ],
+)
+def test_a_number_of_devices_in_the_environment_stays(monkeypatch, device_counts, name, value):
+    monkeypatch.setenv(name, value)
+    startup.make_cores_devices()
+    assert device_counts == []
+
+
+def test_devices_stay_as_they_are_once_jax_has_started(no_device_count):
+    before = jax.local_device_count()
+    startup.make_cores_devices()
+    assert jax.local_device_count() == before
