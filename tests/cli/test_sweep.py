@@ -3,13 +3,13 @@ import csv
 import pytest
 
 from ssdnet_jax.cli.sweep import main
+from ssdnet_jax.runner import executors
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 SWEEP = """
 from ssdnet_jax import registry
 from ssdnet_jax.experiments.sweep import Sweep
-from ssdnet_jax.runner import executors
 
 
 @registry.RECONSTRUCTION_ERRORS.register("largest")
