@@ -9,7 +9,7 @@ an image; benchmarks/results/fabric.json.
 
 from ml_collections import ConfigDict
 
-from ssdnet_jax.config import Config, to_config_dict
+from ssdnet_jax.config import PAPER, to_config_dict
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
 
     Disjoint patches, 4 a step: an epoch is 64 steps of a 256-pixel image.
     """
-    config = to_config_dict(Config())
+    config = to_config_dict(PAPER)
     config.loss.w_rec, config.loss.w_perc = 0.0, 1.0
     config.loss.patch_sizes, config.loss.patch_strides = (16,), (16,)
     config.loss.patches_per_step = 4

@@ -14,13 +14,15 @@ import ml_collections
 from ssdnet_jax.core.config import (
     FeatureConfig,
     FitConfig,
+    FitSettings,
     LossConfig,
     NetworkConfig,
     ScoreConfig,
 )
-from ssdnet_jax.core.features import smallest_scale
-from ssdnet_jax.core.fit import FitSettings
 from ssdnet_jax.core.networks import smallest_side
+from ssdnet_jax.core.plan import Plan, representations, smallest_scale
+from ssdnet_jax.core.registry import TARGETS
+from ssdnet_jax.core.target import TargetKind
 from ssdnet_jax.errors import ConfigError
 
 
@@ -47,6 +49,11 @@ class Config:
     inpaint: InpaintConfig = InpaintConfig()
 
     @property
+    def target_kind(self) -> TargetKind:
+        """What the network is fitted to."""
+        return TARGETS[self.features.kind]
+
+    @property
     def fit_settings(self) -> FitSettings:
         """The part that is compiled into the fit."""
         # How many fits there are does not change the program of one.
@@ -55,18 +62,16 @@ class Config:
 
     @property
     def inpaint_settings(self) -> FitSettings:
-        """The fit of stage one: pixel reconstruction, whole image, some known pixels hidden."""
-        of_pixels = self.features.kind == "pixels"
+        """The fit of stage one: the image's pixels, some of the known ones hidden.
+
+        A setting for features says nothing of how pixels are fitted: those take the paper's.
+        """
+        base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            self.fit if of_pixels else FitConfig(),
-            forward="image",
-            permute_ratio=0.0,
-            seeds=1,
-            **dataclasses.asdict(self.inpaint),
+            base.fit, permute_ratio=0.0, seeds=1, **dataclasses.asdict(self.inpaint)
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
-        network = self.network if of_pixels else NetworkConfig()
-        return FitSettings(network=network, loss=loss, fit=fit)
+        return FitSettings(network=base.network, loss=loss, fit=fit)
 
     @property
     def needs_vgg19(self) -> bool:
@@ -76,37 +81,77 @@ class Config:
     @property
     def scoring_needs_vgg19(self) -> bool:
         """Whether scores need VGG19 features, of fits that are done."""
-        return self.score.alpha_perc > 0 or self.features.kind == "vgg19"
+        return self.score.alpha_perc > 0 or self.target_kind.needs_vgg19
 
-    def settled(self, *, has_vgg19: bool) -> "Config":
-        """The configuration with features "auto" replaced by those that can be had."""
-        if self.features.kind != "auto":
+    @property
+    def leaves_features_open(self) -> bool:
+        """Whether it depends on VGG19's weights which features are fitted."""
+        return self.target_kind.stands_for is not None
+
+    def resolve_features(self, *, has_vgg19: bool) -> "Config":
+        """The configuration with features "auto" replaced: VGG19's with weights, else filters."""
+        if self.target_kind.stands_for is None:
             return self
-        features = dataclasses.replace(self.features, kind="vgg19" if has_vgg19 else "filters")
-        return dataclasses.replace(self, features=features)
+        kind = self.target_kind.stands_for(has_vgg19)
+        return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
+
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0) -> Plan:
+        """What is done to an image of this shape; features must have been resolved.
+
+        Args:
+          shape: height and width, in pixels.
+          noise: standard deviation of its noise, in image units (`core.noise.noise_deviation`). An
+            image with more than `features.noise_limit` is analysed at reduced resolution, unless
+            it is too small for that.
+
+        Raises:
+          ConfigError: a patch is larger than the image, or the network has too many scales for it.
+        """
+        if self.leaves_features_open:
+            raise ConfigError(
+                f"config.features.kind: found {self.features.kind}; expected features that have "
+                f"been chosen, by Config.resolve_features"
+            )
+        check_against_image(self, shape)
+        noisy = noise > self.features.noise_limit and fits_smaller(self, shape)
+        fitted, compared = representations(
+            self.features, coarse_scale=self.score.coarse_scale, noisy=noisy
+        )
+        return Plan(
+            shape=shape,
+            target=self.features.kind,
+            fitted=fitted,
+            compared=compared,
+            fit=self.fit_settings,
+            score=self.score,
+            seeds=self.fit.seeds,
+        )
 
 
-AUTO = Config(
-    features=FeatureConfig(kind="auto", components=24),
-    network=NetworkConfig(
-        channels_down=(48, 64, 96, 96),
-        channels_up=(48, 64, 96, 96),
-        channels_skip=(4, 4, 4, 4),
-        sigmoid=False,
-    ),
-    loss=LossConfig(patch_sizes=(8,), patch_strides=(8,)),
-    score=ScoreConfig(method="tiles"),
-    fit=FitConfig(
-        learning_rate=5e-3,
-        max_steps=120,
-        stop_threshold=0.0,
-        input_noise=0.3,
-        mask_ratio=0.5,
-        mask_block=4,
-        average_decay=0.97,
-    ),
-)
+AUTO = Config()
 """One setting for every texture (docs/auto.md): what `configs/auto.py` holds."""
+
+PAPER = Config(
+    features=FeatureConfig(kind="pixels"),
+    network=NetworkConfig(
+        channels_down=(16, 32, 64, 128, 128),
+        channels_up=(16, 32, 64, 128, 128),
+        channels_skip=(4, 4, 4, 4, 4),
+        sigmoid=True,
+    ),
+    loss=LossConfig(patch_sizes=(16,), patch_strides=(8,)),
+    fit=FitConfig(
+        learning_rate=0.01,
+        max_steps=0,
+        stop_threshold=1e-4,
+        input_noise=0.01,
+        mask_ratio=0.0,
+        mask_block=1,
+        average_decay=0.9,
+    ),
+    score=ScoreConfig(method="patches"),
+)
+"""The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -150,69 +195,35 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     Raises:
       ConfigError: a patch is larger than the image, or the network has too many scales for it.
     """
-    if config.features.kind != "pixels":
-        _check_features(config, shape)
-        return
-    height, width = shape
-    needed = {"loss.patch_sizes": max(config.loss.patch_sizes)}
-    if config.score.method == "tiles":
-        needed["score.tile_size"] = 2 * config.score.tile_size - 1
+    kind = config.target_kind
+    score, coarse_scale = config.score, 1.0 if kind.is_image else config.score.coarse_scale
+    if score.method == "tiles":
+        of_score = {"score.tile_size": kind.smallest_side(2 * score.tile_size - 1, coarse_scale)}
     else:
-        needed["score.patch_sizes"] = max(config.score.patch_sizes)
+        of_score = {"score.patch_sizes": kind.smallest_side(max(score.patch_sizes), 1.0)}
+    needed = {
+        "network.channels_down": kind.smallest_side(smallest_side(config.network), 1.0),
+        "loss.patch_sizes": kind.smallest_side(max(config.loss.patch_sizes), 1.0),
+        **of_score,
+        "image_size": smallest_side(config.inpaint_settings.network),
+    }
     for name, pixels in needed.items():
-        if pixels > min(shape):
+        if min(shape) < pixels:
             raise ConfigError(
-                f"config.{name}: found a patch of {pixels} pixels; expected at most "
-                f"{min(shape)}, the image is fitted at {height} x {width}"
+                f"config.{name}: found {operator.attrgetter(name)(config)}, which needs an image "
+                f"of at least {pixels} pixels a side; the image is fitted at "
+                f"{shape[0]} x {shape[1]}"
             )
-    # Inpainting sees the whole image, also where the fit sees patches; those are never larger.
-    seen, side = "the image", min(shape)
-    if config.fit.forward == "patch":
-        seen, side = "a patch", min(config.loss.patch_sizes)
-    smallest = smallest_side(config.network)
-    if side < smallest:
-        raise ConfigError(
-            f"config.network.channels_down: found {len(config.network.channels_down)} scales "
-            f"with {config.network.padding} padding, which need {smallest} pixels; expected "
-            f"fewer scales, {seen} has {side}"
-        )
 
 
 def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
-    """Whether an image fitted at `shape` may also be seen smaller, as noisy ones are."""
+    """Whether an image fitted at `shape` may also be analysed at reduced resolution."""
     scale = smallest_scale(coarse_scale=config.score.coarse_scale)
     try:
         check_against_image(config, (int(scale * shape[0]), int(scale * shape[1])))
     except ConfigError:
         return False
     return True
-
-
-def _check_features(config: Config, shape: tuple[int, int]) -> None:
-    """`check_against_image` for a fit to features, which have half of the image's resolution."""
-    scales = smallest_side(config.network)
-    tiles = math.ceil((2 * config.score.tile_size - 1) / config.score.coarse_scale)
-    largest_patch, smallest_patch = max(config.loss.patch_sizes), min(config.loss.patch_sizes)
-    if config.fit.forward == "patch" and smallest_patch < scales:
-        raise ConfigError(
-            f"config.network.channels_down: found {len(config.network.channels_down)} scales, "
-            f"which need {scales} pixels; expected fewer scales, a patch has {smallest_patch}"
-        )
-    of_score = ("score.patch_sizes", 2 * max(config.score.patch_sizes))
-    if config.score.method == "tiles":
-        of_score = ("score.tile_size", 2 * tiles)
-    for name, pixels in (
-        ("network.channels_down", 2 * scales),
-        ("loss.patch_sizes", 2 * largest_patch),
-        of_score,
-        ("image_size", smallest_side(config.inpaint_settings.network)),
-    ):
-        if min(shape) < pixels:
-            raise ConfigError(
-                f"config.{name}: found {operator.attrgetter(name)(config)}, which needs an image "
-                f"of at least {pixels} pixels a side where features are fitted; the image is "
-                f"fitted at {shape[0]} x {shape[1]}"
-            )
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:
@@ -285,16 +296,11 @@ def _check_combinations(config: Config) -> None:
         _check_patches(part, getattr(config, part))
     for name in ("loss.w_perc", "score.alpha_perc"):
         value = operator.attrgetter(name)(config)
-        if config.features.kind != "pixels" and value > 0:
+        if not config.target_kind.is_image and value > 0:
             raise ConfigError(
                 f"config.{name}: found {value:g} with config.features.kind "
                 f"{config.features.kind}; expected 0, features have no perceptual term"
             )
-    if config.fit.forward == "patch" and config.loss.perceptual_view == "image":
-        raise ConfigError(
-            "config.loss.perceptual_view: found image with config.fit.forward patch; expected "
-            "patch, the network sees no image"
-        )
     if config.loss.w_rec == config.loss.w_perc == 0:
         raise ConfigError(
             "config.loss.w_rec: found 0 and config.loss.w_perc 0; expected one above 0"

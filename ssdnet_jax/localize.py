@@ -1,19 +1,21 @@
-"""`localize`: one image in, one frozen result out."""
+"""`localize` and `localize_batch`: images in, frozen results out."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax import stages
-from ssdnet_jax.config import AUTO, Config, from_config_dict
+from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.runner.batching import Failed, Fitted, Job, Progress, fit_stream
-from ssdnet_jax.stages import Localization
+from ssdnet_jax.methods.base import FittedLocalization
+from ssdnet_jax.methods.ssdnet import make_ssdnet
+from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.runner.devices import lanes_that_fit
+from ssdnet_jax.runner.stream import Failure, Incoming, Stream
 
 
 def localize(
@@ -23,13 +25,13 @@ def localize(
     *,
     missing: np.ndarray | None = None,
     vgg19: VGG19Weights | None = None,
-    report: Callable[[Progress], None] | None = None,
-) -> Localization:
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> FittedLocalization:
     """Localizes anomalies in one image by fitting a network to it (SSDnet, arXiv 2509.18354).
 
     Args:
       image: (H, W) or (H, W, C) with C in {1, 3}; float in [0, 1], or uint8 or uint16. NaN means
-        that a pixel is missing.
+        that a pixel is missing. Three equal channels are taken for one.
       config: by default `AUTO`, the setting of `configs/auto.py`.
       key: source of randomness; by default made from `config.seed`.
       missing: bool (H, W), True where a pixel is not known. Such pixels are first inpainted and
@@ -42,36 +44,70 @@ def localize(
       InputError: the image has a wrong shape, type or range, is constant, or could not be fitted.
       ConfigError: a field or a combination of fields cannot work.
     """
-    config = from_config_dict(dataclasses.asdict(config or AUTO))
-    config = config.settled(has_vgg19=vgg19 is not None)
-    if config.needs_vgg19 and vgg19 is None:
+    keys = None if key is None else [key]
+    (result,) = localize_batch(
+        [image], config, keys, missing=[missing], vgg19=vgg19, lanes=1, report=report
+    )
+    return result
+
+
+def localize_batch(
+    images: Sequence[Any],
+    config: Config | None = None,
+    keys: Sequence[PRNGKeyArray] | None = None,
+    *,
+    missing: Sequence[np.ndarray | None] | None = None,
+    vgg19: VGG19Weights | None = None,
+    lanes: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> list[FittedLocalization]:
+    """`localize` for several images, of any sizes, many at once on a device.
+
+    Each result is that of `localize`; with the same number of lanes bit for bit.
+
+    Args:
+      images: as for `localize`.
+      config: the same for all images.
+      keys: one an image; by default each has the key of `localize`.
+      missing: one mask or None an image.
+      vgg19: as for `localize`.
+      lanes: images that the device fits side by side; 0: as many as its memory holds, on a CPU one.
+      report: called with the progress of the images that are fitted side by side.
+
+    Raises:
+      InputError, ConfigError: as for `localize`, for the first image that fails.
+    """
+    method = make_ssdnet(config or AUTO, vgg19)
+    if method.needs_vgg19 and vgg19 is None:
         raise ConfigError(
             "config.features.kind is vgg19, or config.loss.w_perc or config.score.alpha_perc is "
             "above 0, and vgg19 is None; "
             "expected weights, for example vgg19=ssdnet_jax.load_vgg19_weights()"
         )
-    key = jax.random.key(config.seed) if key is None else key
-    report = report or (lambda progress: None)
-    prepared = stages.prepare(image, config, missing=missing)
-    if job := stages.inpaint_job(prepared, config, key, name=0):
-        (inpainted,) = _fit([job], vgg19, report)
-        prepared = stages.fill(prepared, inpainted)
-    jobs = stages.fit_jobs(prepared, config, key, range(config.fit.seeds), vgg19)
-    fits = _fit(jobs, vgg19, report)
-    stages.check_fit(fits[0])
-    steps = len(fits[0].losses)
-    report(Progress("score", steps, steps, float(fits[0].losses[-1])))
-    return stages.finish(prepared, fits, config, vgg19)
+    key = jax.random.key(method.config.seed)
+    keys = [key] * len(images) if keys is None else keys
+    masks = [None] * len(images) if missing is None else missing
 
+    def prepared() -> Any:
+        for index, given in enumerate(zip(images, masks, keys, strict=True)):
+            image, mask, own_key = given
+            decoded = DecodedImage(np.asarray(image), mask, ())
+            yield Incoming(str(index), method.prepare(decoded, own_key))
 
-def _fit(
-    jobs: list[Job], vgg19: VGG19Weights | None, report: Callable[[Progress], None]
-) -> list[Fitted]:
-    """Fits of one image in the order of `jobs`, one after another."""
-    waiting = iter(jobs)
-    fits = []
-    for result in fit_stream(lambda: next(waiting, None), vgg19=vgg19, report=report):
-        if isinstance(result, Failed):
-            raise result.error
-        fits.append(result)
-    return fits
+    most = max(1, len(images) * method.config.fit.seeds)
+    results: dict[str, FittedLocalization] = {}
+    stream = Stream(method, prepared())
+    for found in stream.results(
+        lanes=lambda bucket: (
+            min(most, lanes or lanes_that_fit(bucket.shape, bucket.settings, vgg19)),
+            1,
+        ),
+        report=report,
+    ):
+        if isinstance(found, Failure):
+            raise found.error
+        last = found.done[0].fits[0]
+        report(Progress("score", len(last.losses), len(last.losses), float(last.losses[-1])))
+        localized = method.finish(found.done, found.size)
+        results |= {done.name: each for done, each in zip(found.done, localized, strict=True)}
+    return [results[str(index)] for index in range(len(images))]

@@ -4,17 +4,12 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ssdnet_jax.core.vgg19 import VGG19Weights
-
-if TYPE_CHECKING:
-    from ssdnet_jax.baselines.clip_weights import CLIPWeights
-
 NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca", "winclip")
-RANDOM = ("dip",)  # whose maps depend on the key; those of the others are the same for every seed
+_GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else are options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +19,17 @@ class Baseline:
     Attributes:
       name: one of `NAMES`, also its module's and function's.
       function: image (H, W, C) in [0, 1] -> raw map (H, W).
-      takes: names of its keyword options.
+      takes: names of its keyword arguments.
     """
 
     name: str
     function: Callable[..., Float[Array, "h w"]]
-    takes: frozenset[str]
+    takes: tuple[str, ...]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its published form gives another map with another key."""
+        return self.name == "dip"
 
     @property
     def needs_vgg19(self) -> bool:
@@ -41,20 +41,20 @@ class Baseline:
         """Whether it compares images with words."""
         return "clip" in self.takes
 
-    def __call__(
-        self,
-        image: Any,
-        *,
-        key: PRNGKeyArray,
-        vgg19: VGG19Weights | None,
-        clip: "CLIPWeights | None" = None,
-    ) -> Float[Array, "h w"]:
-        """The raw map by the published setting."""
-        given = {"key": key, "vgg19": vgg19, "clip": clip}
-        return self.function(image, **{k: v for k, v in given.items() if k in self.takes})
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What a user may set."""
+        return tuple(name for name in self.takes if name not in _GIVEN)
+
+    def __call__(self, image: Any, *, key: PRNGKeyArray, **arguments: Any) -> Float[Array, "h w"]:
+        """The raw map; of `key` and weights it gets what it takes."""
+        given = {"key": key, **arguments}
+        taken = {k: v for k, v in given.items() if k in self.takes or k not in _GIVEN}
+        return self.function(image, **taken)
 
 
 def load_baseline(name: str) -> Baseline:
     """The baseline of a name in `NAMES`; its module is imported now."""
     function = getattr(importlib.import_module(f"ssdnet_jax.baselines.{name}"), name)
-    return Baseline(name, function, frozenset(inspect.signature(function).parameters))
+    _, *takes = inspect.signature(function).parameters
+    return Baseline(name, function, tuple(takes))

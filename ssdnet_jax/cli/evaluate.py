@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ from ssdnet_jax.cli.commands import run_parsed, run_process
 from ssdnet_jax.cli.flag_values import listed_seeds, listed_words
 from ssdnet_jax.cli.flags import (
     EXECUTION_FLAGS,
-    METHODS,
     execution_values,
-    parse_flags,
+    methods_and_configs,
+    read_flags,
     shared_help,
 )
 from ssdnet_jax.config import Config
+from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.score_maps import find_map, put_maps
 from ssdnet_jax.errors import ConfigError, InputError
@@ -29,7 +30,6 @@ from ssdnet_jax.evaluation.evaluate import (
     write_metrics_csv,
     write_summary,
 )
-from ssdnet_jax.experiments.reproduce import is_random
 from ssdnet_jax.experiments.scoring import (
     Context,
     read_samples,
@@ -38,6 +38,7 @@ from ssdnet_jax.experiments.scoring import (
     stop_if_asked,
     with_seed,
 )
+from ssdnet_jax.methods.registry import DEFAULT_METHOD, is_random, make_method, run_folder
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Execution, Executor, executing
 from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
@@ -97,12 +98,13 @@ class Arguments(Execution):
 
     Attributes:
       config: `--config` with its overrides applied, checked.
+      configs: by method, the configurations of those that name one of their own.
       dataset: folder or CSV.
       categories: the ones wanted.
       mask_suffix: what a mask's name has after its image's name.
       masks: folder of masks.
       workdir: where results go.
-      methods: some of `METHODS`, each once; with `maps` the one name of the maps.
+      methods: as `methods.registry` has them, each once; with `maps` the one name of the maps.
       seeds: each once; (None,) with `maps`, which have none.
       maps: folder of existing maps.
       vgg19_weights: file of VGG19.
@@ -111,6 +113,7 @@ class Arguments(Execution):
     """
 
     config: Config
+    configs: Mapping[str, Config]
     dataset: Path | None
     categories: tuple[str, ...] | None
     mask_suffix: str | None
@@ -182,7 +185,6 @@ def _scored_maps(
     command: str,
     executor: Executor,
 ) -> list[MapSet]:
-    configs = [with_seed(parsed.config, seed) for seed in parsed.seeds]
     context = Context(
         parsed.dataset,
         terminal,
@@ -194,14 +196,14 @@ def _scored_maps(
     return [
         score_dataset(
             samples,
-            config,
-            parsed.workdir / "runs" / method / f"seed{config.seed}",
+            make_method(method, with_seed(parsed.configs.get(method, parsed.config), seed)),
+            parsed.workdir / "runs" / run_folder(method) / f"seed{seed}",
             context,
-            method=method,
+            name=method,
         )
         for method in parsed.methods
         # What draws no random numbers gives the same maps with every seed.
-        for config in (configs if is_random(method) else configs[:1])
+        for seed in (parsed.seeds if is_random(method) else parsed.seeds[:1])
     ]
 
 
@@ -273,16 +275,14 @@ def parse(arguments: Sequence[str]) -> Arguments:
       ConfigError: an unknown flag or field, or an illegal value.
     """
     texts = [field.name for field in dataclasses.fields(Arguments)]
-    texts = [n for n in texts if n not in ("config", "help_config", *EXECUTION_FLAGS)]
+    texts = [n for n in texts if n not in ("config", "configs", "help_config", *EXECUTION_FLAGS)]
     own = {**dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
-    config, given = parse_flags(arguments, own)
+    name, overrides, given = read_flags(arguments, own)
+    config, configs = with_overrides(load_config(name), overrides), {}
     methods = listed_words("--methods", given["methods"])
     seeds = listed_seeds("--seeds", given["seeds"])
     if given["maps"] is None:
-        methods = methods or (METHODS[0],)
-        for method in methods:
-            if method not in METHODS:
-                raise ConfigError(f"--methods: found {method!r}; expected {', '.join(METHODS)}")
+        methods, configs = methods_and_configs(methods or (DEFAULT_METHOD,), overrides)
         numbers: tuple[int | None, ...] = seeds or (config.seed,)
     else:
         methods = methods or ("maps",)
@@ -296,6 +296,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         numbers = (None,)
     return Arguments(
         config=config,
+        configs=configs,
         dataset=_path(given["dataset"]),
         categories=listed_words("--categories", given["categories"]),
         mask_suffix=given["mask_suffix"],

@@ -12,17 +12,28 @@ from typing import Any
 
 from absl import flags
 
-from ssdnet_jax.baselines import registry as baselines
 from ssdnet_jax.cli.flag_values import whole_number
 from ssdnet_jax.config import (
     Config,
     field_names,
     legal_words,
 )
-from ssdnet_jax.config_files import DEFAULT_CONFIG, config_names, load_config, with_overrides
+from ssdnet_jax.config_files import (
+    DEFAULT_CONFIG,
+    config_names,
+    config_path,
+    load_config,
+    with_overrides,
+)
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.methods.registry import (
+    METHODS,
+    has_configuration,
+    make_method,
+    run_folder,
+    split_method,
+)
 
-METHODS = ("ssdnet", *baselines.NAMES)
 EXECUTORS = ("local", "ray")
 
 # What several commands' help says of the same flags.
@@ -115,6 +126,55 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("--ray_address: found alone; expected --executor=ray too")
     counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
     return {**counts, "executor": executor, "ray_address": given["ray_address"]}
+
+
+def check_method(flag: str, text: str, *, own_configuration: bool) -> None:
+    """Raises ConfigError where a method, as `methods.registry` has it, is none.
+
+    Args:
+      flag: that names it, with its dashes.
+      text: what was given.
+      own_configuration: whether it may name a configuration, as "ssdnet:grid".
+    """
+    try:
+        if has_configuration(text):
+            if config := split_method(text)[1]:
+                if not own_configuration:
+                    raise ConfigError(f"found {text!r}; expected --config={config}")
+                config_path(config)
+            elif ":" in text:
+                raise ConfigError(f"found {text!r}; expected the name of a configuration")
+        make_method(text, Config())
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+def methods_and_configs(
+    methods: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Config]]:
+    """Checks the methods of `--methods`; gives the configurations of those that name their own.
+
+    Args:
+      methods: as `methods.registry` has them.
+      overrides: fields that the command line changes, in these configurations too.
+
+    Raises:
+      ConfigError: there is no such method, or two would write into one folder.
+    """
+    folders: dict[str, str] = {}
+    for method in methods:
+        check_method("--methods", method, own_configuration=True)
+        if (other := folders.setdefault(run_folder(method), method)) != method:
+            raise ConfigError(
+                f"--methods: found {other} and {method}, whose results would go into one folder; "
+                f"expected configurations with different names"
+            )
+    configs = {
+        method: with_overrides(load_config(split_method(method)[1]), overrides)
+        for method in methods
+        if has_configuration(method) and split_method(method)[1]
+    }
+    return tuple(methods), configs
 
 
 def methods_text() -> str:

@@ -7,7 +7,13 @@ from typing import Any, TypeVar, get_args
 
 from ssdnet_jax.cli.commands import run_parsed, run_process
 from ssdnet_jax.cli.flag_values import listed, listed_seeds, listed_words, whole_number
-from ssdnet_jax.cli.flags import EXECUTION_FLAGS, METHODS, execution_values, read_flags, shared_help
+from ssdnet_jax.cli.flags import (
+    EXECUTION_FLAGS,
+    execution_values,
+    methods_and_configs,
+    read_flags,
+    shared_help,
+)
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import Sample
@@ -20,10 +26,9 @@ from ssdnet_jax.experiments.reproduce import (
     Results,
     defective,
     reproduce,
-    run_folder,
-    split_method,
 )
 from ssdnet_jax.experiments.scoring import Context, read_samples, show_problems, with_seed
+from ssdnet_jax.methods.registry import METHODS, has_configuration, split_method
 from ssdnet_jax.reports.reproduce_text import (
     Setting,
     curve_rows,
@@ -86,7 +91,6 @@ Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130
 
 _WORDS = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every")
 _T = TypeVar("_T")
-_FITTED = METHODS[0]  # the method that has a configuration
 _TEXTS = (
     "dataset",
     "workdir",
@@ -252,9 +256,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
     seeds = listed_seeds("--seeds", given["seeds"]) or (config.seed,)
     for seed in seeds:
         with_seed(config, seed)
+    listed_methods = listed_words("--methods", given["methods"]) or METHODS
+    methods, configs = methods_and_configs(listed_methods, overrides)
     chosen: dict[str, Any] = {
-        "methods": words("methods", _method, f"some of {', '.join(METHODS)}, ssdnet:NAME")
-        or METHODS,
+        "methods": methods,
         "seeds": seeds,
         "parts": words("parts", lambda w: _one_of(w, PARTS), f"some of {', '.join(PARTS)}")
         or PARTS,
@@ -268,17 +273,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
         expected = f"numbers from 0 to {top}, as 0,0.05,0.1"
         levels = words(flag, lambda word, top=top: _level(word, float(top)), expected)
         chosen[flag] = LEVELS if levels is None else tuple(sorted(levels))
-    configs = {
-        method: with_overrides(load_config(own_config), overrides)
-        for method in chosen["methods"]
-        if (own_config := split_method(method)[1])
-    }
-    _check_folders(chosen["methods"])
     text = "".join(f" {key}={value}" for key, value in overrides.items())
     names = [
         f"{split_method(m)[1] or name}{text}{_own_size(configs.get(m, config), config)}"
-        for m in chosen["methods"]
-        if split_method(m)[0] == _FITTED
+        for m in methods
+        if has_configuration(m)
     ]
     return Arguments(
         config=config,
@@ -298,25 +297,6 @@ def _own_size(config: Config, others: Config) -> str:
     if size == others.image_size:
         return ""
     return f" at {size} px" if size else " at the image's own size"
-
-
-def _method(word: str) -> str:
-    method, config = split_method(word)
-    if ":" in word and not (method == _FITTED and config):
-        raise ValueError(word)
-    _one_of(method, METHODS)
-    return word
-
-
-def _check_folders(methods: Sequence[str]) -> None:
-    """Raises ConfigError where two methods would write into one folder."""
-    folders: dict[str, str] = {}
-    for method in methods:
-        if (other := folders.setdefault(run_folder(method), method)) != method:
-            raise ConfigError(
-                f"--methods: found {other} and {method}, whose results would go into one folder; "
-                f"expected configurations with different names"
-            )
 
 
 def _one_of(word: str, legal: Sequence[str]) -> str:

@@ -9,9 +9,10 @@ from ssdnet_jax.cli.commands import exit_status, run_command, run_process
 from ssdnet_jax.cli.flags import config_help, read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.rescore import read_run, rescore
-from ssdnet_jax.runner.run import summary_line
+from ssdnet_jax.runner.rescore import read_run, stored_sources
+from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
@@ -58,30 +59,29 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
                 f"--config.{field}: found a field that decides the fit; expected fields of score, "
                 f"others need another run of ssdnet"
             )
-    run = read_run(Path(given["run"]))
-    config = with_overrides(run.config, overrides)
+    finished = read_run(Path(given["run"]))
+    config = with_overrides(finished.config, overrides)
     if given["help_config"]:
         print(config_help(config))
         return 0
     path = Path(given["workdir"])
-    if path.resolve() == run.workdir.path.resolve():
+    if path.resolve() == finished.workdir.path.resolve():
         raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
     startup.use_compilation_cache()
     note = {
         "command": shlex.join(["ssdnet-rescore", *arguments[1:]]),
         "device": startup.device_name(),
         "seed": config.seed,
-        "rescored": str(run.workdir.path.resolve()),
+        "rescored": str(finished.workdir.path.resolve()),
     }
-    root = run.note["root"]
-    workdir = open_workdir(
-        path, config, method=run.note["method"], root=Path(root) if root else None, run=note
+    root = finished.note["root"]
+    method = startup.with_weights(
+        FinishedSSDnet(config), vgg19_path=given["vgg19_weights"], report=terminal.problem
     )
-    vgg19 = startup.vgg19_weights(
-        given["vgg19_weights"], terminal.problem, needed=config.scoring_needs_vgg19
-    )
+    workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
     with startup.stops_on_sigterm() as stop:
-        summary = rescore(run, config, workdir, terminal, vgg19=vgg19, stop=stop)
+        sources = stored_sources(finished)
+        summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
     verdicts = write_verdicts(workdir, config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)

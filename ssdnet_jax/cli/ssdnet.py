@@ -7,7 +7,7 @@ from pathlib import Path
 from ssdnet_jax.cli.commands import exit_status, run_parsed, run_process
 from ssdnet_jax.cli.flags import (
     EXECUTION_FLAGS,
-    METHODS,
+    check_method,
     execution_values,
     parse_flags,
     shared_help,
@@ -15,6 +15,7 @@ from ssdnet_jax.cli.flags import (
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.executors import Execution, executing
 from ssdnet_jax.runner.run import file_sources, summary_line
@@ -44,7 +45,8 @@ Flags:
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
 {clip_weights}
-  --method=NAME           {methods}
+  --method=NAME           {methods};
+                          a baseline may have options, as in fca:border=corrected
 {execution}
   --save_params           keep the fitted networks too
   --help, --help_config   this text; the configuration's fields with their values
@@ -75,7 +77,7 @@ class Arguments(Execution):
       workdir: where results go.
       vgg19_weights: file of VGG19.
       clip_weights: file of CLIP.
-      method: one of `METHODS`.
+      method: one of `METHODS`, with options as `methods.registry` has them.
       save_params: whether fitted networks are kept.
       help_config: whether only the configuration's fields are asked for.
     """
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if not parsed.workdir:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
-    config, path = parsed.config, Path(parsed.workdir)
+    path = Path(parsed.workdir)
     missing = Path(parsed.missing) if parsed.missing else None
     if parsed.input is None:
         if missing:
@@ -111,26 +113,19 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         masks = missing_masks(missing, relatives) if missing else {}
         sources = file_sources(root, relatives, masks)
     with executing(parsed, save_params=parsed.save_params) as executor:
-        if parsed.method == "ssdnet":
-            config = startup.settled(config, parsed.vgg19_weights, terminal.problem)
-        note = {"command": command, "device": executor.device, "seed": config.seed}
-        workdir = open_workdir(
-            path, config, method=parsed.method, root=root, missing=missing, run=note
-        )
-        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
-        summary = executor.run_method(
-            parsed.method,
-            sources,
-            config,
-            workdir,
-            terminal,
+        method = startup.with_weights(
+            make_method(parsed.method, parsed.config),
             vgg19_path=parsed.vgg19_weights,
             clip_path=parsed.clip_weights,
-            options=executor.options,
+            report=terminal.problem,
         )
+        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        workdir = open_workdir(path, method, root=root, missing=missing, run=note)
+        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
-    verdicts = write_verdicts(workdir, config.image_size)
+    verdicts = write_verdicts(workdir, parsed.config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
 
@@ -150,14 +145,13 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "workdir": None,
         "vgg19_weights": None,
         "clip_weights": None,
-        "method": METHODS[0],
+        "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
         "save_params": False,
         "help_config": False,
     }
     config, given = parse_flags(arguments, own)
-    if given["method"] not in METHODS:
-        raise ConfigError(f"--method: found {given['method']!r}; expected {', '.join(METHODS)}")
+    check_method("--method", given["method"], own_configuration=False)
     return Arguments(config=config, **{**given, **execution_values(given)})
 
 

@@ -27,7 +27,7 @@ def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
     Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
     than a quarter of the image. A constant map becomes 0.
     """
-    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75]))
+    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75], values.dtype))
     spread = quartile - median
     return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
 

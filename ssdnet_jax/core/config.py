@@ -1,7 +1,8 @@
 """Every knob of the method, one frozen dataclass a stage; fields name their unit and legal values.
 
-The defaults are the reading of the paper that reproduces its grid result (`configs/grid.py`).
-Symbols are the paper's (arXiv 2509.18354): w_rec, w_perc in Eq. 2, alpha_rec, alpha_perc in Eq. 3.
+The defaults are those of `configs/auto.py`, one setting for every texture (docs/auto.md);
+`ssdnet_jax.config.PAPER` has the paper's. Symbols are the paper's (arXiv 2509.18354): w_rec, w_perc
+in Eq. 2, alpha_rec, alpha_perc in Eq. 3.
 An annotated field is the name of a function in that registry.
 """
 
@@ -18,9 +19,9 @@ class NetworkConfig:
     """Skip encoder-decoder (paper section 3.2; Ulyanov et al. 2018, `skip`)."""
 
     kind: Annotated[str, registry.NETWORKS] = "skip"
-    channels_down: tuple[int, ...] = (16, 32, 64, 128, 128)  # one entry a scale, finest first, >= 1
-    channels_up: tuple[int, ...] = (16, 32, 64, 128, 128)  # as many entries as channels_down, >= 1
-    channels_skip: tuple[int, ...] = (4, 4, 4, 4, 4)  # as many entries, >= 0; 0: no skip connection
+    channels_down: tuple[int, ...] = (48, 64, 96, 96)  # one entry a scale, finest first, >= 1
+    channels_up: tuple[int, ...] = (48, 64, 96, 96)  # as many entries as channels_down, >= 1
+    channels_skip: tuple[int, ...] = (4, 4, 4, 4)  # as many entries, >= 0; 0: no skip connection
     kernel_down: int = 3  # pixels, odd
     kernel_up: int = 3  # pixels, odd
     kernel_skip: int = 1  # pixels, odd
@@ -28,14 +29,14 @@ class NetworkConfig:
     upsampling: Literal["bilinear", "nearest"] = "bilinear"
     activation: Literal["leaky_relu", "elu", "swish", "none"] = "leaky_relu"  # leaky slope 0.2
     conv1x1_up: bool = True  # a 1x1 convolution after each up convolution
-    sigmoid: bool = True  # squash the output to (0, 1)
+    sigmoid: bool = False  # squash the output to (0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Patch loss (paper Eq. 2)."""
 
-    patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
+    patch_sizes: tuple[int, ...] = (8,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (8,)  # pixels between patches, one entry a resolution, >= 1
     w_rec: float = 1.0  # >= 0, weight of the reconstruction error
     w_perc: float = 0.0  # >= 0, weight of the similarity of features
@@ -56,17 +57,18 @@ class LossConfig:
 class FitConfig:
     """Optimization (paper sections 3.5 and 4.2)."""
 
-    forward: Literal["image", "patch"] = "image"  # the network sees the image, or each patch alone
-    learning_rate: float = 0.01  # Adam, > 0
+    learning_rate: float = 5e-3  # Adam, > 0
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
-    max_steps: int = 0  # steps, >= 0; 0: as many as the epochs ask for
-    stop_threshold: float = 1e-4  # the fit ends when the loss of Eq. 2 first falls below this
-    input_noise: float = 0.01  # standard deviation of Gaussian input noise, image units, >= 0
-    mask_ratio: float = 0.0  # fraction of input pixels set to 0 at each step, in [0, 1)
-    mask_block: int = 1  # pixels, side of the square blocks that are masked together, >= 1
+    max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
+    stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
+    input_noise: float = 0.3  # standard deviation of Gaussian input noise, image units, >= 0
+    mask_ratio: float = 0.5  # fraction of input pixels set to 0 at each step, in [0, 1)
+    mask_block: int = 4  # pixels, side of the square blocks that are masked together, >= 1
     permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
     blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
-    average_decay: float = 0.9  # in [0, 1): memory of the reconstruction's running average; 0: none
+    average_decay: float = (
+        0.97  # in [0, 1): memory of the reconstruction's running average; 0: none
+    )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
 
@@ -75,7 +77,7 @@ class FitConfig:
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
-    method: Annotated[str, registry.SCORES] = "patches"  # Eq. 3, or tiles unlike the typical one
+    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1
@@ -92,9 +94,18 @@ class ScoreConfig:
 class FeatureConfig:
     """What the network is fitted to: the image, or features of its texture (docs/auto.md)."""
 
-    kind: Literal["pixels", "vgg19", "filters", "auto"] = "pixels"  # auto: vgg19 if there are
-    # weights, else filters
+    kind: Annotated[str, registry.TARGETS] = "auto"  # auto: vgg19 if there are weights, else
+    # filters
     components: int = 24  # >= 1, principal components of the coarse features, which are fitted
     fine_components: int = 8  # >= 1, of the fine ones, which the score "tiles" compares as well
-    noise_limit: float = 0.04  # deviation, image units, >= 0: a picture with more noise is seen
-    # at `score.coarse_scale` of its size, where noise is less
+    noise_limit: float = 0.04  # standard deviation, image units, >= 0: an image with more noise
+    # is analysed at `score.coarse_scale` of its size, where its noise is lower
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """What is compiled into a fit; hashable, so that jit takes it as a static argument."""
+
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    fit: FitConfig = FitConfig()

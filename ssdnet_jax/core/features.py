@@ -14,17 +14,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.patch_statistics import mirror
+from ssdnet_jax.core.plan import Representation
 from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, vgg19_features
 
 Kind = Literal["vgg19", "filters"]
 
 _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
 _ORIENTATIONS = 6
-_WAVELENGTHS = ((4.0, 1.6), (7.0, 2.6))  # pixels, with the deviation of the window around it
+_WAVELENGTHS = (
+    (4.0, 1.6),
+    (7.0, 2.6),
+)  # pixels, with the standard deviation of the window around it
 _FILTER_RADIUS = 5  # pixels
-_SMALLER_SCALE = 0.5  # of a noisy image's size, where its noise is least
 _ROUNDING = 1e-5  # of a feature's size: deviations up to this are rounding, not texture
 
 
@@ -53,108 +55,43 @@ def feature_maps(
     return _vgg19_maps(vgg19, image) if kind == "vgg19" else _filter_maps(image)
 
 
-class View(NamedTuple):
-    """One look at an image.
-
-    Attributes:
-      layer: "fine" or "coarse", of `FeatureMaps`.
-      scale: of the image's size, in (0, 1]: the features of the image made so much smaller.
-      components: main components of the features, the rest is left out.
-    """
-
-    layer: Literal["fine", "coarse"]
-    scale: float
-    components: int
-
-
-class Views(NamedTuple):
-    """How an image is looked at.
-
-    Attributes:
-      fitted: what the network is fitted to.
-      compared: what the score compares beside what the fit leaves.
-    """
-
-    fitted: View
-    compared: tuple[View, ...]
-
-
-def views(config: FeatureConfig, *, coarse_scale: float, noisy: bool) -> Views:
-    """The looks at an image. A noisy one is seen at a smaller size, where noise is less.
-
-    Fine features see the least of neighbouring pixels; coarse ones are taken of the image made
-    smaller, and so see most. The main components are compared: the rest is grain.
-
-    Args:
-      config: how many components.
-      coarse_scale: of the image's size, for the coarser of two sizes.
-      noisy: whether it has more noise than `config.noise_limit`.
-    """
-    scale = coarse_scale if noisy else 1.0
-    fine = View("fine", scale, config.fine_components)
-    coarse = View("coarse", coarse_scale, config.components)
-    # Stains that noise hides at one size show at another.
-    smaller = (coarse._replace(scale=_SMALLER_SCALE),) if noisy else ()
-    return Views(coarse._replace(scale=scale), (fine, coarse, *smaller))
-
-
-def smallest_scale(*, coarse_scale: float) -> float:
-    """The smallest of the scales at which `views` sees a noisy image."""
-    return min(coarse_scale, _SMALLER_SCALE)
-
-
-def view_of(
-    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, view: View, *, kind: Kind
+def represent(
+    image: Float[Array, "h w c"],
+    vgg19: VGG19Weights | None,
+    representation: Representation,
+    *,
+    kind: Kind,
 ) -> Float[Array, "hh ww n"]:
-    """The main components of the features of a view, at half of its resolution.
+    """The principal components of an image's features, at half of the representation's scale.
 
     Args:
       image: in [0, 1].
       vgg19: weights; may be None for "filters".
-      view: static.
+      representation: static; layer, scale and number of components.
       kind: which features.
     """
-    maps = feature_maps(shrunk(image, scale=view.scale), vgg19, kind=kind)
-    return main_components(getattr(maps, view.layer), count=view.components)
+    maps = feature_maps(resized(image, scale=representation.scale), vgg19, kind=kind)
+    features = standardize(getattr(maps, representation.layer))
+    return principal_components(features, count=representation.components)
 
 
-def shrunk(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:
+def resized(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:
     """The image at `scale` of its size; at 1 it is returned as it is."""
-    height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-    return jax.image.resize(image, (height, width, image.shape[2]), "linear")
+    shape = resized_shape(image.shape[:2], scale=scale)
+    return jax.image.resize(image, (*shape, image.shape[2]), "linear")
 
 
-def fit_target(
-    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, view: View, *, kind: Kind
-) -> Float[Array, "hh ww components+c"]:
-    """What the network is fitted to: a view of the image, and its colours.
-
-    Every feature is brought to mean 0 and deviation 1 first, and so are the colours, which come
-    last; they let the fit be shown as a picture (`picture_of`).
-    """
-    colours = standardize(_halve(shrunk(image, scale=view.scale)))
-    return jnp.concatenate([view_of(image, vgg19, view, kind=kind), colours], axis=-1)
-
-
-def picture_of(
-    target: Float[Array, "hh ww components+c"], image: Float[Array, "h w c"]
-) -> Float[Array, "hh ww c"]:
-    """The picture that a reconstruction of `fit_target` holds, at the target's resolution."""
-    halved = _halve(image)
-    mean, deviation = _moments(halved)
-    return jnp.clip(target[..., -image.shape[-1] :] * deviation + mean, 0, 1)
+def resized_shape(shape: tuple[int, int], *, scale: float) -> tuple[int, int]:
+    """Height and width of an image at `scale` of its size, at least 1 each."""
+    height, width = (max(1, round(scale * side)) for side in shape)
+    return height, width
 
 
 def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Mean 0 and deviation 1 in each channel; a constant channel becomes 0."""
-    mean, deviation = _moments(features)
+    """Mean 0 and standard deviation 1 in each channel; a constant channel becomes 0."""
+    mean, deviation = moments(features)
     constant = deviation <= _ROUNDING * (1 + jnp.abs(mean))
     return jnp.where(constant, 0.0, (features - mean) / jnp.where(constant, 1.0, deviation))
-
-
-def main_components(features: Float[Array, "h w c"], *, count: int) -> Float[Array, "h w count"]:
-    """`principal_components` of `standardize`d features."""
-    return principal_components(standardize(features), count=count)
 
 
 def principal_components(
@@ -221,12 +158,13 @@ def _gabor_kernels(wavelength: float, deviation: float) -> np.ndarray:
     return np.stack(kernels, axis=-1).astype(np.float32)
 
 
-def _halve(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
+def halve(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
     """Mean of each 2 x 2 block; an odd last row or column is dropped."""
     height, width = (side // 2 for side in image.shape[:2])
     blocks = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
     return blocks.mean(axis=(1, 3))
 
 
-def _moments(features: Array) -> tuple[Array, Array]:
+def moments(features: Float[Array, "h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and standard deviation of each channel."""
     return features.mean((0, 1)), features.std((0, 1))

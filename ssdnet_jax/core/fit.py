@@ -1,11 +1,9 @@
 """Fitting f_theta to one image (paper sections 3.5 and 4.2): Adam, early stopping, a guard.
 
-`init_fit`, then `fit_block` until `state.stop` is not RUNNING; or `fit`, which is both in one
-compiled call. All are pure and vmap over lanes (images with their keys). A lane that has stopped
-is left untouched, so its result does not depend on how long its neighbours go on.
+`init_fit`, then `fit_block` until `state.stop` is not RUNNING, of one image; `core.lanes` does the
+same for a batch. A fit that has stopped is left untouched.
 """
 
-import dataclasses
 import enum
 from typing import NamedTuple
 
@@ -16,15 +14,13 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core import corruption, losses
-from ssdnet_jax.core import patches as patch_grid
-from ssdnet_jax.core.config import FitConfig, LossConfig, NetworkConfig
+from ssdnet_jax.core.config import FitConfig, FitSettings
 from ssdnet_jax.core.networks import apply_network, init_network, network_structure
 from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameters
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _MEDIAN_WINDOW = 10  # steps: the loss level against which a blow-up is judged
 _MOST_UNDONE = 50  # restorations after which a fit is given up
-_PATCH_CHUNK = 256  # patches that go through the network together in the patch-wise reading
 
 
 class StopReason(enum.IntEnum):
@@ -34,15 +30,6 @@ class StopReason(enum.IntEnum):
     THRESHOLD = 1  # the loss fell below stop_threshold
     MAX_STEPS = 2  # all steps were taken
     UNSTABLE = 3  # not finite from the start, or undone too often
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-    """What is compiled into a fit; hashable, so that jit takes it as a static argument."""
-
-    network: NetworkConfig = NetworkConfig()
-    loss: LossConfig = LossConfig()
-    fit: FitConfig = FitConfig()
 
 
 class Weights(NamedTuple):
@@ -102,26 +89,14 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
         current=weights,
         good=weights,
         average=jnp.zeros_like(image),
-        weight=jnp.zeros(()),
-        history=jnp.full((total_steps(image.shape[:2], settings),), jnp.nan),
+        weight=jnp.zeros((), jnp.float32),
+        history=jnp.full((total_steps(image.shape[:2], settings),), jnp.nan, jnp.float32),
         step=jnp.zeros((), jnp.int32),
         undone=jnp.zeros((), jnp.int32),
-        rate=jnp.ones(()),
+        rate=jnp.ones((), jnp.float32),
         stop=jnp.asarray(StopReason.RUNNING, jnp.int32),
         key=step_key,
     )
-
-
-def fit(
-    key: PRNGKeyArray,
-    image: Float[Array, "h w c"],
-    known: Float[Array, "h w"],
-    vgg19: VGG19Weights | None,
-    settings: FitSettings,
-) -> FitState:
-    """Fits `image` from start to end; see `fit_block` for the arguments."""
-    state = init_fit(key, image, settings)
-    return fit_block(state, image, known, vgg19, state.history.shape[0], settings)
 
 
 def fit_block(
@@ -167,8 +142,7 @@ def fit_step(
     `features` are `losses.constant_features`, if they are at hand.
     """
     config = settings.fit
-    objective = _patch_objective if config.forward == "patch" else _image_objective
-    (loss, output), gradient = jax.value_and_grad(objective, has_aux=True)(
+    (loss, output), gradient = jax.value_and_grad(_objective, has_aux=True)(
         network_parameters(state, settings),
         state.key,
         state.step,
@@ -222,24 +196,15 @@ def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[A
     return unflatten_parameters(state.current.params, structure)
 
 
-def reconstruct(
-    state: FitState,
-    image: Float[Array, "h w c"],
-    known: Float[Array, "h w"],
-    settings: FitSettings,
-) -> Float[Array, "h w c"]:
+def reconstruct(state: FitState) -> Float[Array, "h w c"]:
     """Mu = f_theta(y), the normal component: the running average of the fit's good outputs.
 
-    Adam now and then loses a fit within one step, so no single step is trusted. The patch-wise
-    reading, whose steps see only some patches, puts all patches through the final network.
+    Adam now and then loses a fit within one step, so no single step is trusted.
     """
-    if settings.fit.forward == "patch":
-        params = network_parameters(state, settings)
-        return _reconstruct_by_patches(params, image * known[..., None], settings)
     return state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
 
 
-def _image_objective(
+def _objective(
     params: PyTree[Array],
     key: PRNGKeyArray,
     step: Array,
@@ -249,7 +214,7 @@ def _image_objective(
     features: Array | None,
     settings: FitSettings,
 ) -> tuple[Array, Array]:
-    """Eq. 2, the whole image through the network; also returns the reconstruction."""
+    """Eq. 2 of one step; also returns the reconstruction."""
     order_key, permute_key, corrupt_key = _step_keys(key, step)
     corrupted = _corrupt(corrupt_key, image, known, settings.fit)
     output = apply_network(params, corrupted[None], settings.network)[0]
@@ -263,38 +228,6 @@ def _image_objective(
         order_key, step, image, compared, known, vgg19, settings.loss, features
     )
     return loss, lax.stop_gradient(output)
-
-
-def _patch_objective(
-    params: PyTree[Array],
-    key: PRNGKeyArray,
-    step: Array,
-    image: Array,
-    known: Array,
-    vgg19: VGG19Weights | None,
-    features: Array | None,
-    settings: FitSettings,
-) -> tuple[Array, Array]:
-    """Eq. 2, each patch of a minibatch alone through the network."""
-    order_key, permute_key, corrupt_key = _step_keys(key, step)
-    corrupted = _corrupt(corrupt_key, image, known, settings.fit)
-    y, f, weights = [], [], []
-    sizes = zip(settings.loss.patch_sizes, settings.loss.patch_strides, strict=True)
-    for index, (size, stride) in enumerate(sizes):
-        corners = losses.minibatch_corners(
-            jax.random.fold_in(order_key, index), step, image.shape[:2], size, stride, settings.loss
-        )
-        inputs = patch_grid.patches_at(corrupted, corners, size=size)
-        outputs = apply_network(params, inputs, settings.network)
-        if settings.fit.permute_ratio:
-            outputs = corruption.permute_patches(
-                permute_key, outputs, ratio=settings.fit.permute_ratio
-            )
-        y.append(patch_grid.patches_at(image, corners, size=size))
-        weights.append(patch_grid.patches_at(known[..., None], corners, size=size)[..., 0])
-        f.append(outputs)
-    loss = losses.patch_loss(y, f, weights, vgg19, settings.loss)
-    return loss, jnp.zeros_like(image)
 
 
 def _step_keys(key: PRNGKeyArray, step: Array) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
@@ -314,25 +247,6 @@ def _corrupt(key: PRNGKeyArray, image: Array, known: Array, config: FitConfig) -
         )
         image = corruption.hide(image, hidden)
     return corruption.hide(image, known == 0)
-
-
-def _reconstruct_by_patches(params: PyTree[Array], image: Array, settings: FitSettings) -> Array:
-    """Overlap mean of the first resolution's patches, each put through the network.
-
-    Chunks take every k-th patch, so that batch statistics are those of the whole image.
-    """
-    size, stride = settings.loss.patch_sizes[0], settings.loss.patch_strides[0]
-    patches = patch_grid.extract_patches(image, size=size, stride=stride)
-    count = patches.shape[0]
-    chunks = -(-count // _PATCH_CHUNK)
-    order = (
-        jnp.arange(-(-count // chunks))[None, :] * chunks + jnp.arange(chunks)[:, None]
-    ) % count
-    outputs = lax.map(lambda i: apply_network(params, patches[i], settings.network), order)
-    by_patch = (
-        jnp.zeros_like(patches).at[order.reshape(-1)].set(outputs.reshape(-1, *patches.shape[1:]))
-    )
-    return patch_grid.overlap_mean(by_patch, image.shape[:2], stride=stride)
 
 
 def _optimizer(settings: FitSettings) -> optax.GradientTransformation:

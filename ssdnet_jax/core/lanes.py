@@ -9,18 +9,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core import losses
+from ssdnet_jax.core.batch import over_batch
+from ssdnet_jax.core.config import FitSettings
 from ssdnet_jax.core.fit import (
-    FitSettings,
     FitState,
     StopReason,
     fit_block,
     fit_step,
     init_fit,
     reconstruct,
+    total_steps,
 )
+from ssdnet_jax.core.networks import network_structure
+from ssdnet_jax.core.plan import Plan
+from ssdnet_jax.core.skip_network import unflatten_parameters
+from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 
@@ -39,14 +45,60 @@ class Lanes(NamedTuple):
 
 
 class LaneResult(NamedTuple):
-    """What one lane has come to; see `FitState`."""
+    """What one lane, or each of several (*b), has come to: mu, and theta after the last step."""
 
-    reconstruction: Float[Array, "h w c"]
-    history: Float[Array, " steps"]
-    step: Int[Array, ""]
-    stop: Int[Array, ""]
-    undone: Int[Array, ""]
-    params: Float[Array, " parameters"]
+    reconstruction: Float[Array, "*b h w c"]
+    params: Float[Array, "*b parameters"]
+
+
+class Fit(NamedTuple):
+    """Finished fits of a batch.
+
+    Attributes:
+      reconstruction: mu = f_theta(y), the normal component of what was fitted.
+      losses: loss (Eq. 2) of each step, NaN after the last.
+      steps: optimizer steps taken.
+      stop: a `StopReason`.
+      restorations: how often the guard undid a blow-up.
+      params: theta after the last step, a tree of named arrays (`core.skip_network`).
+    """
+
+    reconstruction: Float[Array, "b h w c"]
+    losses: Float[Array, "b steps"]
+    steps: Int[Array, " b"]
+    stop: Int[Array, " b"]
+    restorations: Int[Array, " b"]
+    params: PyTree[Float[Array, "b ..."]]
+
+
+def fit(
+    keys: PRNGKeyArray,
+    target: Target,
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    *,
+    known: Float[Array, "b h w"] | None = None,
+) -> Fit:
+    """Fits a network to each image of a batch, from start to end, in one compiled loop.
+
+    Args:
+      keys: one an image; the source of its fit's randomness.
+      target: from `core.target.encode`.
+      vgg19: weights of phi; may be None unless the loss has a perceptual term.
+      plan: static, as for `core.target.encode`.
+      known: 1 where `target.values` are known, 0 where they are missing; by default all are known.
+    """
+    values = target.values
+    known = jnp.ones(values.shape[:3], jnp.float32) if known is None else known
+    active = jnp.ones(values.shape[0], bool)
+    lanes = init_lanes(keys, values, known, active, plan.fit)
+    lanes = fit_lanes(lanes, vgg19, total_steps(values.shape[1:3], plan.fit), plan.fit)
+    states, found = lanes.states, over_batch(_result, lanes.states)
+    structure = network_structure(plan.fit.network, channels=values.shape[-1])
+    params = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(found.params)
+    return Fit(
+        found.reconstruction, states.history, states.step, states.stop, states.undone, params
+    )
 
 
 def init_lanes(
@@ -113,8 +165,10 @@ def replace_lane(
     return jax.tree.map(lambda leaves, leaf: leaves.at[lane].set(leaf), lanes, fresh)
 
 
-def lane_result(lanes: Lanes, lane: Int[Array, ""] | int, settings: FitSettings) -> LaneResult:
-    """What one lane has come to; see `core.fit.reconstruct`."""
-    state, image, known = jax.tree.map(lambda leaf: leaf[lane], lanes)
-    mu = reconstruct(state, image, known, settings)
-    return LaneResult(mu, state.history, state.step, state.stop, state.undone, state.current.params)
+def lane_results(lanes: Lanes, chosen: Int[Array, " lanes"], settings: FitSettings) -> LaneResult:
+    """What the chosen lanes have come to, in this order; see `core.fit.reconstruct`."""
+    return over_batch(_result, jax.tree.map(lambda leaf: leaf[chosen], lanes.states))
+
+
+def _result(state: FitState) -> LaneResult:
+    return LaneResult(reconstruct(state), state.current.params)

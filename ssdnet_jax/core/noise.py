@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core.patch_statistics import mirror
 
 _SMOOTHING = 12.0  # pixels of smoothing a unit of noise
-_HARMLESS_NOISE = 0.02  # image units, deviation; photographs of textures have up to that
+_HARMLESS_NOISE = 0.02  # image units, standard deviation; photographs of textures have up to that
 _WIDEST = 1.5  # pixels of smoothing
-_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, deviation 1
+_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
 
 
 def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """The image, smoothed as far as its noise asks for; below a deviation of 0.02 as it is.
+    """The image, smoothed as far as its noise asks for; with noise below 0.02 as it is.
 
     Noise hides fine features first, and a little smoothing brings them back (docs/auto.md). What
     colours differ in from their mean, of which the eye sees little detail either, is smoothed
@@ -31,7 +31,7 @@ def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 
 def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Array:
-    """Convolved with a Gaussian of deviation `width`, in pixels, which is `most` at most."""
+    """Convolved with a Gaussian whose standard deviation is `width` pixels, `most` at most."""
     radius = math.ceil(3 * most)
     offsets = jnp.arange(-radius, radius + 1)
     weights = jnp.exp(-0.5 * lax.square(offsets / jnp.maximum(width, 1e-3)))
@@ -46,7 +46,7 @@ def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Arr
 
 
 def noise_deviation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
-    """Deviation of pixelwise noise, in image units; the mean over channels.
+    """Standard deviation of pixelwise noise, in image units; the mean over channels.
 
     From the median of the finest diagonal differences, which edges hardly move (Donoho and
     Johnstone, Biometrika 1994).

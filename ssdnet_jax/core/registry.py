@@ -7,7 +7,7 @@
         return ((y - f) ** 4).mean(-1)
 
 in a configuration file makes `--config.loss.reconstruction=quartic` legal (docs/laboratory.md). The
-registries are filled when `ssdnet_jax.core` is imported and by configuration files when they are
+registries are filled when `ssdnet_jax.core` is imported, and by configuration files when they are
 read; nothing in a compiled function changes them.
 """
 
@@ -81,12 +81,13 @@ AGGREGATIONS = Registry(
     "loss.aggregation", "(terms (resolutions, ...)) -> (...), Lambda of Eqs. 2 and 3"
 )
 NETWORKS = Registry("network.kind", "a core.networks.Network")
+TARGETS = Registry("features.kind", "a core.target.TargetKind")
 SCORES = Registry(
     "score.method",
-    "(image (h, w, c), target, reconstruction, vgg19, settings) -> core.score.ScoreMaps (h, w)",
+    "(core.target.Target, reconstruction, vgg19, plan) -> core.score.ScoreMaps (h, w)",
 )
 
-ALL = (RECONSTRUCTION_ERRORS, PERCEPTUAL_SIMILARITIES, AGGREGATIONS, NETWORKS, SCORES)
+ALL = (RECONSTRUCTION_ERRORS, PERCEPTUAL_SIMILARITIES, AGGREGATIONS, NETWORKS, TARGETS, SCORES)
 
 
 def foreign_entries() -> dict[str, dict[str, Any]]:

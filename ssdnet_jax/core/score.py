@@ -1,6 +1,5 @@
 """The anomaly score of Eq. 3: patch errors painted back onto their pixels."""
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -9,9 +8,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core import patches as patch_grid
-from ssdnet_jax.core.config import FeatureConfig, LossConfig, ScoreConfig
+from ssdnet_jax.core.batch import over_batch
+from ssdnet_jax.core.config import LossConfig, ScoreConfig
 from ssdnet_jax.core.losses import aggregate, image_features, patch_similarities
+from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import PERCEPTUAL_SIMILARITIES, RECONSTRUCTION_ERRORS, SCORES
+from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _PERCEPTUAL_CHUNK = 8  # patches embedded at once; bounds memory, changes no value
@@ -31,19 +33,25 @@ class ScoreMaps(NamedTuple):
     raw: Float[Array, "h w"]
 
 
-@dataclasses.dataclass(frozen=True)
-class ScoreSettings:
-    """What a score may depend on beside the images; hashable.
+def score(
+    target: Target,
+    reconstructions: Float[Array, "b hh ww d"],
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+) -> ScoreMaps:
+    """Scores a batch of fits, each on its own, by the method that `plan.score.method` names.
 
-    Attributes:
-      score, loss, features: of the configuration.
-      noisy: whether the image is seen as a noisy one (`core.features.views`).
+    Args:
+      target: from `core.target.encode`.
+      reconstructions: f_theta(target.values).
+      vgg19: weights of phi; may be None unless the score has a perceptual term.
+      plan: static, as for `core.target.encode`.
+
+    Returns:
+      Maps (b, h, w) of the plan's shape.
     """
-
-    score: ScoreConfig = ScoreConfig()
-    loss: LossConfig = LossConfig()
-    features: FeatureConfig = FeatureConfig()
-    noisy: bool = False
+    method = SCORES[plan.score.method]
+    return over_batch(lambda t, mu: method(t, mu, vgg19, plan), target, reconstructions)
 
 
 def from_raw(raw: Float[Array, "h w"]) -> ScoreMaps:
@@ -53,23 +61,14 @@ def from_raw(raw: Float[Array, "h w"]) -> ScoreMaps:
 
 @SCORES.register_own("patches")
 def patch_score(
-    image: Float[Array, "h w c"],
-    target: Float[Array, "hh ww d"],
+    target: Target,
     reconstruction: Float[Array, "hh ww d"],
     vgg19: VGG19Weights | None,
-    settings: ScoreSettings,
+    plan: Plan,
 ) -> ScoreMaps:
-    """Eq. 3 of what was fitted, the image or its features; features are brought to its size.
-
-    Args:
-      image: in [0, 1].
-      target: what the network was fitted to; the image, or `core.features.fit_target` of it.
-      reconstruction: f_theta(target).
-      vgg19: weights of phi; may be None if alpha_perc is 0.
-      settings: static.
-    """
-    maps = score_maps(target, reconstruction, vgg19, settings.score, settings.loss)
-    return ScoreMaps(*(jax.image.resize(m, image.shape[:2], "linear") for m in maps))
+    """Eq. 3 of what was fitted, the image or its features; features are brought to its size."""
+    maps = score_maps(target.values, reconstruction, vgg19, plan.score, plan.fit.loss)
+    return ScoreMaps(*(jax.image.resize(m, plan.shape, "linear") for m in maps))
 
 
 def score_maps(
@@ -139,7 +138,7 @@ def _products_in_image(
     stride: int,
 ) -> Float[Array, "rows columns"]:
     """The same where phi sees the whole images, at half of whose resolution it is."""
-    known = jnp.ones(image.shape[:2])
+    known = jnp.ones(image.shape[:2], jnp.float32)
     phi_y, phi_f = (image_features(x, known, vgg19, config) for x in (image, reconstruction))
     similarity = PERCEPTUAL_SIMILARITIES[config.perceptual](phi_y, phi_f)
     at_pixels = jnp.repeat(jnp.repeat(similarity, 2, axis=0), 2, axis=1)

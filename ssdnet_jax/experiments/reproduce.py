@@ -10,12 +10,10 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from ssdnet_jax import stages
-from ssdnet_jax.baselines.registry import RANDOM
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_tiff_map
@@ -23,6 +21,8 @@ from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.experiments.scoring import Context, score_dataset, stop_if_asked, with_seed
+from ssdnet_jax.methods.base import Method, resized_image
+from ssdnet_jax.methods.registry import has_configuration, is_random, make_method, run_folder
 from ssdnet_jax.runner.executors import Executor
 from ssdnet_jax.runner.terminal import Terminal
 
@@ -123,24 +123,6 @@ def defective(samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
-def split_method(name: str) -> tuple[str, str]:
-    """The method and its own configuration, ("ssdnet", "grid") of "ssdnet:grid"; "" is none."""
-    method, _, config = name.partition(":")
-    return method, config
-
-
-def is_random(name: str) -> bool:
-    """Whether a method gives another map with another seed."""
-    method, _ = split_method(name)
-    return method == "ssdnet" or method in RANDOM
-
-
-def run_folder(name: str) -> str:
-    """What the folder of a method's runs is called, "ssdnet-grid" of "ssdnet:configs/grid.py"."""
-    method, config = split_method(name)
-    return f"{method}-{Path(config).stem}" if config else method
-
-
 def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:
     """The images for the curves over noise and missing pixels; see `Protocol.every`."""
     groups: dict[tuple[str, ...], list[Sample]] = {}
@@ -215,21 +197,21 @@ def reproduce(
         for name in protocol.methods:
             if name in failures or name in not_run:
                 continue
-            method, _ = split_method(name)
-            as_zero = corruption is not None and _sees_zeros(method, corruption, protocol)
+            as_zero = corruption is not None and _sees_zeros(name, corruption, protocol)
             folder = workdir / "runs" / run_folder(name)
             if corruption is not None:
                 folder /= f"{corruption.name}{'-zero' * as_zero}"
-            arguments: dict[str, Any] = {"method": method, "name": name}
             try:
                 for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
-                    each, run = with_seed(own.get(name, config), seed), folder / f"seed{seed}"
+                    method = make_method(name, with_seed(own.get(name, config), seed))
+                    run = folder / f"seed{seed}"
                     if corruption is None:
                         chosen = samples if whole else few
-                        found = score_dataset(chosen, each, run, context, **arguments)
+                        found = score_dataset(chosen, method, run, context, name=name)
                     else:
-                        arguments["missing_as_zero"] = as_zero
-                        found = score_corrupted(few, corruption, each, run, context, **arguments)
+                        found = score_corrupted(
+                            few, corruption, method, run, context, name=name, as_zero=as_zero
+                        )
                     map_sets.append(found)
             except InputError as error:
                 context.terminal.problem(f"{name}: {error}")
@@ -260,43 +242,39 @@ def reproduce(
 def _sees_zeros(method: str, corruption: Corruption, protocol: Protocol) -> bool:
     """Whether a method gets zeros as if they were pixels; SSDnet inpaints them in any case."""
     zeros = corruption.kind == "missing" and protocol.missing_values == "zero"
-    return zeros and method != "ssdnet"
+    return zeros and not has_configuration(method)
 
 
 def score_corrupted(
     samples: Sequence[Sample],
     corruption: Corruption,
-    config: Config,
+    method: Method,
     folder: Path,
     context: Context,
     *,
-    method: str,
-    name: str | None = None,
-    missing_as_zero: bool = False,
+    name: str,
+    as_zero: bool = False,
 ) -> MapSet:
     """Scores corrupted images that have no map yet; else as `scoring.score_dataset`.
 
     Images are corrupted at the size at which they are scored, so maps have that size too; what the
-    result finds are these maps in the size of the image, kept beside them. With `missing_as_zero`
+    result finds are these maps in the size of the image, kept beside them. With `as_zero`
     the method is not told which pixels are missing: it sees 0 there.
     """
-    what = f"{corruption.kind} {corruption.level:g}{' as 0' * missing_as_zero}"
+    what = f"{corruption.kind} {corruption.level:g}{' as 0' * as_zero}"
 
     def read(sample: Sample) -> DecodedImage:
         decoded = read_image(sample.path)
-        prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
-        resized = dataclasses.replace(
-            decoded, pixels=prepared.fitted, missing=prepared.fitted_missing
-        )
+        image = resized_image(decoded.pixels, method.config, missing=decoded.missing)
+        resized = dataclasses.replace(decoded, pixels=image.fitted, missing=image.fitted_missing)
         corrupted = corrupt(resized, corruption, sample.relative)
-        return dataclasses.replace(corrupted, missing=None) if missing_as_zero else corrupted
+        return dataclasses.replace(corrupted, missing=None) if as_zero else corrupted
 
     scored = score_dataset(
         samples,
-        config,
+        method,
         folder,
         context.noting(corruption=what),
-        method=method,
         read=read,
         name=name,
         label=what,

@@ -9,6 +9,7 @@ from ssdnet_jax.data.datasets import Sample, read_dataset
 from ssdnet_jax.data.images import DecodedImage, read_image
 from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
+from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Executor
 from ssdnet_jax.runner.terminal import Terminal
@@ -89,11 +90,10 @@ def stop_if_asked(stop: Callable[[], bool]) -> None:
 
 def score_dataset(
     samples: Sequence[Sample],
-    config: Config,
+    method: Method,
     folder: Path,
     context: Context,
     *,
-    method: str,
     read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
     name: str | None = None,
     label: str | None = None,
@@ -102,12 +102,11 @@ def score_dataset(
 
     Args:
       samples: of one dataset.
-      config: SSDnet's, its seed included; of it baselines take `image_size` and `seed`.
+      method: without its weights.
       folder: work folder, as `ssdnet` writes it.
       context: of the command.
-      method: name of the method, noted in the folder.
       read: gives the image of a sample.
-      name: of the method in tables and at the terminal, where it is not `method`.
+      name: of the method in tables and at the terminal, where it is not `method.name`.
       label: what is done to the images when they are read, for the person at the terminal.
 
     Returns:
@@ -120,19 +119,21 @@ def score_dataset(
     """
     executor, terminal = context.executor, context.terminal
     stop_if_asked(executor.options.stop)
-    name = name or method
-    if method == "ssdnet":
-        config = startup.settled(config, context.vgg19_path, terminal.problem)
-    run_note = {"device": executor.device, "seed": config.seed, **context.note}
-    workdir = open_workdir(folder, config, method=method, root=context.dataset, run=run_note)
+    name = name or method.name
+    ready = startup.with_weights(
+        method,
+        vgg19_path=context.vgg19_path,
+        clip_path=context.clip_path,
+        report=terminal.problem,
+    )
+    seed = method.config.seed
+    run_note = {"device": executor.device, "seed": seed, **context.note}
+    workdir = open_workdir(folder, ready, root=context.dataset, run=run_note)
     sources = {s.relative: lambda sample=s: read(sample) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
-        what = ", ".join(filter(None, (name, label, f"seed {config.seed}")))
+        what = ", ".join(filter(None, (name, label, f"seed {seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
-        paths = {"vgg19_path": context.vgg19_path, "clip_path": context.clip_path}
-        executor.run_method(
-            method, sources, config, workdir, terminal, **paths, options=executor.options
-        )
+        executor.run(ready, sources, workdir, terminal, options=executor.options)
         stop_if_asked(executor.options.stop)
     errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
 
@@ -141,4 +142,4 @@ def score_dataset(
             raise InputError(f"{NOT_SCORED}{errors[sample.relative]}")
         return workdir.map_path(sample.relative)
 
-    return MapSet(name, config.seed, find)
+    return MapSet(name, seed, find)

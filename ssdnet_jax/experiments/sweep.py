@@ -17,6 +17,7 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import COLUMNS, ImageMetrics, evaluate
 from ssdnet_jax.experiments.scoring import Context, score_dataset, with_seed
+from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner.programs import forget_programs
 
 METRICS = ("auprc", "auroc")
@@ -141,14 +142,12 @@ def run_sweep(
     for seed, (variant, config) in itertools.product(seeds, configs.items()):
         map_set = score(
             samples,
-            with_seed(config, seed),
+            make_method(DEFAULT_METHOD, with_seed(config, seed)),
             workdir / "runs" / folder_name(variant) / f"seed{seed}",
             context.noting(variant=variant),
-            method="ssdnet",
-            label=variant,
+            name=variant,
         )
-        named = dataclasses.replace(map_set, method=variant)
-        rows += evaluate(samples, [named]).rows
+        rows += evaluate(samples, [map_set]).rows
         write_sweep_csv(workdir / "sweep.csv", rows)
         forget_programs()
     return rows

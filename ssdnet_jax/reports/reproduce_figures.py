@@ -14,8 +14,9 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
-from ssdnet_jax.experiments.reproduce import Results, split_method
+from ssdnet_jax.experiments.reproduce import Results
 from ssdnet_jax.figures.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
+from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import METRIC_NAMES
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
 from ssdnet_jax.reports.reproduce_text import MISSING_WORDS, Setting, method_name
@@ -105,7 +106,7 @@ def write_figures(
 
 def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method."""
-    fitted = [method for method in methods if split_method(method)[0] == "ssdnet"]
+    fitted = [method for method in methods if has_configuration(method)]
     more = dict(zip(fitted[1:], itertools.cycle(_MORE_SSDNET), strict=False))
     own = {m: STYLES.get(split_method(m)[0], _OTHER_STYLE) for m in methods}
     return {**own, **more}

@@ -14,9 +14,9 @@ from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.drawing import MUTED, TEXT, foot, new_figure, place, save, write
 from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.methods.base import otsu_threshold
 from ssdnet_jax.reports.reproduce_text import method_name
 from ssdnet_jax.runner.terminal import one_line
-from ssdnet_jax.stages import otsu_threshold
 
 _SIDE = 256  # pixels, the longest side of a picture
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize
-from ssdnet_jax.experiments.reproduce import Protocol, Results, split_method
+from ssdnet_jax.experiments.reproduce import Protocol, Results
+from ssdnet_jax.methods.registry import split_method
 from ssdnet_jax.runner.terminal import one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it

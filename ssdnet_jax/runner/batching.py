@@ -1,77 +1,21 @@
-"""Fitting a stream of images in lanes: filled, run in blocks of steps, emptied, filled again.
+"""Continuous batching: a stream of fits through the lanes of one program.
 
-A slow image holds its own lane only: whenever lanes have stopped, their results leave and the next
-images take their places. The programs are those of `core.lanes`.
+Lanes run in blocks of steps. A lane that finishes is refilled with the next fit, so that a slow
+image holds its own lane only. The programs are those of `core.lanes`.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.core.fit import FitSettings, StopReason, total_steps
+from ssdnet_jax.core.fit import StopReason, total_steps
 from ssdnet_jax.core.lanes import Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.methods.base import Fitted, Job, Member, gather
 from ssdnet_jax.runner import devices as on_devices
-
-
-class Bucket(NamedTuple):
-    """Jobs of one bucket can be lanes of one compiled program."""
-
-    stage: str
-    shape: tuple[int, int, int]
-    settings: FitSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One fit to be done.
-
-    Attributes:
-      name: given back with the result.
-      stage: "inpaint" or "fit".
-      key: source of the fit's randomness.
-      image: float32 (h, w, c), what is fitted: pixels in [0, 1], or features of them.
-      known: float32 (h, w), 0 where a pixel is missing.
-      settings: what is compiled into the fit.
-    """
-
-    name: Hashable
-    stage: str
-    key: PRNGKeyArray
-    image: np.ndarray
-    known: np.ndarray
-    settings: FitSettings
-
-    @property
-    def bucket(self) -> Bucket:
-        """What it shares with other jobs that can be its neighbours."""
-        return Bucket(self.stage, self.image.shape, self.settings)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """One finished fit.
-
-    Attributes:
-      name: the job's.
-      reconstruction: float32 (h, w, c), mu = f_theta(y).
-      losses: float32 (steps,), the loss of each step.
-      stop: why the fit ended.
-      restorations: how often the guard undid a blow-up.
-      params: float32 (parameters,), theta as one vector after the last step.
-    """
-
-    name: Hashable
-    reconstruction: np.ndarray
-    losses: np.ndarray
-    stop: StopReason
-    restorations: int
-    params: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +43,7 @@ class Progress:
     loss: float
 
 
-Take = Callable[[], Job | None]
+Take = Callable[[int], Sequence[Job]]
 Report = Callable[[Progress], None]
 
 
@@ -112,10 +56,10 @@ def fit_stream(
     report: Report = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Fitted | Failed]:
-    """Fits the jobs that `take` gives, all of one bucket, until it gives None and no lane runs.
+    """Fits the jobs that `take` gives, all of one bucket, until it gives none and no lane runs.
 
     Args:
-      take: called whenever a lane is free, between blocks.
+      take: called between blocks with the number of free lanes; gives at most so many jobs.
       lanes: fits on each device at once, >= 1. Halved when a device cannot hold them; the fits
         that were under way begin again.
       devices: local devices that share the lanes, >= 1.
@@ -128,8 +72,10 @@ def fit_stream(
     """
     again: list[Job] = []
 
-    def following() -> Job | None:
-        return again.pop(0) if again else take()
+    def following(most: int) -> Sequence[Job]:
+        jobs = again[:most]
+        del again[:most]
+        return [*jobs, *(take(most - len(jobs)) if len(jobs) < most else ())]
 
     running: dict[int, Job] = {}
     while True:
@@ -158,58 +104,82 @@ def _run_lanes(
 ) -> Iterator[Fitted]:
     """`fit_stream` with a fixed number of lanes; `running` tells the caller what is under way."""
     count = lanes * devices
-    for lane in range(count):
-        if (job := take()) is None:
-            break
-        running[lane] = job
-    if not running:
-        return
-    settings = running[0].settings
-    total = total_steps(running[0].image.shape[:2], settings)
-    report(Progress(running[0].stage, 0, total, float("nan")))
-    # Lanes without a job repeat the first one's picture and take no steps.
-    jobs = [running.get(lane, running[0]) for lane in range(count)]
-    state = on_devices.init_program(devices, settings)(
-        jnp.stack([job.key for job in jobs]),
-        np.stack([job.image for job in jobs]),
-        np.stack([job.known for job in jobs]),
-        np.arange(count) < len(running),
-    )
     # One step first, so that something is seen to move as soon as compilation is over.
     steps = 1
-    while running and not stop():
-        state = on_devices.fit_program(devices, settings)(state, vgg19, jnp.int32(steps))
-        steps = settings.fit.block_steps
-        reasons = np.asarray(state.states.stop)
-        report(_progress(state, running, total))
-        ended = [lane for lane in running if reasons[lane] != StopReason.RUNNING]
-        for lane in ended:
-            result = _result(state, lane, running[lane], devices)
-            del running[lane]
-            yield result
-        for lane in sorted(set(range(count)) - set(running)) if ended else ():
-            if (job := take()) is None:
-                break
-            running[lane] = job
-            state = on_devices.replace_program(devices, settings)(
-                state, jnp.int32(lane), job.key, job.image, job.known
-            )
+    while jobs := take(count):
+        running |= enumerate(jobs)
+        settings = jobs[0].settings
+        total = total_steps(jobs[0].known.shape, settings)
+        if steps == 1:
+            report(Progress(jobs[0].stage, 0, total, float("nan")))
+        state = _start(jobs, count, devices)
+        while running and not stop():
+            state = on_devices.fit_program(devices, settings)(state, vgg19, jnp.int32(steps))
+            steps = settings.fit.block_steps
+            at = _Standing.of(state)
+            report(at.progress(running, total))
+            ended = [lane for lane in running if at.stop[lane] != StopReason.RUNNING]
+            if not ended:
+                continue
+            yield from _results(state, at, {lane: running.pop(lane) for lane in ended}, devices)
+            if not running:
+                break  # all lanes are free: they start together
+            free = sorted(set(range(count)) - set(running))
+            for lane, job in zip(free, take(len(free)), strict=False):
+                running[lane] = job
+                state = on_devices.replace_program(devices, settings)(
+                    state, jnp.int32(lane), job.key, job.values.value, job.known
+                )
+        if stop():
+            return
 
 
-def _progress(state: Lanes, running: dict[int, Job], total: int) -> Progress:
-    lanes = list(running)
-    steps = np.asarray(state.states.step)[lanes]
-    losses = np.asarray(state.states.history)[lanes, np.maximum(steps, 1) - 1]
-    return Progress(running[lanes[0]].stage, round(steps.mean()), total, float(losses.mean()))
+@dataclasses.dataclass(frozen=True)
+class _Standing:
+    """Where each lane stands; see `core.fit.FitState`."""
+
+    stop: np.ndarray
+    step: np.ndarray
+    history: np.ndarray
+    undone: np.ndarray
+
+    @classmethod
+    def of(cls, lanes: Lanes) -> "_Standing":
+        s = lanes.states
+        return cls(*jax.device_get((s.stop, s.step, s.history, s.undone)))
+
+    def progress(self, running: dict[int, Job], total: int) -> Progress:
+        lanes = list(running)
+        steps = self.step[lanes]
+        losses = self.history[lanes, np.maximum(steps, 1) - 1]
+        return Progress(running[lanes[0]].stage, round(steps.mean()), total, float(losses.mean()))
 
 
-def _result(state: Lanes, lane: int, job: Job, devices: int) -> Fitted:
-    found = jax.device_get(on_devices.result_program(devices, job.settings)(state, jnp.int32(lane)))
-    return Fitted(
-        name=job.name,
-        reconstruction=found.reconstruction,
-        losses=found.history[: int(found.step)],
-        stop=StopReason(int(found.stop)),
-        restorations=int(found.undone),
-        params=found.params,
+def _start(jobs: Sequence[Job], count: int, devices: int) -> Lanes:
+    """Lanes with a new fit in each; those without a job repeat the first one's and take no step."""
+    filled = [*jobs, *[jobs[0]] * (count - len(jobs))]
+    return on_devices.init_program(devices, jobs[0].settings)(
+        jnp.stack([job.key for job in filled]),
+        gather([job.values for job in jobs], count),
+        np.stack([job.known for job in filled]),
+        np.arange(count) < len(jobs),
     )
+
+
+def _results(lanes: Lanes, at: _Standing, ended: dict[int, Job], devices: int) -> Iterator[Fitted]:
+    """What the lanes that have ended came to, which stays on the device if there is one only."""
+    chosen = np.zeros(len(at.stop), np.int32)
+    chosen[: len(ended)] = list(ended)
+    settings = next(iter(ended.values())).settings
+    found = on_devices.result_program(devices, settings)(lanes, chosen)
+    if devices > 1:
+        found = jax.device_get(found)
+    for place, (lane, job) in enumerate(ended.items()):
+        yield Fitted(
+            name=job.name,
+            reconstruction=Member(found.reconstruction, place),
+            losses=at.history[lane, : at.step[lane]],
+            stop=StopReason(int(at.stop[lane])),
+            restorations=int(at.undone[lane]),
+            params=Member(found.params, place),
+        )

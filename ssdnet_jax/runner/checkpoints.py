@@ -22,7 +22,7 @@ from ssdnet_jax.core.networks import apply_network, network_structure
 from ssdnet_jax.core.skip_network import unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.batching import Fitted
+from ssdnet_jax.methods.base import Fitted
 
 _NETWORK, _PARAMETERS = "network.json", "parameters"
 
@@ -34,9 +34,9 @@ def save_networks(
     from orbax.checkpoint import v1 as orbax
 
     folder = Path(folder).absolute()
-    channels = fits[0].reconstruction.shape[-1]
+    channels = fits[0].reconstruction.value.shape[-1]
     structure = network_structure(network, channels=channels)
-    vectors = jnp.stack([fit.params for fit in fits])
+    vectors = jnp.stack([jnp.asarray(fit.params.value) for fit in fits])
     tree = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(vectors)
     note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
     text = json.dumps(note, indent=2) + "\n"

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ssdnet_jax.core import lanes as lane_programs
-from ssdnet_jax.core.fit import FitSettings
+from ssdnet_jax.core.config import FitSettings
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
@@ -42,8 +42,8 @@ def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
 
 
 def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneResult]:
-    """`core.lanes.lane_result`, likewise; the result is whole on every device."""
-    return _kept(lane_programs.lane_result, settings, devices, (LANES, SHARED), SHARED)
+    """`core.lanes.lane_results`, likewise; the result is whole on every device."""
+    return _kept(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
 
 
 def lanes_that_fit(
@@ -74,7 +74,7 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
 
     The devices of a CPU are its cores (`startup.make_cores_devices`), and its memory is that of
     all. Fits whose steps are large products keep all cores busy one at a time, and are not shared
-    out: those with a perceptual term, and those that put every patch through the network.
+    out: those with a perceptual term.
 
     Args:
       shape: of the images.
@@ -83,7 +83,7 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
     devices = jax.local_devices()
     if devices[0].platform != "cpu" or len(devices) == 1:
         return len(devices)
-    if settings.loss.w_perc or settings.fit.forward == "patch":
+    if settings.loss.w_perc:
         return 1
     network = settings.network
     channels = shape[2] + sum(

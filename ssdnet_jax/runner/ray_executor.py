@@ -19,16 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ssdnet_jax.baselines.registry import load_baseline
-from ssdnet_jax.config import Config
 from ssdnet_jax.core import registry
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.executors import run_baseline
-from ssdnet_jax.runner.record import IMAGE_ERRORS
-from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary, run
+from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary
+from ssdnet_jax.runner.run import run as local_run
+from ssdnet_jax.runner.stream import IMAGE_ERRORS
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, Row, Workdir, open_workdir, read_rows
@@ -50,10 +49,9 @@ _Source = DecodedImage | Exception
 
 
 class _Shared(NamedTuple):
-    """What all tasks of a run take, sent to a node once: weights, and the registered by name."""
+    """What all tasks of a run take, sent to a node once: the method, and the registered by name."""
 
-    vgg19: Any
-    clip: Any
+    method: Method
     registered: Mapping[str, Mapping[str, Any]]
 
 
@@ -108,18 +106,15 @@ def joined(address: str | None) -> Iterator[str]:
         yield f"{device}, {count} at once by Ray"
 
 
-def run_method(
-    method: str,
+def run(
+    method: Method,
     sources: Mapping[str, Reader],
-    config: Config,
     workdir: Workdir,
     terminal: Terminal,
     *,
-    vgg19_path: str | None = None,
-    clip_path: str | None = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
-    """`runner.executors.run_method` over the cluster that has been `joined`.
+    """`runner.run.run` over the cluster that has been `joined`.
 
     A task has one GPU, or where the cluster has none, one CPU. Results are those of a local run
     with the same number of lanes on the same kind of device, bit for bit.
@@ -127,37 +122,27 @@ def run_method(
     Args:
       method: likewise.
       sources: read in this process.
-      config: likewise.
       workdir: on this machine.
       terminal: likewise.
-      vgg19_path: likewise.
-      clip_path: likewise.
       options: `devices` is Ray's to decide. Lanes that are not given are as many as a GPU's memory
         holds, but no more than share out all fits over the cluster.
-
-    Raises:
-      InputError: there are no weights.
     """
     import ray
 
     started = time.monotonic()
     todo = [name for name in sources if name not in workdir.finished]
-    baseline = None if method == "ssdnet" else load_baseline(method)
-    needed = baseline.needs_vgg19 if baseline else config.needs_vgg19
-    vgg19 = startup.vgg19_weights(vgg19_path, terminal.problem, needed=needed)
-    clip = startup.clip_weights(clip_path, needed=bool(baseline and baseline.needs_clip))
     kind, slots = _slots()
-    # Of all images, as in `runner.run`.
-    fits = len(sources) * config.fit.seeds
+    seeds = method.config.fit.seeds
+    fits = len(sources) * seeds  # of all images, as in `runner.run`
     most_lanes = fits if options.lanes else -(-fits // slots)
-    images = _batch_size(kind, options.lanes, most_lanes, config.fit.seeds, len(todo), slots)
+    images = _batch_size(kind, options.lanes, most_lanes, seeds, len(todo), slots)
     task_options = {
         "lanes": options.lanes,
         "devices": 1,
         "most_lanes": most_lanes,
         "save_params": options.save_params,
     }
-    shared = ray.put(_Shared(vgg19, clip, registry.foreign_entries()))
+    shared = ray.put(_Shared(method, registry.foreign_entries()))
     task = _remote(_run_batch)
     terminal.start_run(len(todo))
     finished = failed = 0
@@ -168,7 +153,7 @@ def run_method(
             while not options.stop():
                 # A few more tasks than can run, so that no device waits for the driver.
                 while len(pending) < slots + slots // 4 + 1 and (batch := next(batches, None)):
-                    ref = task.remote(kind, method, batch, config, shared, task_options)
+                    ref = task.remote(kind, batch, shared, task_options)
                     pending[ref] = [name for name, _ in batch]
                 if not pending:
                     break
@@ -342,9 +327,7 @@ def _device(kind: str) -> str:
 
 def _run_batch(
     kind: str,
-    method: str,
     images: Sequence[tuple[str, _Source]],
-    config: Config,
     shared: _Shared,
     options: Mapping[str, Any],
 ) -> _Results:
@@ -355,14 +338,8 @@ def _run_batch(
     sources = {name: _reader(source) for name, source in images}
     terminal = _Problems()
     with tempfile.TemporaryDirectory(prefix="ssdnet-") as folder:
-        workdir = open_workdir(Path(folder), config, method=method, root=None)
-        if method == "ssdnet":
-            own = Options(**options)
-            run(sources, config, workdir, terminal, vgg19=shared.vgg19, options=own)
-        else:
-            baseline = load_baseline(method)
-            weights = {"vgg19": shared.vgg19, "clip": shared.clip}
-            run_baseline(sources, baseline, config, workdir, terminal, **weights)
+        workdir = open_workdir(Path(folder), shared.method, root=None)
+        local_run(shared.method, sources, workdir, terminal, options=Options(**options))
         found = itertools.chain.from_iterable(
             workdir.path.glob(f"{n}/**/*") for n in RESULT_FOLDERS
         )

@@ -4,21 +4,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
-from ssdnet_jax import stages
-from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
-from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.runner.batching import Fitted
+from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
+from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group
 from ssdnet_jax.runner.terminal import Terminal, one_line
 from ssdnet_jax.runner.workdir import Row, Workdir
-
-# What an image may die of without taking the others along.
-IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -28,15 +21,15 @@ class Record:
 
     def __init__(
         self,
+        method: Method,
         workdir: Workdir,
         terminal: Terminal,
         submit: Submit,
-        config: Config,
-        vgg19: VGG19Weights | None,
+        *,
         save_params: bool,
     ):
-        self._workdir, self._terminal, self._submit = workdir, terminal, submit
-        self._config, self._vgg19, self._save_params = config, vgg19, save_params
+        self._method, self._workdir, self._terminal = method, workdir, terminal
+        self._submit, self._save_params = submit, save_params
         self._warm = False
         self.finished = self.failed = 0
 
@@ -46,38 +39,44 @@ class Record:
             self._warm = True
             self._submit(_warm_up_writers)
 
-    def finish(
-        self,
-        relative: str,
-        prepared: stages.Prepared,
-        fits: Sequence[Fitted],
-        started: float,
-    ) -> None:
-        """Scores the fits of an image and writes its files and its row."""
+    def finish(self, group: Group) -> None:
+        """Scores a group of images and writes their files and rows."""
+        self._submit(lambda: self._finish(group.done, group.size, group.started))
 
-        def task() -> None:
+    def _finish(self, group: Sequence[Done], size: int, started: Sequence[float]) -> None:
+        try:
+            results = self._method.finish(group, size)
+        except IMAGE_ERRORS as error:
+            if len(group) == 1:
+                self._write_error(group[0].name, error, started[0])
+            else:  # one of them may be to blame
+                for done, begun in zip(group, started, strict=True):
+                    self._finish([done], 1, [begun])
+            return
+        for done, result, begun in zip(group, results, started, strict=True):
             try:
-                result = stages.finish(prepared, fits, self._config, self._vgg19)
-                write_fits(self._workdir, relative, prepared, fits)
-                if self._save_params:
-                    from ssdnet_jax.runner.checkpoints import save_networks
-
-                    save_networks(self._workdir.params_path(relative), fits, self._config.network)
-                row = write_result(self._workdir, relative, result, seeds=len(fits))
+                row = self._write(done, result)
             except IMAGE_ERRORS as error:
-                self._write_error(relative, error, started)
-                return
-            self._append(row, started)
-            self.finished += 1
+                self._write_error(done.name, error, begun)
+            else:
+                self._append(row, begun)
+                self.finished += 1
 
-        self._submit(task)
-
-    def fail(self, relative: str, error: Exception, started: float) -> None:
+    def fail(self, failure: Failure) -> None:
         """Writes the row of an image that failed, and says why."""
-        self._submit(lambda: self._write_error(relative, error, started))
+        self._submit(lambda: self._write_error(failure.name, failure.error, failure.started))
 
-    def _write_error(self, relative: str, error: Exception, started: float) -> None:
-        self._append(error_row(relative, error, self._terminal), started)
+    def _write(self, done: Done, result: Localization) -> Row:
+        """Writes an image's files; returns its row, without the time it took."""
+        if self._save_params and done.fits:
+            from ssdnet_jax.runner.checkpoints import save_networks
+
+            network = self._method.config.network
+            save_networks(self._workdir.params_path(done.name), done.fits, network)
+        return write_result(self._workdir, done.name, result)
+
+    def _write_error(self, name: str, error: Exception, started: float) -> None:
+        self._append(error_row(name, error, self._terminal), started)
         self.failed += 1
 
     def _append(self, row: Row, started: float) -> None:
@@ -94,69 +93,34 @@ def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
     return Row(path=relative, status="error", error=message)
 
 
-def write_fits(
-    workdir: Workdir, relative: str, prepared: stages.Prepared, fits: Sequence[Fitted]
-) -> None:
-    """Keeps what scoring again needs: the fitted image, its reconstructions, the losses."""
-    longest = max(len(fit.losses) for fit in fits)
-    losses = [np.pad(f.losses, (0, longest - len(f.losses)), constant_values=np.nan) for f in fits]
-    arrays = {
-        "image": prepared.fitted,
-        "reconstructions": np.stack([fit.reconstruction for fit in fits]),
-        "losses": np.stack(losses),
-        "stop": np.array([int(fit.stop) for fit in fits]),
-        "restorations": np.array([fit.restorations for fit in fits]),
-        "size": np.array(prepared.pixels.shape[:2]),
-    }
-    write_atomically(workdir.fit_path(relative), lambda file: np.savez(file, **arrays))
-
-
-def write_result(
-    workdir: Workdir, relative: str, result: stages.Localization, *, seeds: int
-) -> Row:
+def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
     """Writes an image's maps, mask and heat map; returns its row, without the time it took."""
-    if seeds > 1:
-        write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
-    row = write_map(
-        workdir,
-        relative,
-        result.image,
-        result.score_map,
-        result.threshold,
-        reconstruction=result.reconstruction,
-    )
-    return dataclasses.replace(row, steps=result.steps, loss=float(result.losses[-1]))
-
-
-def write_map(
-    workdir: Workdir,
-    relative: str,
-    image: np.ndarray,
-    score_map: np.ndarray,
-    threshold: float,
-    *,
-    reconstruction: np.ndarray | None = None,
-) -> Row:
-    """Writes the raw map of any method, its mask and its heat map; returns its row."""
     from ssdnet_jax.figures.heatmap import write_heatmap_figure
 
-    mask = score_map > threshold
-    write_tiff_map(workdir.map_path(relative), score_map)
-    write_mask_png(workdir.mask_path(relative), mask)
+    reconstruction, row = None, {}
+    if isinstance(result, FittedLocalization):
+        write_fits(workdir.fit_path(relative), result.fits)
+        if len(result.fits.losses) > 1:
+            write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
+        reconstruction = result.reconstruction
+        row = {"steps": result.steps, "loss": float(result.losses[-1])}
+    write_tiff_map(workdir.map_path(relative), result.score_map)
+    write_mask_png(workdir.mask_path(relative), result.mask)
     write_heatmap_figure(
         workdir.heatmap_path(relative),
-        image=image,
-        score_map=score_map,
-        mask=mask,
+        image=result.image,
+        score_map=result.score_map,
+        mask=result.mask,
         reconstruction=reconstruction,
         title=one_line(relative),
     )
     return Row(
         path=relative,
         status="ok",
-        score=float(score_map.max()),
-        threshold=threshold,
-        anomalous_fraction=float(np.mean(mask)),
+        score=result.score,
+        threshold=result.threshold,
+        anomalous_fraction=float(np.mean(result.mask)),
+        **row,
     )
 
 

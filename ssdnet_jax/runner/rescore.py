@@ -1,26 +1,16 @@
-"""Scoring a finished run again, from the reconstructions it kept, without fitting."""
+"""Opening a finished run, so that its fits can be scored again."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ssdnet_jax import stages
 from ssdnet_jax.config import Config, from_config_dict
-from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.data.files import link_or_copy
-from ssdnet_jax.data.images import resize_image
+from ssdnet_jax.data.fits_file import StoredFits, read_fits
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.batching import Fitted
-from ssdnet_jax.runner.record import write_result
-from ssdnet_jax.runner.run import Summary
-from ssdnet_jax.runner.sequence import run_in_order
-from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import Row, Workdir, is_workdir, read_rows
+from ssdnet_jax.runner.workdir import Workdir, is_workdir, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,60 +49,7 @@ def read_run(path: Path) -> FinishedRun:
     return FinishedRun(Workdir(path, rows), config, note)
 
 
-def rescore(
-    run: FinishedRun,
-    config: Config,
-    workdir: Workdir,
-    terminal: Terminal,
-    *,
-    vgg19: VGG19Weights | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Summary:
-    """Scores the images of a run with `config.score`, into another work folder.
-
-    Pictures in heat maps are those of the fit, enlarged: sources may have gone.
-
-    Args:
-      run: from `read_run`.
-      config: the run's, with another `score`.
-      workdir: images finished there before are left alone.
-      terminal: shows progress and problems.
-      vgg19: weights of phi, if the score has a perceptual term.
-      stop: asked between images; True ends the call.
-    """
-
-    def score(relative: str) -> Row:
-        prepared, fits = read_fits(run.workdir.fit_path(relative))
-        result = stages.finish(prepared, fits, config, vgg19)
-        row = write_result(workdir, relative, result, seeds=len(fits))
-        link_or_copy(run.workdir.fit_path(relative), workdir.fit_path(relative))
-        return row
-
-    return run_in_order(run.workdir.finished, score, workdir, terminal, stop=stop)
-
-
-def read_fits(path: Path) -> tuple[stages.Prepared, list[Fitted]]:
-    """What `record.write_fits` wrote.
-
-    Raises:
-      InputError: the file is not there, or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            image, size = arrays["image"], tuple(arrays["size"].tolist())
-            fits = [
-                Fitted(
-                    name=seed,
-                    reconstruction=arrays["reconstructions"][seed],
-                    losses=losses[~np.isnan(losses)],
-                    stop=StopReason(int(arrays["stop"][seed])),
-                    restorations=int(arrays["restorations"][seed]),
-                    params=np.zeros(0, np.float32),
-                )
-                for seed, losses in enumerate(arrays["losses"])
-            ]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected fits of ssdnet") from error
-    whole = np.zeros(size, bool)
-    fitted_whole = np.zeros(image.shape[:2], bool)
-    return stages.Prepared(resize_image(image, size), whole, image, fitted_whole), fits
+def stored_sources(run: FinishedRun) -> dict[str, Callable[[], StoredFits]]:
+    """Readers of the fits of a run, by image, for `methods.finished`."""
+    paths = {relative: run.workdir.fit_path(relative) for relative in run.workdir.finished}
+    return {relative: functools.partial(read_fits, path) for relative, path in paths.items()}

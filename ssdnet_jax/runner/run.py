@@ -5,31 +5,30 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax import stages
-from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.runner.batching import fit_stream
+from ssdnet_jax.data.images import read_image
+from ssdnet_jax.methods.base import Bucket, Method
+from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
-from ssdnet_jax.runner.stream import Incoming, Stream
+from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal, duration
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Workdir
 
-Reader = Callable[[], DecodedImage]
+Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is carried out; none of these decides what comes out, but for rounding.
+    """How a run is carried out; options change results only by rounding.
 
     Attributes:
       lanes: images that a device fits at once; 0: chosen by its memory (`lanes_that_fit`).
@@ -61,52 +60,57 @@ class Summary:
 
 
 def run(
+    method: Method,
     sources: Mapping[str, Reader],
-    config: Config,
     workdir: Workdir,
     terminal: Terminal,
     *,
-    vgg19: VGG19Weights | None = None,
     options: Options = DEFAULT_OPTIONS,
 ) -> Summary:
-    """Localizes each image and writes its maps, heat map, mask and row.
+    """Scores each image by any method and writes its maps, heat map, mask and row.
 
     An image that fails gets a row with status "error"; the others go on.
 
     Args:
-      sources: relative path -> function that reads the image.
-      config: the same for all images.
+      method: with the weights that it needs.
+      sources: relative path -> function that reads what the method prepares.
       workdir: images finished there before are left alone.
       terminal: shows progress and problems.
-      vgg19: weights of phi, if the configuration needs them.
-      options: lanes, devices and what else does not change results.
+      options: lanes, devices and what else changes results only by rounding.
     """
     started = time.monotonic()
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
     # Of all images, not of those left: a resumed run then has the same lanes, bit for bit.
-    fits = len(sources) * config.fit.seeds
+    fits = len(sources) * method.config.fit.seeds
     most_devices = max(1, min(options.devices or jax.local_device_count(), fits))
     ahead = min((options.lanes or 2) * most_devices + 2, _MOST_AHEAD)
+
+    def lanes(bucket: Bucket) -> tuple[int, int]:
+        return _lanes(bucket, fits, method, options)
+
+    def show(names: Sequence[str]) -> None:
+        if names:
+            terminal.images(names)
+        else:
+            terminal.stage("scoring and writing")
+
     terminal.start_run(len(todo))
     with write_behind(ahead) as write:
-        record = Record(workdir, terminal, write, config, vgg19, options.save_params)
-        tasks = [lambda name=name, read=todo[name]: _read(name, read, config) for name in todo]
-        with read_ahead(tasks, ahead) as read:
-            stream = Stream(read, config, record, terminal, vgg19)
-            while (bucket := stream.fullest_bucket()) is not None and not options.stop():
-                lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, vgg19)
-                devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
-                devices = min(devices, fits)
-                results = fit_stream(
-                    lambda bucket=bucket: stream.take(bucket),
-                    lanes=min(lanes, options.most_lanes or -(-fits // devices)),
-                    devices=devices,
-                    vgg19=vgg19,
-                    report=stream.report,
-                    stop=options.stop,
-                )
-                for result in results:
-                    stream.put(result)
+        record = Record(method, workdir, terminal, write, save_params=options.save_params)
+
+        def report(progress: Progress) -> None:
+            terminal.progress(progress)
+            if progress.step:
+                record.warm_up()
+
+        tasks = [lambda name=name: _read(name, todo[name], method) for name in todo]
+        with read_ahead(tasks, ahead) as incoming:
+            stream = Stream(method, incoming, warn=terminal.problem, show=show)
+            for result in stream.results(lanes=lanes, report=report, stop=options.stop):
+                if isinstance(result, Failure):
+                    record.fail(result)
+                else:
+                    record.finish(result)
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -115,6 +119,16 @@ def run(
         seconds=time.monotonic() - started,
         stopped=options.stop(),
     )
+
+
+def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple[int, int]:
+    """Lanes of a device, and devices, for the images of a bucket."""
+    if bucket.settings is None:
+        return 1, 1
+    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, method.vgg19)
+    devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
+    devices = min(devices, fits)
+    return min(lanes, options.most_lanes or -(-fits // devices)), devices
 
 
 def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -> str:
@@ -156,12 +170,11 @@ def file_sources(
     }
 
 
-def _read(relative: str, read: Reader, config: Config) -> Incoming:
+def _read(name: str, read: Reader, method: Method) -> Incoming:
     """Reads and prepares an image; an error takes its place."""
     try:
-        decoded = read()
-        prepared = stages.prepare(decoded.pixels, config, missing=decoded.missing)
+        source = read()
+        prepared = method.prepare(source, image_key(method.config.seed, name))
     except IMAGE_ERRORS as error:
-        return Incoming(relative, None, None, (), error)
-    key = image_key(config.seed, relative)
-    return Incoming(relative, prepared, key, tuple(decoded.warnings), None)
+        return Incoming(name, error=error)
+    return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

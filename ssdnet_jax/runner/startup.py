@@ -6,19 +6,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 
-from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.cache import user_cache_folder
 from ssdnet_jax.data.images import find_images
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
-
-if TYPE_CHECKING:
-    from ssdnet_jax.baselines.clip_weights import CLIPWeights
 
 
 def find_inputs(
@@ -124,7 +119,7 @@ def device_name() -> str:
     """
     try:
         device = jax.devices()[0]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"JAX found no device ({reason}); expected a CPU or a GPU") from error
     if device.platform == "cpu":
@@ -132,46 +127,43 @@ def device_name() -> str:
     return f"{device.device_kind} ({device.platform})"
 
 
-def vgg19_weights(
-    path: str | None, report: Callable[[str], None], *, needed: bool
-) -> VGG19Weights | None:
-    """VGG19 weights if they are needed, else None."""
-    if not needed:
-        return None
-    from ssdnet_jax.data.weights import load_vgg19_weights
+def with_weights(
+    method: Method,
+    *,
+    vgg19_path: str | None = None,
+    clip_path: str | None = None,
+    report: Callable[[str], None],
+) -> Method:
+    """The method with the weights that it needs, from files or the cache.
 
-    return load_vgg19_weights(path, report=report)
-
-
-def settled(config: Config, vgg19_path: str | None, report: Callable[[str], None]) -> Config:
-    """The configuration with features "auto" replaced by VGG19's, or without weights by filters.
+    Where a configuration leaves its features open, there may be no VGG19 weights: features then
+    are a filter bank's, which is said.
 
     Args:
-      config: of `ssdnet`.
+      method: without weights.
       vgg19_path: file of VGG19 that the user has named, if any.
-      report: told when there are no weights.
+      clip_path: file of CLIP, likewise.
+      report: told what a person should know.
 
     Raises:
-      InputError: a file that the user has named cannot be used.
+      InputError: there are no weights, or a file that the user has named cannot be used.
     """
-    if config.features.kind != "auto":
-        return config
-    from ssdnet_jax.data.weights import load_vgg19_weights
+    vgg19, clip = None, None
+    if method.needs_vgg19 or method.can_do_without_vgg19:
+        from ssdnet_jax.data.weights import load_vgg19_weights
 
-    try:
-        load_vgg19_weights(vgg19_path, report=report)
-    except InputError as error:
-        if vgg19_path or os.environ.get("SSDNET_VGG19_WEIGHTS"):
-            raise
-        report(f"no VGG19 weights, features are a filter bank's, which find less: {error}")
-        return config.settled(has_vgg19=False)
-    return config.settled(has_vgg19=True)
+        try:
+            vgg19 = load_vgg19_weights(vgg19_path, report=report)
+        except InputError as error:
+            if (
+                not method.can_do_without_vgg19
+                or vgg19_path
+                or os.environ.get("SSDNET_VGG19_WEIGHTS")
+            ):
+                raise
+            report(f"no VGG19 weights, features are a filter bank's, which find less: {error}")
+    if method.needs_clip:
+        from ssdnet_jax.baselines.clip_weights import load_clip_weights
 
-
-def clip_weights(path: str | None, *, needed: bool) -> "CLIPWeights | None":
-    """CLIP weights if they are needed, else None."""
-    if not needed:
-        return None
-    from ssdnet_jax.baselines.clip_weights import load_clip_weights
-
-    return load_clip_weights(path)
+        clip = load_clip_weights(clip_path)
+    return method.with_weights(vgg19=vgg19, clip=clip)

@@ -1,20 +1,24 @@
-"""Images on their way through the stages: read, (inpainted,) fitted, handed to the record."""
+"""Images on their way through a method: prepared, (inpainted,) encoded, fitted, ready to be scored.
+
+Images of one bucket are taken together: they are encoded in one call, fitted in lanes, and handed
+back in groups, which are scored in one call.
+"""
 
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxtyping import PRNGKeyArray
+import jax
 
-from ssdnet_jax import stages
-from ssdnet_jax.config import Config
-from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.runner.batching import Bucket, Failed, Fitted, Job, Progress
-from ssdnet_jax.runner.record import Record
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.methods.base import Bucket, Done, Fitted, Job, Method, Prepared
+from ssdnet_jax.methods.ssdnet import check_fit
+from ssdnet_jax.runner.batching import Failed, Progress, fit_stream
+
+# What an image may die of without taking the others along.
+IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 
 _MOST_WAITING = 8  # images of other buckets that may wait while one bucket runs
 
@@ -23,97 +27,209 @@ _MOST_WAITING = 8  # images of other buckets that may wait while one bucket runs
 class Incoming:
     """An image that has been read, or why it could not be."""
 
-    relative: str
-    prepared: stages.Prepared | None
-    key: PRNGKeyArray | None
-    warnings: tuple[str, ...]
-    error: Exception | None
+    name: str
+    prepared: Prepared | None = None
+    warnings: tuple[str, ...] = ()
+    error: Exception | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An image that has no result, and why."""
+
+    name: str
+    error: Exception
+    started: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Images of one bucket that are ready to be scored in a batch of `size`.
+
+    Attributes:
+      done: at most `size` images.
+      size: of the batch, into which the images are filled.
+      started: by image, when its fits began; by the clock of `time.monotonic`.
+    """
+
+    done: Sequence[Done]
+    size: int
+    started: Sequence[float]
 
 
 class _Name(NamedTuple):
     """Which fit of which image a job is."""
 
-    relative: str
+    image: str
     seed: int
 
 
 @dataclasses.dataclass
 class _Image:
-    prepared: stages.Prepared
-    key: PRNGKeyArray
-    started: float | None = None
+    prepared: Prepared
     fits: dict[int, Fitted] = dataclasses.field(default_factory=dict)
 
 
 class Stream:
-    """Gives jobs to the lanes and takes their results; see `runner.run`."""
+    """Runs images through a method; see `results`."""
 
     def __init__(
         self,
+        method: Method,
         incoming: Iterator[Incoming],
-        config: Config,
-        record: Record,
-        terminal: Terminal,
-        vgg19: VGG19Weights | None,
+        *,
+        warn: Callable[[str], None] = lambda text: None,
+        show: Callable[[Sequence[str]], None] = lambda names: None,
     ):
-        self._incoming, self._config, self._vgg19 = incoming, config, vgg19
-        self._record, self._terminal = record, terminal
-        self._images: dict[str, _Image] = {}
-        self._waiting: dict[Bucket, collections.deque[Job]] = collections.defaultdict(
-            collections.deque
-        )
+        """A stream of `incoming` images.
 
-    def fullest_bucket(self) -> Bucket | None:
-        """The bucket with most jobs waiting; None when all images have gone through."""
+        Args:
+          method: with its weights.
+          incoming: read when there is room.
+          warn: told what images come with.
+          show: told which images are under way, whenever that changes.
+        """
+        self._method, self._incoming, self._warn, self._show = method, incoming, warn, show
+        self._waiting: dict[Bucket, collections.deque[tuple[str, Prepared]]] = (
+            collections.defaultdict(collections.deque)
+        )
+        self._jobs: collections.deque[Job] = collections.deque()  # of the bucket that runs
+        self._running: dict[str, _Image] = {}
+        self._started: dict[str, float] = {}
+        self._ready: list[tuple[Done, float]] = []
+        self._failures: list[Failure] = []
+        self._size = 1
+
+    def results(
+        self,
+        *,
+        lanes: Callable[[Bucket], tuple[int, int]],
+        report: Callable[[Progress], None] = lambda progress: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Group | Failure]:
+        """Groups of images that are ready to be scored, and images that failed.
+
+        Args:
+          lanes: of a bucket, how many fits a device does at once and how many devices do them.
+          report: called between blocks of steps.
+          stop: asked between blocks; True ends the stream, with what is ready still given.
+        """
+        while not stop() and (bucket := self._fullest_bucket()) is not None:
+            self._size, devices = lanes(bucket)
+            if bucket.settings is None or bucket.stage == "score":
+                while not stop() and (images := self._next_images(bucket, self._size)):
+                    self._begin(images, self._size)
+                    yield from self._given(all_of_them=True)
+                continue
+            for result in fit_stream(
+                lambda most, bucket=bucket: self._take(bucket, most),
+                lanes=self._size,
+                devices=devices,
+                vgg19=self._method.vgg19,
+                report=report,
+                stop=stop,
+            ):
+                self._put(result)
+                yield from self._given()
+            yield from self._given(all_of_them=True)
+        yield from self._given(all_of_them=True)
+
+    def _given(self, *, all_of_them: bool = False) -> Iterator[Group | Failure]:
+        """What can be handed on: failures, full groups, and at a bucket's end the rest."""
+        while self._failures:
+            yield self._failures.pop(0)
+        while len(self._ready) >= self._size or (all_of_them and self._ready):
+            now, self._ready = self._ready[: self._size], self._ready[self._size :]
+            done, started = zip(*now, strict=True)
+            yield Group(done, self._size, started)
+
+    def _fullest_bucket(self) -> Bucket | None:
+        """The bucket with most images waiting; None when all images have gone through."""
         while not any(self._waiting.values()):
             if not self._load():
                 return None
         return max(self._waiting, key=lambda bucket: len(self._waiting[bucket]))
 
-    def take(self, bucket: Bucket) -> Job | None:
-        """The next job of a bucket; None if there is none before too many of others wait."""
-        jobs = self._waiting[bucket]
-        while not jobs and sum(map(len, self._waiting.values())) < _MOST_WAITING:
-            if not self._load():
-                return None
-        if not jobs:
-            return None
-        job = jobs.popleft()
-        image = self._images[job.name.relative]
-        image.started = image.started or time.monotonic()
-        self._show()
-        return job
+    def _take(self, bucket: Bucket, most: int) -> Sequence[Job]:
+        """At most so many jobs of a bucket; none before too many images of others wait."""
+        while len(self._jobs) < most:
+            seeds = 1 if bucket.plan is None else bucket.plan.seeds
+            images = self._next_images(bucket, -(-(most - len(self._jobs)) // seeds))
+            if not images:
+                break
+            for start in range(0, len(images), self._size):
+                self._begin(images[start : start + self._size], self._size)
+        return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
 
-    def put(self, result: Fitted | Failed) -> None:
+    def _next_images(self, bucket: Bucket, most: int) -> list[tuple[str, Prepared]]:
+        images = self._waiting[bucket]
+        while len(images) < most:
+            others = sum(map(len, self._waiting.values())) - len(images)
+            if others >= _MOST_WAITING or not self._load():
+                break
+        return [images.popleft() for _ in range(min(most, len(images)))]
+
+    def _begin(self, images: Sequence[tuple[str, Prepared]], size: int) -> None:
+        """Encodes images of one bucket and queues their jobs; without jobs they are ready.
+
+        Images with missing pixels are inpainted before they are encoded.
+        """
+        for name, _ in images:
+            self._started.setdefault(name, time.monotonic())
+        encoded = [prepared for _, prepared in images]
+        try:
+            if not encoded[0].incomplete:
+                encoded = self._method.encode(encoded, size)
+        except IMAGE_ERRORS as error:
+            if len(images) > 1:  # one of them may be to blame
+                for image in images:
+                    self._begin([image], 1)
+            else:
+                self._fail(images[0][0], error)
+            return
+        for (name, _), prepared in zip(images, encoded, strict=True):
+            seeds = 1 if prepared.plan is None else prepared.plan.seeds
+            jobs = self._method.jobs(prepared, [_Name(name, seed) for seed in range(seeds)])
+            if jobs:
+                self._running[name] = _Image(prepared)
+                self._jobs.extend(jobs)
+            else:
+                self._done(Done(name, prepared))
+        self._show(list(self._running) or [name for name, _ in images])
+
+    def _done(self, done: Done) -> None:
+        self._ready.append((done, self._started.pop(done.name)))
+
+    def _fail(self, name: str, error: Exception) -> None:
+        started = self._started.pop(name, time.monotonic())
+        self._failures.append(Failure(name, error, started))
+
+    def _put(self, result: Fitted | Failed) -> None:
         """Takes the result of a job; the image's last one completes it."""
-        relative, seed = result.name
-        image = self._images.get(relative)
+        image = self._running.get(result.name.image)
         if image is None:  # another seed of it has failed
             return
-        if isinstance(result, Failed):
-            self._fail(relative, result.error)
-            return
+        name, seed = result.name
         try:
-            stages.check_fit(result)
+            if isinstance(result, Failed):
+                raise result.error
+            check_fit(result)
             if image.prepared.incomplete:
-                image.prepared = stages.fill(image.prepared, result)
-                self._queue_fits(relative, image)
+                filled = self._method.fill(image.prepared, result)
+                del self._running[name]
+                self._waiting[self._method.bucket(filled)].append((name, filled))
                 return
-        except SSDnetError as error:
-            self._fail(relative, error)
+        except IMAGE_ERRORS as error:
+            del self._running[name]
+            self._jobs = collections.deque(j for j in self._jobs if j.name.image != name)
+            self._fail(name, error)
             return
         image.fits[seed] = result
-        if len(image.fits) == self._config.fit.seeds:
-            del self._images[relative]
-            fits = [image.fits[seed] for seed in sorted(image.fits)]
-            self._record.finish(relative, image.prepared, fits, image.started)
-            self._show()
-
-    def report(self, progress: Progress) -> None:
-        """Shows where the lanes stand."""
-        self._terminal.progress(progress)
-        if progress.step:
-            self._record.warm_up()
+        if len(image.fits) == image.prepared.plan.seeds:
+            del self._running[name]
+            fits = tuple(image.fits[seed] for seed in sorted(image.fits))
+            self._done(Done(name, image.prepared, fits))
+            self._show(list(self._running))
 
     def _load(self) -> bool:
         """Queues the next image; whether there was one left to read."""
@@ -121,36 +237,10 @@ class Stream:
         if incoming is None:
             return False
         for warning in incoming.warnings:
-            self._terminal.problem(f"{incoming.relative}: {warning}")
-        if incoming.error is not None:
-            self._record.fail(incoming.relative, incoming.error, time.monotonic())
-            return True
-        image = _Image(incoming.prepared, incoming.key)
-        self._images[incoming.relative] = image
-        name = _Name(incoming.relative, 0)
-        job = stages.inpaint_job(image.prepared, self._config, image.key, name)
-        if job is None:
-            self._queue_fits(incoming.relative, image)
+            self._warn(f"{incoming.name}: {warning}")
+        if incoming.prepared is None:
+            self._fail(incoming.name, incoming.error)
         else:
-            self._waiting[job.bucket].append(job)
+            bucket = self._method.bucket(incoming.prepared)
+            self._waiting[bucket].append((incoming.name, incoming.prepared))
         return True
-
-    def _queue_fits(self, relative: str, image: _Image) -> None:
-        names = [_Name(relative, seed) for seed in range(self._config.fit.seeds)]
-        for job in stages.fit_jobs(image.prepared, self._config, image.key, names, self._vgg19):
-            self._waiting[job.bucket].append(job)
-
-    def _fail(self, relative: str, error: Exception) -> None:
-        image = self._images.pop(relative)
-        for jobs in self._waiting.values():
-            rest = [job for job in jobs if job.name.relative != relative]
-            jobs.clear()
-            jobs.extend(rest)
-        self._record.fail(relative, error, image.started or time.monotonic())
-
-    def _show(self) -> None:
-        begun = [name for name, image in self._images.items() if image.started]
-        if begun:
-            self._terminal.images(begun)
-        else:
-            self._terminal.stage("scoring and writing")

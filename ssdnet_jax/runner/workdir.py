@@ -18,9 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.config import Config
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.base import Method
 
 _PACKAGES = ("ssdnet-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-image")
 
@@ -120,9 +120,8 @@ class Workdir:
 
 def open_workdir(
     path: Path,
-    config: Config,
+    method: Method,
     *,
-    method: str,
     root: Path | None,
     missing: Path | None = None,
     run: Mapping[str, Any] | None = None,
@@ -134,9 +133,7 @@ def open_workdir(
 
     Args:
       path: the folder.
-      config: decides the results; compared with that of the earlier run, of baselines only what
-        they take.
-      method: likewise.
+      method: its name and settings decide the results; compared with those of the earlier run.
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
       missing: masks of missing pixels, likewise.
@@ -147,16 +144,16 @@ def open_workdir(
       ConfigError: the folder belongs to a run with another configuration; names what differs.
     """
     settings = {
-        "method": method,
+        "method": method.name,
         "root": str(root.resolve()) if root else None,
         "missing": str(missing.resolve()) if missing else None,
-        "config": dataclasses.asdict(config),
+        "config": method.settings,
     }
     with named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         _refuse_other_settings(path, json.loads(json.dumps(settings)))
         rows = {row.path: row for row in read_rows(path / "results.csv")}
-        folder = Workdir(path, {}, fits=method == "ssdnet")
+        folder = Workdir(path, {}, fits=method.keeps_fits)
         kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
@@ -216,8 +213,6 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads(note.read_text(encoding="utf-8"))
         # Notes of earlier versions do not say that there were no masks.
         earlier = {key: ({"missing": None} | earlier)[key] for key in settings}
-        if settings["method"] != "ssdnet":
-            earlier, settings = _of_baseline(earlier), _of_baseline(settings)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
@@ -225,12 +220,6 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
             f"{path}: holds results of another run ({'; '.join(found)}); "
             f"expected the same settings, or another --workdir"
         )
-
-
-def _of_baseline(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a method does that does not fit; the others are SSDnet's."""
-    config = dict(settings["config"])
-    return {**settings, "config": {name: config.get(name) for name in ("image_size", "seed")}}
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -1,0 +1,74 @@
+"""What is done to an image: a static value, made once from what was measured on the image."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from ssdnet_jax.core.config import FeatureConfig, FitSettings, ScoreConfig
+
+_SMALLEST_SCALE = 0.5  # of a noisy image's size, where its noise is least
+
+
+class Representation(NamedTuple):
+    """A feature representation of an image: its principal components at one layer and scale.
+
+    Attributes:
+      layer: "fine" or "coarse", of `core.features.FeatureMaps`.
+      scale: in (0, 1], of the image's size: features are those of the image resized so.
+      components: number of principal components that are kept.
+    """
+
+    layer: Literal["fine", "coarse"]
+    scale: float
+    components: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one image is fitted and scored; hashable, so that jit takes it as a static argument.
+
+    Images of one plan can be neighbours in a batch.
+
+    Attributes:
+      shape: height and width at which the image is analysed, in pixels.
+      target: what the network is fitted to, a name in `core.registry.TARGETS`.
+      fitted: the representation that is fitted; of pixels it has no meaning.
+      compared: the representations that the score compares beside what the fit leaves.
+      fit: what is compiled into the fit; its `max_steps` is the number of steps.
+      score: how the fit is scored.
+      seeds: fits of the image from different keys.
+    """
+
+    shape: tuple[int, int]
+    target: str
+    fitted: Representation
+    compared: tuple[Representation, ...]
+    fit: FitSettings
+    score: ScoreConfig
+    seeds: int = 1
+
+
+def representations(
+    config: FeatureConfig, *, coarse_scale: float, noisy: bool
+) -> tuple[Representation, tuple[Representation, ...]]:
+    """The fitted and the compared representations of an image.
+
+    Fine features see the least of neighbouring pixels; coarse ones are taken at `coarse_scale`,
+    and so see most. Only the main principal components are compared: the rest is grain. A noisy
+    image is analysed at reduced resolution, where its noise is lower.
+
+    Args:
+      config: how many components.
+      coarse_scale: of the image's size, for the coarser of two scales.
+      noisy: whether it has more noise than `config.noise_limit`.
+    """
+    scale = coarse_scale if noisy else 1.0
+    fine = Representation("fine", scale, config.fine_components)
+    coarse = Representation("coarse", coarse_scale, config.components)
+    # Stains that noise hides at one scale show at another.
+    smaller = (coarse._replace(scale=_SMALLEST_SCALE),) if noisy else ()
+    return coarse._replace(scale=scale), (fine, coarse, *smaller)
+
+
+def smallest_scale(*, coarse_scale: float) -> float:
+    """The smallest scale at which a noisy image is analysed."""
+    return min(coarse_scale, _SMALLEST_SCALE)

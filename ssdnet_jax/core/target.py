@@ -1,0 +1,150 @@
+"""What a network is fitted to, and how to show what it makes of it: pixels or texture features.
+
+`encode` makes the `Target` of each image of a batch once; the fit, the score and `decode` take it
+from there. The kinds are entries of `core.registry.TARGETS`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core import features
+from ssdnet_jax.core.batch import over_batch
+from ssdnet_jax.core.noise import without_noise
+from ssdnet_jax.core.plan import Plan
+from ssdnet_jax.core.registry import TARGETS
+from ssdnet_jax.core.vgg19 import VGG19Weights
+
+
+class Target(NamedTuple):
+    """What is known of an image, or of each image of a batch (*b), after it was analysed.
+
+    Attributes:
+      values: what the network is fitted to.
+      compared: the feature representations that the score compares beside the residual.
+      mean: of the image's channels, in image units; 0 where `values` are an image.
+      deviation: standard deviation of the channels, in image units; 1 where `values` are an image.
+    """
+
+    values: Float[Array, "*b hh ww d"]
+    compared: tuple[Float[Array, "*b hi wi n"], ...]
+    mean: Float[Array, "*b c"]
+    deviation: Float[Array, "*b c"]
+
+
+class TargetKind(NamedTuple):
+    """An entry of `core.registry.TARGETS`.
+
+    Attributes:
+      encode: (image (h, w, c) in [0, 1], vgg19, plan) -> `Target` of one image.
+      decode: (`Target`, reconstruction (hh, ww, d)) -> image (hh, ww, c) in [0, 1].
+      shape: (plan, channels of the image) -> shape of `Target.values`.
+      smallest_side: (positions, scale) -> pixels that the shorter side of an image must have, so
+        that a representation at this scale has so many positions.
+      needs_vgg19: whether `encode` takes VGG19's weights.
+      is_image: whether what is fitted is the image itself, of which VGG19 can take features.
+      stands_for: (has_vgg19) -> name of the entry that is used, for an entry that leaves it open.
+    """
+
+    encode: Callable[[Array, VGG19Weights | None, Plan], Target]
+    decode: Callable[[Target, Array], Array]
+    shape: Callable[[Plan, int], tuple[int, int, int]]
+    smallest_side: Callable[[int, float], int]
+    needs_vgg19: bool = False
+    is_image: bool = False
+    stands_for: Callable[[bool], str] | None = None
+
+
+def encode(images: Float[Array, "b h w c"], vgg19: VGG19Weights | None, plan: Plan) -> Target:
+    """Analyses a batch of images, each on its own.
+
+    Args:
+      images: in [0, 1], of the plan's shape; no pixel is missing.
+      vgg19: weights; may be None unless the plan's target needs them.
+      plan: static, the same for all images.
+    """
+    kind = TARGETS[plan.target]
+    return over_batch(lambda image: kind.encode(image, vgg19, plan), images)
+
+
+def target_shape(plan: Plan, *, channels: int) -> tuple[int, int, int]:
+    """Height, width and channels of what is fitted to an image of so many channels."""
+    return TARGETS[plan.target].shape(plan, channels)
+
+
+def decode(
+    target: Target, reconstructions: Float[Array, "b hh ww d"], plan: Plan
+) -> Float[Array, "b hh ww c"]:
+    """The images in [0, 1] that reconstructions of targets show, at the targets' resolution.
+
+    Args:
+      target: from `encode`.
+      reconstructions: f_theta(target.values).
+      plan: static, as for `encode`.
+    """
+    return over_batch(TARGETS[plan.target].decode, target, reconstructions)
+
+
+def _encode_pixels(image: Array, vgg19: VGG19Weights | None, plan: Plan) -> Target:
+    channels = (image.shape[-1],)
+    return Target(image, (), jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32))
+
+
+def _encode_features(
+    kind: features.Kind, image: Array, vgg19: VGG19Weights | None, plan: Plan
+) -> Target:
+    """Principal components of features, and the image's colours, which `decode` shows.
+
+    Every feature is brought to mean 0 and standard deviation 1 first, and so are the colours, which
+    come last.
+    """
+    smooth = without_noise(image)
+    of = functools.partial(features.represent, smooth, vgg19, kind=kind)
+    colours = features.halve(features.resized(smooth, scale=plan.fitted.scale))
+    values = jnp.concatenate([of(plan.fitted), features.standardize(colours)], axis=-1)
+    compared = tuple(of(representation) for representation in plan.compared)
+    return Target(values, compared, *features.moments(features.halve(smooth)))
+
+
+def _decode_features(target: Target, reconstruction: Array) -> Array:
+    colours = reconstruction[..., -target.mean.shape[-1] :]
+    return jnp.clip(colours * target.deviation + target.mean, 0, 1)
+
+
+def _shape_of_features(plan: Plan, channels: int) -> tuple[int, int, int]:
+    height, width = features.resized_shape(plan.shape, scale=plan.fitted.scale)
+    return height // 2, width // 2, plan.fitted.components + channels
+
+
+def _side_for_features(positions: int, scale: float) -> int:
+    """Features have half of an image's resolution."""
+    return 2 * math.ceil(positions / scale)
+
+
+def _features(kind: features.Kind, *, needs_vgg19: bool) -> TargetKind:
+    encode_kind = functools.partial(_encode_features, kind)
+    return TargetKind(
+        encode_kind, _decode_features, _shape_of_features, _side_for_features, needs_vgg19
+    )
+
+
+TARGETS.register_own("pixels")(
+    TargetKind(
+        _encode_pixels,
+        lambda target, reconstruction: reconstruction,
+        lambda plan, channels: (*plan.shape, channels),
+        lambda positions, scale: positions,
+        is_image=True,
+    )
+)
+TARGETS.register_own("vgg19")(_features("vgg19", needs_vgg19=True))
+TARGETS.register_own("filters")(_features("filters", needs_vgg19=False))
+TARGETS.register_own("auto")(
+    _features("filters", needs_vgg19=False)._replace(
+        stands_for=lambda has_vgg19: "vgg19" if has_vgg19 else "filters"
+    )
+)

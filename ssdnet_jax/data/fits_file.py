@@ -1,0 +1,64 @@
+"""Fits on disk, fits/PATH.npz of a work folder: what scoring again needs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from ssdnet_jax.data.files import link_or_copy, write_atomically
+from ssdnet_jax.errors import InputError
+
+_SHAPES = {"image": 3, "reconstructions": 4, "losses": 2, "stop": 1, "restorations": 1, "size": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFits:
+    """The fits of one image, one entry a seed.
+
+    Attributes:
+      image: float32 (h, w, C) in [0, 1], the image at the size at which it was fitted.
+      reconstructions: float32 (seeds, hh, ww, d), f_theta of what was fitted.
+      losses: float32 (seeds, steps), the loss of each step, NaN after the last.
+      stop: int (seeds,), why each fit ended (`core.fit.StopReason`).
+      restorations: int (seeds,), how often the guard undid a blow-up.
+      size: int (2,), height and width of the image in its file, in pixels.
+      path: the file that holds them already, if there is one.
+    """
+
+    image: np.ndarray
+    reconstructions: np.ndarray
+    losses: np.ndarray
+    stop: np.ndarray
+    restorations: np.ndarray
+    size: np.ndarray
+    path: Path | None = None
+
+
+def write_fits(path: Path, fits: StoredFits) -> None:
+    """Writes fits, or links the file that holds them already."""
+    if fits.path is not None:
+        link_or_copy(fits.path, path)
+        return
+    arrays = {name: getattr(fits, name) for name in _SHAPES}
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def read_fits(path: Path) -> StoredFits:
+    """What `write_fits` wrote.
+
+    Raises:
+      InputError: the file is not there, or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _SHAPES}
+        for name, axes in _SHAPES.items():
+            if arrays[name].ndim != axes:
+                raise ValueError(f"{name} has {arrays[name].ndim} axes")
+        seeds = {len(arrays[name]) for name in ("reconstructions", "losses", "stop")}
+        if len(seeds) != 1 or not arrays["losses"].size or len(arrays["size"]) != 2:
+            raise ValueError("arrays of different lengths")
+    except Exception as error:  # damaged archives fail in too many ways to list
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); expected fits of ssdnet") from error
+    return StoredFits(**arrays, path=path)

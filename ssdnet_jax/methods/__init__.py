@@ -1,0 +1,1 @@
+"""Everything that scores images, behind one protocol (`methods.base.Method`)."""

@@ -1,0 +1,389 @@
+"""What a method takes and gives, so that one run loop serves all of them.
+
+    prepare -> encode -> jobs -> (fits in lanes) -> finish
+
+A method hands back results; it does not write files, nor to the terminal.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
+from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.core.plan import Plan
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.fits_file import StoredFits
+from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
+from ssdnet_jax.errors import InputError
+
+_ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
+SMALLEST_SIDE = 8  # pixels: in less there is no texture that an image could be unlike
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One entry of a batch of arrays, which stay on the device that computed them.
+
+    Attributes:
+      batch: arrays with a leading batch axis, of one length.
+      place: of the entry in it.
+    """
+
+    batch: PyTree
+    place: int
+
+    @property
+    def value(self) -> PyTree:
+        """The entry alone."""
+        return jax.tree.map(lambda leaf: leaf[self.place], self.batch)
+
+
+def alone(value: PyTree) -> Member:
+    """A batch of one."""
+    return Member(jax.tree.map(lambda leaf: leaf[None], value), 0)
+
+
+def gather(members: Sequence[Member], size: int) -> PyTree:
+    """One batch of the members, filled up to `size` with the first of them.
+
+    Where they are all of a batch, in its order, that is the batch itself.
+    """
+    batch = members[0].batch
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
+    places = [*range(len(members)), *[0] * (size - len(members))]
+    same = lengths == {size} and all(member.batch is batch for member in members)
+    if same and [members[i].place for i in places] == list(range(size)):
+        return batch
+    values = [members[i].value for i in places]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
+
+
+class Bucket(NamedTuple):
+    """Images of one bucket go through the same compiled programs, side by side.
+
+    Attributes:
+      stage: "inpaint" or "fit"; "score" where there is nothing to fit.
+      shape: of what is fitted, (h, w, c); of the image where there is nothing to fit.
+      settings: what is compiled into the fit, or None.
+      plan: of the images, None before they have one and for methods that have none.
+    """
+
+    stage: str
+    shape: tuple[int, ...]
+    settings: FitSettings | None = None
+    plan: Plan | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image that has been checked and brought to the size at which it is analysed.
+
+    Attributes:
+      key: source of all randomness for this image.
+      pixels: float32 (H, W, C) in [0, 1], the input; 0 where missing, until it is filled.
+      missing: bool (H, W).
+      fitted: float32 (h, w, C), the input at the size at which it is analysed; likewise.
+      fitted_missing: bool (h, w).
+      filled: whether missing pixels hold the inpainting's values instead of 0.
+      plan: what is done to the image; None while pixels are to be inpainted, and for methods
+        that have none.
+      target: entry of a batch of `core.target.Target`, once the image is encoded.
+      fits: that exist already, of an image that is scored again.
+    """
+
+    key: PRNGKeyArray
+    pixels: np.ndarray
+    missing: np.ndarray
+    fitted: np.ndarray
+    fitted_missing: np.ndarray
+    filled: bool = False
+    plan: Plan | None = None
+    target: Member | None = None
+    fits: StoredFits | None = None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether pixels of the fitted image are still to be inpainted."""
+        return not self.filled and bool(self.fitted_missing.any())
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One fit to be done.
+
+    Attributes:
+      name: given back with the result.
+      stage: "inpaint" or "fit".
+      key: source of the fit's randomness.
+      values: entry (h, w, c) of a batch, what is fitted: pixels in [0, 1], or features of them.
+      known: float32 (h, w), 0 where a pixel is missing.
+      settings: what is compiled into the fit.
+    """
+
+    name: Hashable
+    stage: str
+    key: PRNGKeyArray
+    values: Member
+    known: np.ndarray
+    settings: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """One finished fit.
+
+    Attributes:
+      name: the job's.
+      reconstruction: entry (h, w, c) of a batch, mu = f_theta(y).
+      losses: float32 (steps,), the loss of each step.
+      stop: why the fit ended.
+      restorations: how often the guard undid a blow-up.
+      params: entry (parameters,) of a batch, theta after the last step.
+    """
+
+    name: Hashable
+    reconstruction: Member
+    losses: np.ndarray
+    stop: StopReason
+    restorations: int
+    params: Member | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """An image whose fits have ended, one a seed; none for a method that does not fit."""
+
+    name: str
+    prepared: Prepared
+    fits: tuple[Fitted, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Localization:
+    """What a method says about one image; arrays are numpy, maps have the input's size.
+
+    Attributes:
+      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling).
+      mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
+      threshold: in units of `score_map`.
+      score: the image's score, the maximum of `score_map`.
+      calibrated_score: the same without a unit, which compares between images: the distance of
+        the maximum from the median in the map's own usual spread (`core.calibration`).
+      is_anomalous: whether that is more than chance makes in an image of this size.
+      image: float32 (H, W, C), y: the input with missing pixels filled in.
+    """
+
+    score_map: np.ndarray
+    mask: np.ndarray
+    threshold: float
+    score: float
+    calibrated_score: float
+    is_anomalous: bool
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedLocalization(Localization):
+    """What SSDnet says about one image.
+
+    Attributes:
+      normalized_map: float32 (H, W), Eq. 3 with min-max scaling, in [0, 1] for alpha (1, 0).
+      reconstruction: float32 (H, W, C), the normal component mu = f_theta(y); with several
+        seeds, their median, as for both maps.
+      residual: float32 (H, W, C), y - mu, anomaly and noise together (Eq. 1).
+      uncertainty: float32 (H, W), standard deviation of the raw maps over seeds, in units of
+        `score_map`; zero for one seed.
+      losses: float32 (steps,), the loss (Eq. 2) of each step; with several seeds, the first's.
+      steps: optimizer steps taken; with several seeds, the most that one took.
+      stop_reason: "threshold", or "max_steps" if any seed ended so.
+      restorations: how often the guard undid a blow-up of Adam, over all seeds.
+      fits: what scoring again needs.
+    """
+
+    normalized_map: np.ndarray
+    reconstruction: np.ndarray
+    residual: np.ndarray
+    uncertainty: np.ndarray
+    losses: np.ndarray
+    steps: int
+    stop_reason: str
+    restorations: int
+    fits: StoredFits
+
+
+class Method(Protocol):
+    """One way to score images; frozen and picklable.
+
+    Attributes:
+      config: of it, what the method takes decides its results.
+      vgg19: weights, once they are there; see `needs_vgg19`.
+    """
+
+    @property
+    def name(self) -> str:
+        """As commands and tables call it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def is_random(self) -> bool:
+        """Whether another seed gives another map."""
+
+    @property
+    def keeps_fits(self) -> bool:
+        """Whether its results are `FittedLocalization`s."""
+
+    @property
+    def vgg19(self) -> VGG19Weights | None: ...
+
+    @property
+    def needs_vgg19(self) -> bool: ...
+
+    @property
+    def can_do_without_vgg19(self) -> bool:
+        """Whether it is to be given VGG19's weights where there are any."""
+
+    @property
+    def needs_clip(self) -> bool: ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides its results, apart from the images; for run.json."""
+
+    def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "Method":
+        """The method with the weights that it needs."""
+
+    def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
+        """Checks an image; raises InputError or ConfigError where it cannot be scored."""
+
+    def bucket(self, prepared: Prepared) -> Bucket:
+        """What it shares with images that can be its neighbours."""
+
+    def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
+        """Analyses images of one bucket in one call, in a batch filled up to `size`."""
+
+    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+        """The fits of an image, one a name; none where there is nothing to fit."""
+
+    def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
+        """Puts what inpainting found where pixels are missing."""
+
+    def finish(self, group: Sequence[Done], size: int) -> Sequence[Localization]:
+        """Scores images of one bucket in one call, in a batch filled up to `size`."""
+
+
+class ResizedImage(NamedTuple):
+    """An image as it came and at the size at which it is analysed; see `Prepared`."""
+
+    pixels: np.ndarray
+    missing: np.ndarray
+    fitted: np.ndarray
+    fitted_missing: np.ndarray
+
+
+def resized_image(image: Any, config: Config, *, missing: np.ndarray | None = None) -> ResizedImage:
+    """Checks an image and resizes it to `config.image_size`.
+
+    Args:
+      image: (H, W) or (H, W, C) with C in {1, 3}; float in [0, 1], or uint8 or uint16. NaN means
+        that a pixel is missing. Three equal channels are taken for one.
+      config: of it `image_size`.
+      missing: bool (H, W), True where a pixel is not known.
+
+    Raises:
+      InputError: the image has a wrong shape, type or range, or is constant.
+    """
+    pixels, unknown = _as_image(image, missing)
+    size = pixels.shape[:2] if config.image_size == 0 else (config.image_size, config.image_size)
+    return ResizedImage(pixels, unknown, *_resize_known(pixels, unknown, size))
+
+
+def localization_of(raw: np.ndarray, image: np.ndarray, *, size: int) -> Localization:
+    """The decisions that follow from a raw map.
+
+    Args:
+      raw: float32 (h, w), the map at the size at which the image was analysed.
+      image: float32 (H, W, C), the input, to whose size the map is brought.
+      size: pixels of the map as it was made, which is what chance depends on.
+    """
+    score_map = resize_map(raw, image.shape[:2])
+    threshold, calibrated = otsu_threshold(score_map), calibrated_score(score_map)
+    return Localization(
+        score_map=score_map,
+        mask=score_map > threshold,
+        threshold=threshold,
+        score=float(score_map.max()),
+        calibrated_score=calibrated,
+        is_anomalous=calibrated > decision_threshold(size),
+        image=image,
+    )
+
+
+def otsu_threshold(score_map: np.ndarray) -> float:
+    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
+
+    A float32 number, so that the map is above it in the same pixels however they are compared.
+    """
+    from skimage.filters import threshold_otsu
+
+    # In double precision also a nearly constant map can be divided into bins.
+    return float(np.float32(threshold_otsu(score_map.astype(np.float64))))
+
+
+def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Checks an image and brings it to float32 (H, W, C) with a mask of missing pixels."""
+    pixels = np.asarray(image)
+    shape = pixels.shape
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise InputError(f"image has shape {shape}; expected (H, W), (H, W, 1) or (H, W, 3)")
+    if min(shape[:2]) < SMALLEST_SIDE:
+        raise InputError(
+            f"image is {shape[0]} x {shape[1]} pixels; expected at least {SMALLEST_SIDE} a side"
+        )
+    if pixels.dtype in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    elif not np.issubdtype(pixels.dtype, np.floating):
+        raise InputError(f"image is {pixels.dtype}; expected float in [0, 1], uint8 or uint16")
+    unknown = np.isnan(pixels).any(axis=-1)
+    if missing is not None:
+        if np.shape(missing) != unknown.shape:
+            raise InputError(
+                f"mask of missing pixels has shape {np.shape(missing)}; expected {unknown.shape}"
+            )
+        unknown |= np.asarray(missing, bool)
+    if unknown.all():
+        raise InputError("every pixel is missing; expected an image")
+    known = pixels[~unknown]
+    low, high = known.min(), known.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise InputError(f"image has values from {low:.6g} to {high:.6g}; expected [0, 1]")
+    if (known == known[0]).all():
+        color = ", ".join(f"{value:.3g}" for value in known[0])
+        raise InputError(f"image is constant ({color} everywhere); expected a picture of something")
+    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1))
+    if (pixels == pixels[..., :1]).all():  # grey, whether it was read from a file or not
+        pixels = pixels[..., :1]
+    return pixels.astype(np.float32), unknown
+
+
+def _resize_known(
+    pixels: np.ndarray, missing: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours."""
+    if not missing.any():
+        return resize_image(pixels, size), np.zeros(size, bool)
+    share = resize_image((~missing).astype(np.float32)[..., None], size)
+    known = resize_image(pixels, size) / np.maximum(share, 1e-6)
+    fitted_missing = resize_missing(missing, size)
+    return np.where(fitted_missing[..., None], 0, np.clip(known, 0, 1)), fitted_missing

@@ -1,0 +1,117 @@
+"""The methods SSDnet is compared with, as methods of the run loop."""
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from ssdnet_jax.baselines.registry import Baseline
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.images import DecodedImage
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.base import (
+    Bucket,
+    Done,
+    Fitted,
+    Job,
+    Localization,
+    Prepared,
+    localization_of,
+    resized_image,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineMethod:
+    """A baseline with some of its options; see `methods.base.Method`.
+
+    Of the configuration `image_size` and `seed` matter. A missing pixel takes the value of the
+    nearest known one: baselines have no inpainting stage.
+    """
+
+    baseline: Baseline
+    options: Mapping[str, Any]
+    config: Config
+    vgg19: VGG19Weights | None = None
+    clip: Any = None
+
+    keeps_fits = False
+    can_do_without_vgg19 = False
+
+    @property
+    def name(self) -> str:
+        """As commands and tables call it, without its options."""
+        return self.baseline.name
+
+    @property
+    def is_random(self) -> bool:
+        """Whether another seed gives another map."""
+        return self.baseline.is_random
+
+    @property
+    def needs_vgg19(self) -> bool:
+        """Whether it sees VGG19 features."""
+        return self.baseline.needs_vgg19
+
+    @property
+    def needs_clip(self) -> bool:
+        """Whether it compares images with words."""
+        return self.baseline.needs_clip
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it takes of the configuration, and its options."""
+        options = {"options": dict(self.options)} if self.options else {}
+        return {"image_size": self.config.image_size, "seed": self.config.seed, **options}
+
+    def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "BaselineMethod":
+        """With the weights that it needs."""
+        return dataclasses.replace(self, vgg19=vgg19, clip=clip)
+
+    def prepare(self, source: DecodedImage, key: PRNGKeyArray) -> Prepared:
+        """Checks and resizes an image and fills its missing pixels."""
+        image = resized_image(source.pixels, self.config, missing=source.missing)
+        pixels = fill_nearest(image.pixels, image.missing)
+        fitted = fill_nearest(image.fitted, image.fitted_missing)
+        return Prepared(key, pixels, image.missing, fitted, image.fitted_missing, filled=True)
+
+    def bucket(self, prepared: Prepared) -> Bucket:
+        """By the size of the image."""
+        return Bucket("score", prepared.fitted.shape)
+
+    def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
+        """Nothing is computed ahead."""
+        return list(group)
+
+    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+        """None: nothing is fitted in lanes."""
+        return []
+
+    def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
+        """Never needed: `prepare` has filled missing pixels."""
+        return prepared
+
+    def finish(self, group: Sequence[Done], size: int) -> list[Localization]:
+        """Runs the baseline on one image after another."""
+        return [self._localization(done.prepared) for done in group]
+
+    def _localization(self, prepared: Prepared) -> Localization:
+        weights = {"vgg19": self.vgg19, "clip": self.clip}
+        found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
+        raw = np.asarray(found, np.float32)
+        if not np.isfinite(raw).all():
+            raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
+        return localization_of(raw, prepared.pixels, size=raw.size)
+
+
+def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """An image (h, w, c) whose missing pixels have the value of the nearest known one."""
+    if not missing.any():
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return image[tuple(nearest)]

@@ -1,0 +1,63 @@
+"""Fits that are on disk already, scored again: SSDnet without fitting."""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.data.fits_file import StoredFits
+from ssdnet_jax.data.images import resize_image
+from ssdnet_jax.methods.base import Bucket, Done, Fitted, FittedLocalization, Job, Prepared, alone
+from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedSSDnet(SSDnet):
+    """SSDnet on `StoredFits` instead of images.
+
+    Pictures in its results are those of the fit, enlarged: the images may have gone.
+    """
+
+    @property
+    def needs_vgg19(self) -> bool:
+        """Whether the score or what was fitted has VGG19 features."""
+        return self.config.scoring_needs_vgg19
+
+    def prepare(self, source: StoredFits, key: PRNGKeyArray) -> Prepared:
+        """Takes the image from the fits."""
+        height, width = source.size.tolist()
+        whole, fitted_whole = (np.zeros(s, bool) for s in ((height, width), source.image.shape[:2]))
+        pixels = resize_image(source.image, (height, width))
+        prepared = Prepared(key, pixels, whole, source.image, fitted_whole, fits=source)
+        return self._planned(prepared)
+
+    def bucket(self, prepared: Prepared) -> Bucket:
+        """By the plan; there is nothing to fit."""
+        return super().bucket(prepared)._replace(stage="score")
+
+    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+        """None: the fits are there."""
+        return []
+
+    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
+        """Scores the stored fits."""
+        found = [dataclasses.replace(done, fits=_fits_of(done.prepared.fits)) for done in group]
+        return super().finish(found, size)
+
+
+def _fits_of(stored: StoredFits) -> tuple[Fitted, ...]:
+    fits = tuple(
+        Fitted(
+            name=seed,
+            reconstruction=alone(stored.reconstructions[seed]),
+            losses=losses[~np.isnan(losses)],
+            stop=StopReason(int(stored.stop[seed])),
+            restorations=int(stored.restorations[seed]),
+        )
+        for seed, losses in enumerate(stored.losses)
+    )
+    for fit in fits:
+        check_fit(fit)
+    return fits

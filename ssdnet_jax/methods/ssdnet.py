@@ -1,0 +1,225 @@
+"""SSDnet (arXiv 2509.18354): a network is fitted to the image, what it leaves is scored.
+
+The host side of the method; what runs on the device is in `core`, a group of images at a time.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ssdnet_jax.config import Config, check_against_image, from_config_dict
+from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.plan import Plan
+from ssdnet_jax.core.score import ScoreMaps, score
+from ssdnet_jax.core.target import Target, decode, encode, target_shape
+from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.data.fits_file import StoredFits
+from ssdnet_jax.data.images import DecodedImage, resize_image, resize_map
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.base import (
+    Bucket,
+    Done,
+    Fitted,
+    FittedLocalization,
+    Job,
+    Member,
+    Prepared,
+    alone,
+    gather,
+    localization_of,
+    resized_image,
+)
+
+_encode = jax.jit(encode, static_argnames="plan")
+_noise_deviation = jax.jit(noise_deviation)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _score(
+    target: Target,
+    reconstructions: Float[Array, "b seeds hh ww d"],
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+) -> ScoreMaps:
+    """Of each seed; what does not depend on the reconstruction is computed once."""
+    of_seed = functools.partial(score, target, vgg19=vgg19, plan=plan)
+    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _decode(
+    target: Target, reconstructions: Float[Array, "b seeds hh ww d"], plan: Plan
+) -> Float[Array, "b seeds hh ww c"]:
+    of_seed = functools.partial(decode, target, plan=plan)
+    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
+
+
+@dataclasses.dataclass(frozen=True)
+class SSDnet:
+    """The method of the paper and its default setting; see `methods.base.Method`."""
+
+    config: Config
+    vgg19: VGG19Weights | None = None
+
+    name = "ssdnet"
+    is_random = True
+    keeps_fits = True
+    needs_clip = False
+
+    @property
+    def needs_vgg19(self) -> bool:
+        """Whether the loss, the score or what is fitted has VGG19 features."""
+        return self.config.needs_vgg19
+
+    @property
+    def can_do_without_vgg19(self) -> bool:
+        """Whether the features are chosen by what weights there are."""
+        return self.config.leaves_features_open
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole configuration."""
+        return dataclasses.asdict(self.config)
+
+    def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "SSDnet":
+        """With VGG19's weights, or without them where they are not to be had."""
+        config = self.config.resolve_features(has_vgg19=vgg19 is not None)
+        return dataclasses.replace(self, config=config, vgg19=vgg19)
+
+    def prepare(self, source: DecodedImage, key: PRNGKeyArray) -> Prepared:
+        """Checks and resizes an image; measures what its plan depends on."""
+        resized = resized_image(source.pixels, self.config, missing=source.missing)
+        prepared = Prepared(key, *resized)
+        check_against_image(self.config, prepared.fitted_missing.shape)
+        return prepared if prepared.incomplete else self._planned(prepared)
+
+    def _planned(self, prepared: Prepared) -> Prepared:
+        noise = float(_noise_deviation(prepared.fitted))
+        plan = self.config.plan(prepared.fitted_missing.shape, noise=noise)
+        return dataclasses.replace(prepared, plan=plan)
+
+    def bucket(self, prepared: Prepared) -> Bucket:
+        """By the plan; of images with missing pixels by their shape."""
+        if prepared.plan is None:
+            return Bucket("inpaint", prepared.fitted.shape, self.config.inpaint_settings)
+        shape = target_shape(prepared.plan, channels=prepared.fitted.shape[-1])
+        return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
+
+    def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
+        """Computes the targets of images of one plan in one call."""
+        plan = group[0].plan
+        images = gather([alone(prepared.fitted) for prepared in group], size)
+        targets = _encode(images, self.vgg19, plan)
+        return [
+            dataclasses.replace(prepared, target=Member(targets, place))
+            for place, prepared in enumerate(group)
+        ]
+
+    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+        """One fit a seed; stage one for an image with missing pixels (paper section 5.2)."""
+        inpaint_key, key = jax.random.split(prepared.key)
+        if prepared.plan is None:
+            known = (~prepared.fitted_missing).astype(np.float32)
+            settings = self.config.inpaint_settings
+            return [Job(names[0], "inpaint", inpaint_key, alone(prepared.fitted), known, settings)]
+        # The first fit is that of a single seed.
+        keys = [jax.random.fold_in(key, seed) if seed else key for seed in range(len(names))]
+        values = Member(prepared.target.batch.values, prepared.target.place)
+        known = np.ones(values.batch.shape[1:3], np.float32)
+        return [
+            Job(name, "fit", key, values, known, prepared.plan.fit)
+            for name, key in zip(names, keys, strict=True)
+        ]
+
+    def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
+        """Puts the reconstruction of stage one where pixels are missing."""
+        reconstruction = np.clip(np.asarray(inpainted.reconstruction.value), 0, 1)
+        fitted = np.where(prepared.fitted_missing[..., None], reconstruction, prepared.fitted)
+        resized = resize_image(fitted, prepared.missing.shape)
+        pixels = np.where(prepared.missing[..., None], resized, prepared.pixels)
+        return self._planned(
+            dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
+        )
+
+    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
+        """Scores the fits of images of one plan and combines their seeds by the median.
+
+        `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
+        """
+        plan = group[0].prepared.plan
+        target = gather([done.prepared.target for done in group], size)
+        by_seed = zip(*(done.fits for done in group), strict=True)
+        seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
+        reconstructions = jnp.stack(seeds, axis=1)
+        maps = _score(target, reconstructions, self.vgg19, plan)
+        pictures = _decode(target, reconstructions, plan)
+        *found, kept = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
+        return [
+            _localization(done, *(array[i] for array in found), kept[i])
+            for i, done in enumerate(group)
+        ]
+
+
+def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
+    """SSDnet by a checked configuration.
+
+    Raises:
+      ConfigError: a field or a combination of fields cannot work.
+    """
+    checked = from_config_dict(dataclasses.asdict(config))
+    return SSDnet(checked).with_weights(vgg19=vgg19)
+
+
+def check_fit(fit: Fitted) -> None:
+    """Raises InputError if a fit did not stay finite."""
+    if fit.stop == StopReason.UNSTABLE:
+        raise InputError(
+            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"expected a finite loss, try a smaller config.fit.learning_rate"
+        )
+
+
+def _localization(
+    done: Done,
+    raw: Float[np.ndarray, "seeds h w"],
+    normalized: Float[np.ndarray, "seeds h w"],
+    pictures: Float[np.ndarray, "seeds hh ww c"],
+    reconstructions: Float[np.ndarray, "seeds hh ww d"],
+) -> FittedLocalization:
+    prepared, fits = done.prepared, done.fits
+    shape = prepared.missing.shape
+    decisions = localization_of(np.median(raw, axis=0), prepared.pixels, size=raw[0].size)
+    mu = resize_image(np.median(pictures, axis=0), shape)
+    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+    return FittedLocalization(
+        **vars(decisions),
+        normalized_map=resize_map(np.median(normalized, axis=0), shape),
+        reconstruction=mu,
+        residual=prepared.pixels - mu,
+        uncertainty=resize_map(raw.std(axis=0), shape),
+        losses=fits[0].losses,
+        steps=max(len(fit.losses) for fit in fits),
+        stop_reason="max_steps" if unfinished else "threshold",
+        restorations=sum(fit.restorations for fit in fits),
+        fits=prepared.fits or _stored(prepared, fits, reconstructions),
+    )
+
+
+def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndarray) -> StoredFits:
+    longest = max(len(fit.losses) for fit in fits)
+    losses = [np.pad(f.losses, (0, longest - len(f.losses)), constant_values=np.nan) for f in fits]
+    return StoredFits(
+        image=prepared.fitted,
+        reconstructions=reconstructions,
+        losses=np.stack(losses),
+        stop=np.array([int(fit.stop) for fit in fits]),
+        restorations=np.array([fit.restorations for fit in fits]),
+        size=np.array(prepared.missing.shape),
+    )
