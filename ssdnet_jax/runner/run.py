@@ -14,7 +14,7 @@ from ssdnet_jax.data.images import read_image
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.record import IMAGE_ERRORS, Record
+from ssdnet_jax.runner.record import Record
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal, duration
 from ssdnet_jax.runner.threads import read_ahead, write_behind
