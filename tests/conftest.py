@@ -33,6 +33,7 @@ def tiny() -> dict[str, Any]:
     """Fields of a configuration that compiles and runs fast; for `from_config_dict`."""
     return {
         "image_size": 32,
+        "features": {"kind": "pixels"},
         "network": {
             "channels_down": (2,),
             "channels_up": (2,),
@@ -41,10 +42,20 @@ def tiny() -> dict[str, Any]:
             "upsampling": "nearest",
             "activation": "none",
             "conv1x1_up": False,
+            "sigmoid": True,
         },
         "loss": {"patch_sizes": (8,), "patch_strides": (4,)},
-        "score": {"patch_sizes": (8,), "patch_strides": (2,)},
-        "fit": {"max_steps": 5, "block_steps": 2},
+        "score": {"method": "patches", "patch_sizes": (8,), "patch_strides": (2,)},
+        "fit": {
+            "max_steps": 5,
+            "block_steps": 2,
+            "learning_rate": 0.01,
+            "stop_threshold": 1e-4,
+            "input_noise": 0.01,
+            "mask_ratio": 0.0,
+            "mask_block": 1,
+            "average_decay": 0.9,
+        },
         "inpaint": {"max_steps": 3},
     }
 

@@ -5,18 +5,14 @@ import pytest
 from sklearn.decomposition import PCA
 
 from ssdnet_jax.core.features import (
-    View,
     feature_maps,
-    fit_target,
-    main_components,
-    picture_of,
     principal_components,
-    shrunk,
+    represent,
+    resized,
     standardize,
-    view_of,
 )
+from ssdnet_jax.core.plan import Representation
 from ssdnet_jax.core.vgg19 import max_pool2x2, vgg19_features
-from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -30,13 +26,10 @@ def image(height=24, width=32, channels=3):
 
 @pytest.mark.parametrize("kind", ["vgg19", "filters"])
 @pytest.mark.parametrize("shape", [(24, 32, 3), (25, 33, 1)])
-def test_maps_and_target_have_half_of_the_resolution(kind, shape):
-    maps = feature_maps(image(*shape), TINY, kind=kind)
-    target = fit_target(image(*shape), TINY, View("coarse", 1.0, 5), kind=kind)
-    for x in (*maps, target):
+def test_maps_have_half_of_the_resolution(kind, shape):
+    for x in feature_maps(image(*shape), TINY, kind=kind):
         assert x.shape[:2] == (shape[0] // 2, shape[1] // 2)
         assert bool(jnp.isfinite(x).all())
-    assert target.shape[2] == 5 + shape[2]
 
 
 def test_vgg19_maps_are_its_layers_of_the_mirrored_image():
@@ -77,42 +70,16 @@ def test_components_keep_their_sign_and_fill_up_with_zeros():
     np.testing.assert_allclose(flipped[:, ::-1], actual, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_target_holds_the_picture(channels):
-    y = image(channels=channels)
-    target = fit_target(y, None, View("coarse", 1.0, 4), kind="filters")
-    halved = np.asarray(y).reshape(12, 2, 16, 2, channels).mean((1, 3))
-    np.testing.assert_allclose(picture_of(target, y), halved, atol=1e-5)
-
-
-def test_a_picture_of_one_colour_has_features_of_zero():
-    y = jnp.full((24, 24, 3), 0.4)
-    target = fit_target(y, None, View("coarse", 1.0, 4), kind="filters")
-    assert bool(jnp.isfinite(target).all())
-    np.testing.assert_allclose(target, 0, atol=1e-6)
-
-
-def test_features_of_a_texture_are_compiled_and_batched():
-    images = jnp.stack([grid_texture((24, 24), period=6, seed=seed) for seed in range(2)])
-
-    @jax.jit
-    def target(image):
-        return fit_target(image, TINY, View("coarse", 1.0, 3), kind="vgg19")
-
-    expected = jnp.stack([target(image) for image in images])
-    np.testing.assert_allclose(jax.vmap(target)(images), expected, atol=1e-3)
-
-
 @pytest.mark.parametrize("layer", ["fine", "coarse"])
-def test_a_view_is_the_main_components_of_a_layer_of_the_smaller_image(layer):
+def test_a_representation_is_the_principal_components_of_a_layer_of_the_resized_image(layer):
     y = image(32, 40)
-    smaller = shrunk(y, scale=0.75)
+    smaller = resized(y, scale=0.75)
     assert smaller.shape == (24, 30, 3)
     maps = feature_maps(smaller, TINY, kind="vgg19")
-    expected = main_components(getattr(maps, layer), count=2)
-    actual = view_of(y, TINY, View(layer, 0.75, 2), kind="vgg19")
+    expected = principal_components(standardize(getattr(maps, layer)), count=2)
+    actual = represent(y, TINY, Representation(layer, 0.75, 2), kind="vgg19")
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_an_image_at_its_own_size_is_itself():
-    np.testing.assert_array_equal(shrunk(image(25, 33), scale=1.0), image(25, 33))
+    np.testing.assert_array_equal(resized(image(25, 33), scale=1.0), image(25, 33))

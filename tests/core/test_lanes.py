@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.config import from_config_dict
-from ssdnet_jax.core.fit import StopReason, fit, reconstruct
-from ssdnet_jax.core.lanes import fit_lanes, init_lanes, lane_result, replace_lane
+from ssdnet_jax.core.fit import StopReason, fit_block, init_fit, reconstruct
+from ssdnet_jax.core.lanes import fit, fit_lanes, init_lanes, lane_results, replace_lane
+from ssdnet_jax.core.networks import apply_network
+from ssdnet_jax.core.target import encode
 from ssdnet_jax.data.synthetic import grid_texture
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -29,7 +32,7 @@ def programs(settings):
     def jit(function):
         return jax.jit(functools.partial(function, settings=settings))
 
-    return {f.__name__: jit(f) for f in (init_lanes, fit_lanes, replace_lane, lane_result)}
+    return {f.__name__: jit(f) for f in (init_lanes, fit_lanes, replace_lane, lane_results)}
 
 
 def run(programs, lanes, *, block=5):
@@ -45,7 +48,18 @@ def start(programs, chosen, active=None):
 
 
 def result(programs, lanes, lane):
-    return jax.device_get(programs["lane_result"](lanes, jnp.int32(lane)))
+    """All that a lane has come to."""
+    chosen = np.full(len(lanes.images), lane)
+    found = programs["lane_results"](lanes, chosen)
+    states = lanes.states
+    parts = (found, states.history, states.step, states.stop, states.undone)
+    found, *rest = jax.device_get(parts)
+    return jax.tree.map(lambda leaf: leaf[0], found), *(leaf[lane] for leaf in rest)
+
+
+def alone(key, image, known, settings):
+    state = init_fit(key, image, settings)
+    return fit_block(state, image, known, None, state.history.shape[0], settings)
 
 
 def assert_same(actual, expected):
@@ -54,17 +68,25 @@ def assert_same(actual, expected):
 
 def test_lanes_equal_fits_alone(programs, settings):
     lanes = run(programs, start(programs, [0, 1, 2, 3]))
-    alone = jax.jit(functools.partial(fit, settings=settings))
-    steps = set()
+    one = jax.jit(functools.partial(alone, settings=settings))
+    seen = set()
     for lane in range(4):
-        state = alone(KEYS[lane], IMAGES[lane], KNOWN[lane], None)
-        actual = result(programs, lanes, lane)
-        steps.add(int(actual.step))
-        assert (actual.step, actual.stop, actual.undone) == (state.step, state.stop, state.undone)
-        mu = reconstruct(state, IMAGES[lane], KNOWN[lane], settings)
-        np.testing.assert_allclose(actual.reconstruction, mu, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(actual.history, state.history, rtol=1e-3)
-    assert len(steps) > 1, "the pictures should stop at different steps"
+        state = one(KEYS[lane], IMAGES[lane], KNOWN[lane])
+        found, history, *counts = result(programs, lanes, lane)
+        assert counts == [state.step, state.stop, state.undone]
+        seen.add(int(state.step))
+        mu = reconstruct(state)
+        np.testing.assert_allclose(found.reconstruction, mu, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(history, state.history, rtol=1e-3)
+    assert len(seen) > 1, "the images should stop at different steps"
+
+
+def test_results_come_in_the_order_that_is_asked_for(programs):
+    lanes = run(programs, start(programs, [0, 1, 2]))
+    found = programs["lane_results"](lanes, np.array([2, 0, 0]))
+    for place, lane in enumerate((2, 0, 0)):
+        expected, *_ = result(programs, lanes, lane)
+        assert_same(jax.tree.map(lambda leaf, i=place: leaf[i], found), expected)
 
 
 def test_a_lane_does_not_depend_on_its_neighbours_bit_for_bit(programs):
@@ -113,8 +135,27 @@ def test_a_stopped_lane_is_left_untouched(programs):
 
 def test_one_lane_is_the_plain_fit_bit_for_bit(programs, settings):
     lanes = run(programs, start(programs, [2]))
-    state = jax.jit(functools.partial(fit, settings=settings))(KEYS[2], IMAGES[2], KNOWN[2], None)
-    assert_same(result(programs, lanes, 0).params, np.asarray(state.current.params))
+    state = jax.jit(functools.partial(alone, settings=settings))(KEYS[2], IMAGES[2], KNOWN[2])
+    found, *_ = result(programs, lanes, 0)
+    assert_same(found.params, np.asarray(state.current.params))
+
+
+def test_the_fit_of_a_batch_is_its_lanes_with_named_parameters(programs, tiny, settings):
+    config = from_config_dict(tiny)
+    plan = dataclasses.replace(config.plan((32, 32)), fit=settings)
+    target = encode(jnp.asarray(IMAGES[:3]), None, plan)
+    fitted = jax.jit(functools.partial(fit, vgg19=None, plan=plan))(KEYS[:3], target)
+    lanes = run(programs, start(programs, [0, 1, 2]), block=100)
+    for lane in range(3):
+        found, history, step, stop, undone = result(programs, lanes, lane)
+        np.testing.assert_allclose(fitted.reconstruction[lane], found.reconstruction, atol=1e-5)
+        np.testing.assert_allclose(fitted.losses[lane], history, rtol=1e-4)
+        counts = (fitted.steps[lane], fitted.stop[lane], fitted.restorations[lane])
+        assert counts == (step, stop, undone)
+        params = jax.tree.map(lambda leaf, i=lane: leaf[i], fitted.params)
+        assert set(params) == {"scale0", "output"}
+        shown = apply_network(params, jnp.asarray(IMAGES[lane])[None], settings.network)
+        assert float(jnp.mean((shown - IMAGES[lane]) ** 2)) < 0.2
 
 
 def test_lanes_compile_without_grouped_convolutions(programs):

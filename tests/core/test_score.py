@@ -3,16 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.config import LossConfig, ScoreConfig
 from ssdnet_jax.core.losses import patch_similarities
 from ssdnet_jax.core.patches import extract_patches, patch_corners
-from ssdnet_jax.core.score import (
-    ScoreSettings,
-    min_max,
-    patch_inner_products,
-    patch_score,
-    score_maps,
-)
+from ssdnet_jax.core.score import min_max, patch_inner_products, score, score_maps
+from ssdnet_jax.core.target import Target, encode
 from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.weights import random_vgg19_weights
 
@@ -119,11 +115,21 @@ def test_a_view_of_the_whole_image_scores_patches_of_its_features():
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-def test_the_score_of_a_fit_to_features_has_the_size_of_the_image():
-    image = jax.random.uniform(jax.random.key(0), (32, 24, 1))
-    target, mu = jax.random.normal(jax.random.key(1), (2, 16, 12, 5))
-    settings = ScoreSettings(ScoreConfig(patch_sizes=(4,)))
-    maps = patch_score(image, target, mu, None, settings)
-    expected = score_maps(target, mu, None, settings.score, settings.loss)
-    assert maps.raw.shape == maps.normalized.shape == (32, 24)
+def test_the_score_of_a_fit_to_features_has_the_size_of_the_image(tiny):
+    values = {**tiny, "image_size": 0, "features": {"kind": "filters"}}
+    plan = from_config_dict({**values, "inpaint": {}}).plan((72, 80))
+    fitted, mu = jax.random.normal(jax.random.key(1), (2, 1, 36, 40, 5))
+    target = Target(fitted, (), jnp.zeros((1, 1)), jnp.ones((1, 1)))
+    maps = score(target, mu, None, plan)
+    expected = score_maps(fitted[0], mu[0], None, plan.score, plan.fit.loss)
+    assert maps.raw.shape == maps.normalized.shape == (1, 72, 80)
     np.testing.assert_allclose(maps.raw.mean(), expected.raw.mean(), rtol=0.05)
+
+
+def test_a_batch_of_pixels_is_scored_image_by_image(tiny):
+    plan = from_config_dict({**tiny, "image_size": 0}).plan(SHAPE)
+    y, f = (jnp.stack([x, x / 2]) for x in pair())
+    maps = score(encode(y, None, plan), f, None, plan)
+    for index in range(2):
+        expected = score_maps(y[index], f[index], None, plan.score, plan.fit.loss)
+        np.testing.assert_allclose(maps.raw[index], expected.raw, rtol=1e-5)
