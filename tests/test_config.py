@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ssdnet_jax.config import (
     _RANGES,
     AUTO,
+    PAPER,
     Config,
     check_against_image,
     field_names,
@@ -18,8 +19,9 @@ from ssdnet_jax.config import (
     legal_words,
     to_config_dict,
 )
-from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.errors import ConfigError
+
+PIXELS = {"features": {"kind": "pixels"}}
 
 
 def nested(name, value):
@@ -60,8 +62,6 @@ def configs(draw):
         if legal_words(kind_of(name))
     }
     of_pixels = words["features.kind"] == "pixels"
-    if words["fit.forward"] == "patch":
-        words["loss.perceptual_view"] = "patch"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
     alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
     positive = st.floats(1e-9, 1e9)
@@ -186,9 +186,9 @@ def wrong_values():
         yield from ((name, value) for value in wrong)
 
 
-@pytest.mark.parametrize(("name", "value"), list(wrong_values()), ids=lambda v: str(v)[:30])
-def test_a_wrong_value_is_refused_and_its_field_is_named(name, value):
-    refused(nested(name, value), f"config.{name}:", "expected")
+def test_a_wrong_value_is_refused_and_its_field_is_named():
+    for name, value in wrong_values():
+        refused(nested(name, value), f"config.{name}:", "expected")
 
 
 def test_every_number_has_a_range_and_no_range_is_left_over():
@@ -244,8 +244,8 @@ def test_a_value_where_a_group_belongs_is_refused():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"network": {"channels_up": (8, 8)}}, ("channels_up: found 2 scales", "expected 5")),
-        ({"network": {"channels_skip": (4,)}}, ("channels_skip: found 1 scales", "expected 5")),
+        ({"network": {"channels_up": (8, 8)}}, ("channels_up: found 2 scales", "expected 4")),
+        ({"network": {"channels_skip": (4,)}}, ("channels_skip: found 1 scales", "expected 4")),
         (
             {"network": {"channels_down": (), "channels_up": (), "channels_skip": ()}},
             ("config.network.channels_down", "expected one or more"),
@@ -255,25 +255,20 @@ def test_a_value_where_a_group_belongs_is_refused():
         ({"score": {"patch_strides": (17,)}}, ("config.score.patch_strides", "at most 16")),
         ({"loss": {"w_rec": 0.0}}, ("config.loss.w_rec", "config.loss.w_perc", "above 0")),
         ({"score": {"alpha_rec": 0.5}}, ("config.score.alpha_rec", "expected 1")),
-        ({"image_size": 15}, ("config.loss.patch_sizes", "expected at most 15")),
         (
-            {"image_size": 32},
-            ("config.network.channels_down: found 5 scales", "33 pixels", "the image has 32"),
+            {**PIXELS, "image_size": 16, "loss": {"patch_sizes": 40}},
+            ("config.loss.patch_sizes", "at least 40 pixels", "16 x 16"),
         ),
         (
-            {"fit": {"forward": "patch"}},
-            ("config.network.channels_down: found 5 scales", "a patch has 16"),
+            {**PIXELS, "image_size": 16},
+            ("config.network.channels_down", "at least 17 pixels", "16 x 16"),
         ),
         (
-            {"features": {"kind": "filters"}, "fit": {"forward": "patch"}},
-            ("config.network.channels_down: found 5 scales", "a patch has 16"),
+            {"features": {"kind": "filters"}, "image_size": 33},
+            ("config.network.channels_down", "at least 34 pixels"),
         ),
         (
-            {"features": {"kind": "filters"}, "image_size": 65},
-            ("config.network.channels_down", "at least 66 pixels"),
-        ),
-        (
-            {"features": {"kind": "vgg19"}, "score": {"method": "tiles", "tile_size": 201}},
+            {"features": {"kind": "vgg19"}, "score": {"tile_size": 201}},
             ("config.score.tile_size", "found 201", "at least 1070 pixels"),
         ),
         (
@@ -285,16 +280,8 @@ def test_a_value_where_a_group_belongs_is_refused():
             ("config.score.alpha_perc", "config.features.kind vgg19", "expected 0"),
         ),
         (
-            {
-                "fit": {"forward": "patch"},
-                "network": {"channels_down": 2, "channels_up": 2, "channels_skip": 2},
-                "loss": {"perceptual_view": "image"},
-            },
-            ("config.loss.perceptual_view", "config.fit.forward patch"),
-        ),
-        (
-            {"image_size": 64, "score": {"method": "tiles", "tile_size": 41}},
-            ("config.score.tile_size", "a patch of 81 pixels", "at most 64"),
+            {**PIXELS, "image_size": 64, "score": {"tile_size": 41}},
+            ("config.score.tile_size", "found 41", "at least 81 pixels"),
         ),
     ],
 )
@@ -303,25 +290,38 @@ def test_an_impossible_combination_is_refused_before_any_image_is_read(values, w
 
 
 def test_the_size_of_an_image_fitted_as_it_is_is_checked_against_the_configuration():
-    config = from_config_dict({"image_size": 0})
+    config = dataclasses.replace(PAPER, image_size=0)
     check_against_image(config, (33, 400))
-    with pytest.raises(ConfigError, match=r"5 scales.*the image has 32"):
-        check_against_image(config, (400, 32))
-    with pytest.raises(ConfigError, match=r"config.loss.patch_sizes.*fitted at 12 x 400"):
-        check_against_image(config, (12, 400))
+    for shape in ((400, 32), (12, 400)):
+        with pytest.raises(ConfigError, match=rf"config\.network.*33 pixels.*{shape[0]} x"):
+            check_against_image(config, shape)
+
+
+def test_a_plan_says_what_is_done_to_an_image():
+    plan = dataclasses.replace(PAPER, fit=dataclasses.replace(PAPER.fit, seeds=3)).plan((64, 80))
+    assert (plan.shape, plan.target, plan.seeds) == ((64, 80), "pixels", 3)
+    assert plan.fit == PAPER.fit_settings and plan.score == PAPER.score
+    auto = AUTO.resolve_features(has_vgg19=True)
+    assert auto.plan((256, 256)).fitted == ("coarse", 1.0, 24)
+    assert auto.plan((256, 256), noise=0.1).fitted == ("coarse", 0.75, 24)
+    with pytest.raises(ConfigError, match=r"found auto; expected.*resolve_features"):
+        AUTO.plan((256, 256))
+    with pytest.raises(ConfigError, match=r"config\.network.*20 x 400"):
+        auto.plan((20, 400))
 
 
 def test_inpainting_reconstructs_pixels_of_the_whole_image():
     config = from_config_dict(
         {
+            **PIXELS,
             "loss": {"w_rec": 0.0, "w_perc": 1.0, "patch_sizes": 64, "patch_strides": 64},
-            "fit": {"forward": "patch", "permute_ratio": 0.5, "learning_rate": 0.5},
+            "fit": {"permute_ratio": 0.5, "learning_rate": 0.5},
             "inpaint": {"max_steps": 7, "stop_threshold": 0.5, "mask_ratio": 0.25},
         }
     )
     settings = config.inpaint_settings
     assert (settings.loss.w_rec, settings.loss.w_perc) == (1.0, 0.0)
-    assert (settings.fit.forward, settings.fit.permute_ratio) == ("image", 0.0)
+    assert settings.fit.permute_ratio == 0.0
     assert (settings.fit.max_steps, settings.fit.stop_threshold) == (7, 0.5)
     assert settings.fit.mask_ratio == 0.25
     assert settings.fit.learning_rate == 0.5
@@ -333,22 +333,25 @@ def test_inpainting_reconstructs_pixels_of_the_whole_image():
 )
 def test_vgg19_is_needed_by_either_perceptual_term(w_perc, alpha_perc, needed):
     values = {
+        **PIXELS,
         "loss": {"w_perc": w_perc},
         "score": {"alpha_rec": 1 - alpha_perc, "alpha_perc": alpha_perc},
     }
     assert from_config_dict(values).needs_vgg19 is needed
 
 
-def test_automatic_features_are_those_that_can_be_had():
-    assert AUTO.settled(has_vgg19=True).features.kind == "vgg19"
-    assert AUTO.settled(has_vgg19=False).features.kind == "filters"
-    assert Config().settled(has_vgg19=True) == Config()
-    assert AUTO.settled(has_vgg19=True).needs_vgg19
-    assert not AUTO.settled(has_vgg19=False).needs_vgg19
+def test_the_default_is_auto_and_its_features_are_those_that_can_be_had():
+    assert Config() == AUTO
+    assert AUTO.resolve_features(has_vgg19=True).features.kind == "vgg19"
+    assert AUTO.resolve_features(has_vgg19=False).features.kind == "filters"
+    assert PAPER.resolve_features(has_vgg19=True) == PAPER
+    assert AUTO.leaves_features_open and not PAPER.leaves_features_open
+    assert AUTO.resolve_features(has_vgg19=True).needs_vgg19
+    assert not AUTO.resolve_features(has_vgg19=False).needs_vgg19
 
 
-def test_missing_pixels_are_filled_in_the_picture_also_where_features_are_fitted():
+def test_missing_pixels_are_filled_as_in_the_paper_where_features_are_fitted():
     settings = AUTO.inpaint_settings
-    assert settings.network == NetworkConfig()
-    assert settings.fit.learning_rate == Config().fit.learning_rate
+    assert settings.network == PAPER.network
+    assert settings.fit.learning_rate == PAPER.fit.learning_rate
     assert settings.fit.max_steps == AUTO.inpaint.max_steps

@@ -1,5 +1,4 @@
 import dataclasses
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssdnet_jax import Config, ConfigError, InputError, Progress, StopReason, localize
+from ssdnet_jax import (
+    Config,
+    ConfigError,
+    InputError,
+    Progress,
+    StopReason,
+    localize,
+    localize_batch,
+)
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.evaluation.metrics import auroc
+from ssdnet_jax.methods.base import otsu_threshold
 from ssdnet_jax.runner import devices
-from ssdnet_jax.stages import fit_jobs, otsu_threshold, prepare
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
-module = sys.modules["ssdnet_jax.localize"]  # the name in the package is the function
 GREY = grid_texture((40, 56), period=8, seed=1)
 KEY = jax.random.key(5)
 
@@ -31,8 +37,8 @@ def config(tiny) -> Config:
 
 
 def assert_equal_results(one, other):
-    for field in dataclasses.fields(one):
-        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+    for name in {field.name for field in dataclasses.fields(one)} - {"fits"}:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 @pytest.mark.parametrize("shape", [(40, 56, 1), (8, 200, 1), (301, 9, 1), (32, 32, 1), (40, 56, 3)])
@@ -82,10 +88,9 @@ def test_a_planted_defect_scores_higher_than_the_rest(tiny):
         "channels_up": 8,
         "activation": "leaky_relu",
     }
-    score = {"patch_sizes": 4, "patch_strides": 1}
-    config = from_config_dict(
-        {**tiny, "network": network, "score": score, "fit": {"max_steps": 150}}
-    )
+    score = {"method": "patches", "patch_sizes": 4, "patch_strides": 1}
+    fit = {**tiny["fit"], "max_steps": 150}
+    config = from_config_dict({**tiny, "network": network, "score": score, "fit": fit})
     image, mask = plant_defect(
         grid_texture((32, 32), period=8), kind="blob", center=(20, 12), size=9, contrast=0.5
     )
@@ -403,9 +408,61 @@ def test_a_noisy_picture_is_fitted_smaller_if_it_is_large_enough(of_filters, sid
     texture = np.asarray(grid_texture((side, side), period=8))
     added = noise * np.random.default_rng(0).standard_normal(texture.shape)
     image = np.clip(texture + added, 0, 1).astype(np.float32)
-    (job,) = fit_jobs(prepare(image, config), config, KEY, ["name"])
-    assert job.image.shape[:2] == (fitted, fitted)
     result = localize(image, config, KEY)
+    assert result.fits.reconstructions.shape[1:3] == (fitted, fitted)
     assert result.score_map.shape == (side, side)
     assert result.reconstruction.shape == image.shape
     assert np.isfinite(result.score_map).all()
+
+
+def different_images():
+    """Of two sizes and kinds, one with missing pixels."""
+    images = [grid_texture((40, 56), period=8, seed=0), GREY, np.random.default_rng(3).random((64, 64, 3))]
+    missing = np.random.default_rng(4).random((40, 56)) < 0.05
+    return [image.astype(np.float32) for image in images], [None, missing, None]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_batch_is_its_images_alone_bit_for_bit_at_the_same_number_of_lanes(of_filters, lanes):
+    images, masks = different_images()
+    keys = list(jax.random.split(KEY, 3))
+    together = localize_batch(images, of_filters, keys, missing=masks, lanes=lanes)
+    for image, mask, key, expected in zip(images, masks, keys, together, strict=True):
+        copies = ([image] * lanes, of_filters, [key] * lanes)
+        alone = localize_batch(*copies, missing=[mask] * lanes, lanes=lanes)
+        assert_equal_results(expected, alone[0])
+        if lanes == 1:
+            assert_equal_results(expected, localize(image, of_filters, key, missing=mask))
+
+
+def test_several_seeds_share_the_lanes_of_a_batch(config):
+    seeds = dataclasses.replace(config, fit=dataclasses.replace(config.fit, seeds=3))
+    images = [GREY, grid_texture((32, 32), period=6, seed=5)]
+    together = localize_batch(images, seeds, lanes=1)
+    for image, result in zip(images, together, strict=True):
+        assert_equal_results(result, localize(image, seeds))
+
+
+def test_no_image_gives_no_result(config):
+    assert localize_batch([], config) == []
+
+
+def test_the_first_image_that_fails_ends_a_batch(config):
+    with pytest.raises(InputError, match="constant"):
+        localize_batch([GREY, np.full((40, 40), 0.5)], config)
+
+
+def test_three_equal_channels_are_one(config):
+    assert_equal_results(localize(np.repeat(GREY, 3, axis=-1), config), localize(GREY, config))
+
+
+@pytest.mark.parametrize("name", ["config", "of_filters"])
+def test_results_are_float32_also_where_jax_makes_float64(name, request):
+    config, (images, masks) = request.getfixturevalue(name), different_images()
+    expected = localize(images[1], config, KEY, missing=masks[1])
+    with jax.enable_x64(True):
+        result = localize(images[1], config, KEY, missing=masks[1])
+    for name in ("score_map", "image", "reconstruction", "losses"):
+        assert getattr(result, name).dtype == np.float32
+    assert result.steps == expected.steps
+    assert np.corrcoef(result.score_map.ravel(), expected.score_map.ravel())[0, 1] > 0.9
