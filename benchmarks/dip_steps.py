@@ -26,8 +26,7 @@ import optax
 from jax import lax
 
 from ssdnet_jax.baselines.dip import init_generator
-from ssdnet_jax.config import Config
-from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.config import PAPER
 from ssdnet_jax.core.skip_network import SkipNetwork, flatten_parameters, unflatten_parameters
 from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
@@ -39,8 +38,8 @@ from ssdnet_jax.runner.workdir import versions
 
 STEPS = (25, 50, 75, 100, 150, 200, 250, 300)
 DECAYS = (0.0, 0.9, 0.97, 0.99)
-SIZE = (Config().image_size,) * 2
-NETWORK = NetworkConfig()
+SIZE = (PAPER.image_size,) * 2
+NETWORK = PAPER.network
 
 
 def main() -> None:

@@ -33,12 +33,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssdnet_jax import stages
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import PAPER
 from ssdnet_jax.core.lanes import fit_lanes, init_lanes
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.methods.ssdnet import SSDnet
 from ssdnet_jax.runner import devices
 from ssdnet_jax.runner.run import run
 from ssdnet_jax.runner.startup import device_name, make_cores_devices, use_compilation_cache
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def time_lanes(counts: list[int], arguments: argparse.Namespace) -> dict[str, dict]:
-    settings = Config().fit_settings
+    settings = PAPER.fit_settings
     block = jax.jit(functools.partial(fit_lanes, settings=settings))
     programs, lanes, report = {}, {}, {}
     for count in counts:
@@ -109,7 +109,7 @@ def ratios(seconds: dict[int, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def time_devices(arguments: argparse.Namespace) -> dict[str, dict]:
-    settings = Config().fit_settings
+    settings = PAPER.fit_settings
     counts = sorted({1, jax.local_device_count()})
     steps = jnp.int32(STEPS_ON_DEVICES)
     seconds = {count: [] for count in counts}
@@ -140,7 +140,7 @@ def lane_arguments(count: int, size: int):
 
 
 def time_runner(arguments: argparse.Namespace) -> dict:
-    config = Config()
+    config = PAPER
     fit = dataclasses.replace(config.fit, max_steps=arguments.steps, stop_threshold=0.0)
     config = dataclasses.replace(config, fit=fit)
 
@@ -155,8 +155,9 @@ def time_runner(arguments: argparse.Namespace) -> dict:
         warm = min(jax.local_device_count(), arguments.images)  # compiles what the others run
         for name, count in (("warm", warm), ("timed", arguments.images)):
             working.clear()
-            workdir = open_workdir(Path(folder, name), config, method="ssdnet", root=None)
-            summary = run(pictures(count), config, workdir, Terminal(io.StringIO(), io.StringIO()))
+            method = Watched(config, working=working)
+            workdir = open_workdir(Path(folder, name), method, root=None)
+            summary = run(method, pictures(count), workdir, Terminal(io.StringIO(), io.StringIO()))
     return {
         "images": arguments.images,
         "steps": arguments.steps,
@@ -168,7 +169,7 @@ def time_runner(arguments: argparse.Namespace) -> dict:
 
 
 def watch_programs() -> list[tuple[str, float, float]]:
-    """Makes the programs that fit and score note when they run: what, from when, until when."""
+    """Makes the programs that fit note when they run: what, from when, until when."""
     working = []
 
     def watched(what, program):
@@ -186,8 +187,20 @@ def watch_programs() -> list[tuple[str, float, float]]:
 
     for name in ("init_program", "fit_program", "replace_program", "result_program"):
         watch(name)
-    stages._scores = watched("score", stages._scores)
     return working
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(SSDnet):
+    """SSDnet that notes when it scores."""
+
+    working: list = dataclasses.field(default_factory=list)
+
+    def finish(self, group, size):
+        started = time.monotonic()
+        result = super().finish(group, size)
+        self.working.append(("score", started, time.monotonic()))
+        return result
 
 
 def covered(working: list[tuple[str, float, float]], *kinds: str) -> float:

@@ -37,15 +37,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import ssdnet_jax
-from ssdnet_jax.config import AUTO, Config
-from ssdnet_jax.core.fit import FitSettings, fit_block, init_fit
+from ssdnet_jax.config import AUTO, PAPER, Config
+from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.fit import fit_block, init_fit
 from ssdnet_jax.core.lanes import fit_lanes, init_lanes
 from ssdnet_jax.core.patches import patch_count
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner.startup import cores, device_name
 from ssdnet_jax.runner.workdir import versions
-from ssdnet_jax.stages import fit_jobs, prepare
 
 AXES = {
     "side_grid": [128, 256, 512, 1024],
@@ -112,14 +112,14 @@ def without_stop(settings: FitSettings) -> FitSettings:
 
 def measure_image(config: Config, side: int, *, localize: bool = True) -> dict[str, Any]:
     """A step, and `localize` from end to end with a few steps."""
-    config = config.settled(has_vgg19=True)
+    config = config.resolve_features(has_vgg19=True)
     fit = dataclasses.replace(config.fit, max_steps=LOCALIZE_STEPS, stop_threshold=-1e9)
     config = dataclasses.replace(config, image_size=0, fit=fit)
     vgg19 = ssdnet_jax.load_vgg19_weights() if config.needs_vgg19 else None
     image = grid_texture((side, side), period=16, seed=0)
     key = jax.random.key(0)
-    job = fit_jobs(prepare(image, config), config, key, [0], vgg19)[0]
-    found = time_steps(without_stop(config.fit_settings), job.image)
+    target = ssdnet_jax.encode(jnp.asarray(image)[None], vgg19, config.plan((side, side)))
+    found = time_steps(without_stop(config.fit_settings), target.values[0])
     if localize:
         started = time.perf_counter()
         ssdnet_jax.localize(image, config, key, vgg19=vgg19)
@@ -146,7 +146,7 @@ def time_steps(settings: FitSettings, image: np.ndarray) -> dict[str, Any]:
 
 
 def measure_lanes(count: int) -> dict[str, Any]:
-    settings = without_stop(Config().fit_settings)
+    settings = without_stop(PAPER.fit_settings)
     images = np.random.default_rng(0).random((count, 128, 128, 1), np.float32)
     known, active = np.ones((count, 128, 128), np.float32), np.ones(count, bool)
     keys = jax.random.split(jax.random.key(0), count)
@@ -163,7 +163,7 @@ def measure_lanes(count: int) -> dict[str, Any]:
 
 
 def measure_patches(stride: int) -> dict[str, Any]:
-    config = Config()
+    config = PAPER
     loss = dataclasses.replace(config.loss, patch_strides=(stride,))
     config = dataclasses.replace(config, loss=loss)
     found = measure_image(config, 256, localize=False)
@@ -171,7 +171,7 @@ def measure_patches(stride: int) -> dict[str, Any]:
 
 
 def measure_seeds(count: int) -> dict[str, Any]:
-    config = Config()
+    config = PAPER
     fit = dataclasses.replace(
         config.fit, seeds=count, max_steps=4 * LOCALIZE_STEPS, stop_threshold=-1e9
     )

@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from ssdnet_jax.core.config import (
+    PAPER_NETWORK,
     FeatureConfig,
     FitConfig,
     FitSettings,
@@ -133,12 +134,7 @@ AUTO = Config()
 
 PAPER = Config(
     features=FeatureConfig(kind="pixels"),
-    network=NetworkConfig(
-        channels_down=(16, 32, 64, 128, 128),
-        channels_up=(16, 32, 64, 128, 128),
-        channels_skip=(4, 4, 4, 4, 4),
-        sigmoid=True,
-    ),
+    network=PAPER_NETWORK,
     loss=LossConfig(patch_sizes=(16,), patch_strides=(8,)),
     fit=FitConfig(
         learning_rate=0.01,

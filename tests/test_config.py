@@ -256,8 +256,8 @@ def test_a_value_where_a_group_belongs_is_refused():
         ({"loss": {"w_rec": 0.0}}, ("config.loss.w_rec", "config.loss.w_perc", "above 0")),
         ({"score": {"alpha_rec": 0.5}}, ("config.score.alpha_rec", "expected 1")),
         (
-            {**PIXELS, "image_size": 16, "loss": {"patch_sizes": 40}},
-            ("config.loss.patch_sizes", "at least 40 pixels", "16 x 16"),
+            {**PIXELS, "image_size": 20, "loss": {"patch_sizes": 40}},
+            ("config.loss.patch_sizes", "at least 40 pixels", "20 x 20"),
         ),
         (
             {**PIXELS, "image_size": 16},

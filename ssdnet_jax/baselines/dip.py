@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.baselines.pixels import check_channels
-from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
 from ssdnet_jax.core.skip_network import (
     SkipNetwork,
     flatten_parameters,
@@ -62,7 +62,7 @@ def dip(
         is uniform in [0, 0.1].
       average_decay: memory, in [0, 1), of the running average of outputs that is compared with
         the image; 0: the last output.
-      network: by default `NetworkConfig()`, narrower than the authors' 128 channels a scale.
+      network: by default `PAPER_NETWORK`, narrower than the authors' 128 channels a scale.
 
     Returns:
       Mean over channels of the squared residual, of the image's size.
@@ -71,7 +71,7 @@ def dip(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or too small for the network.
     """
-    network = network or NetworkConfig()
+    network = network or PAPER_NETWORK
     _check(image, steps, stop_threshold, learning_rate, input_noise, average_decay, network)
     key = jax.random.key(0) if key is None else key
     reconstruction = _reconstruct(

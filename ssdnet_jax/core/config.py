@@ -32,6 +32,15 @@ class NetworkConfig:
     sigmoid: bool = False  # squash the output to (0, 1)
 
 
+PAPER_NETWORK = NetworkConfig(
+    channels_down=(16, 32, 64, 128, 128),
+    channels_up=(16, 32, 64, 128, 128),
+    channels_skip=(4, 4, 4, 4, 4),
+    sigmoid=True,
+)
+"""The paper's (section 3.2)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Patch loss (paper Eq. 2)."""

@@ -27,8 +27,8 @@ SIDE = 32
 KNOWN = jnp.ones((SIDE, SIDE))
 IMAGE = jnp.asarray(grid_texture((SIDE, SIDE), period=8.0))
 SETTINGS = FitSettings(
-    network=NetworkConfig(
-        channels_down=(8, 8), channels_up=(8, 8), channels_skip=(2, 2), sigmoid=True
+    network=dataclasses.replace(
+        PAPER.network, channels_down=(8, 8), channels_up=(8, 8), channels_skip=(2, 2)
     ),
     loss=LossConfig(patch_sizes=(8,), patch_strides=(4,), patches_per_step=10),
     fit=dataclasses.replace(PAPER.fit, max_steps=40, stop_threshold=0.0),
