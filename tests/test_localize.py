@@ -417,7 +417,8 @@ def test_a_noisy_picture_is_fitted_smaller_if_it_is_large_enough(of_filters, sid
 
 def different_images():
     """Of two sizes and kinds, one with missing pixels."""
-    images = [grid_texture((40, 56), period=8, seed=0), GREY, np.random.default_rng(3).random((64, 64, 3))]
+    colours = np.random.default_rng(3).random((64, 64, 3))
+    images = [grid_texture((40, 56), period=8, seed=0), GREY, colours]
     missing = np.random.default_rng(4).random((40, 56)) < 0.05
     return [image.astype(np.float32) for image in images], [None, missing, None]
 
