@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
+from scipy import stats
 
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.skip_network import (
+    SkipNetwork,
     apply_skip_network,
     centre_crop,
     flatten_parameters,
@@ -159,6 +162,30 @@ def test_initial_values_follow_torch():
     assert (params["scale0"]["up_norm"]["shift"] == 0).all()
     other = init_skip_network(jax.random.key(1), NetworkConfig(), channels=1)
     assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("side", ["kernel", "bias"])
+def test_both_ways_to_the_initial_values_draw_from_the_same_uniform_distribution(side):
+    key, channels = jax.random.key(0), 3
+    probe = jnp.zeros((1, 16, 16, channels))
+    ours = flatten_dict(init_skip_network(key, TINY, channels=channels))
+    flax = flatten_dict(SkipNetwork(TINY, channels).init(key, probe)["params"])
+    assert {p: x.shape for p, x in ours.items()} == {p: x.shape for p, x in flax.items()}
+    standard = []
+    for params in (ours, flax):
+        kinds = {path: path[-1] for path in params}
+        assert all((params[p] == 1).all() for p, kind in kinds.items() if kind == "scale")
+        assert all((params[p] == 0).all() for p, kind in kinds.items() if kind == "shift")
+        assert all(x.dtype == jnp.float32 for x in params.values())
+        drawn = []
+        for path in (path for path, kind in kinds.items() if kind == side):
+            fan_in = np.prod(params[(*path[:-1], "kernel")].shape[:3])
+            drawn.append(np.ravel(params[path]) * np.sqrt(fan_in))
+            assert 0.5 < np.abs(drawn[-1]).max() <= 1 + 1e-6, path
+        standard.append(np.concatenate(drawn))
+        assert stats.kstest(standard[-1], stats.uniform(-1, 2).cdf).pvalue > 0.01
+    assert stats.ks_2samp(*standard).pvalue > 0.01
+    assert not np.array_equal(*standard)
 
 
 def test_flattening_comes_back():
