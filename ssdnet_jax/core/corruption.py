@@ -46,7 +46,7 @@ def permute_patches(
     # Both orders list the chosen patches first, so places and occupants pair up.
     places = jnp.argsort(~chosen)
     order = jax.random.uniform(order_key, (n,), jnp.float32)
-    shuffled = jnp.where(chosen, order, 2.0 + jnp.arange(n, dtype=jnp.float32))
+    shuffled = jnp.where(chosen, order, 2.0 + jnp.arange(n).astype(jnp.float32))
     return patches.at[places].set(patches[jnp.argsort(shuffled)])
 
 
