@@ -42,10 +42,11 @@ TEMPLATES = tuple(
 
 def prompts(class_name: str) -> tuple[list[str], list[str]]:
     """The prompts of a normal and of an anomalous thing of that name, such as "texture"."""
-    return tuple(
+    normal, anomalous = (
         [template.format(state.format(class_name)) for state in states for template in TEMPLATES]
         for states in (NORMAL_STATES, ANOMALOUS_STATES)
     )
+    return normal, anomalous
 
 
 def state_embeddings(clip: CLIPWeights, class_name: str) -> Float[Array, "2 embedding"]:

@@ -159,10 +159,12 @@ def read_vocabulary(path: str | Path, *, size: int) -> Vocabulary:
         raise InputError(
             f"{path}: found {len(merges)} merges; expected {needed}, for {size} tokens"
         )
+    pairs: list[Merge] = []
     for number, merge in enumerate(merges[:needed]):
         if len(merge) != 2 or not all(isinstance(symbol, str) for symbol in merge):
             raise InputError(f"{path}: merge {number} is {merge!r:.60}; expected two symbols")
-    vocabulary = make_vocabulary(merges[:needed])
+        pairs.append(merge)
+    vocabulary = make_vocabulary(pairs)
     if vocabulary.size != size:
         raise InputError(
             f"{path}: found {vocabulary.size} different tokens; expected {size} (repeated merges?)"

@@ -15,7 +15,7 @@ from ssdnet_jax.core.patch_statistics import (
     median_sorted_tile,
     scale_channels,
 )
-from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.core.vgg19 import VGG19Weights, needed
 from ssdnet_jax.errors import ConfigError, InputError
 
 Features = Literal["vgg19", "random", "colour", "laws"]
@@ -102,7 +102,7 @@ def _fca(
     border: Border,
 ) -> Float[Array, "h w"]:
     if features == "vgg19":
-        feature_map = fca_features.vgg19_feature_map(vgg19, image, border=border)
+        feature_map = fca_features.vgg19_feature_map(needed(vgg19), image, border=border)
     elif features == "random":
         feature_map = fca_features.random_kernel_features(key, image)
     elif features == "laws":

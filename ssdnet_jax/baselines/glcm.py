@@ -1,6 +1,7 @@
 """Texture statistics of grey-level co-occurrence matrices in a sliding window (Haralick 1973)."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -69,7 +70,8 @@ def glcm(
     _check(image, statistic, score, window, levels, distance, angles)
     padded = _reflect(quantize(luminance(image), levels), window)
     offsets = [_offset(distance, angle) for angle in angles]
-    values = sum(_of_offset(padded, o, statistic, window, levels) for o in offsets) / len(offsets)
+    maps = [_of_offset(padded, offset, statistic, window, levels) for offset in offsets]
+    values = functools.reduce(operator.add, maps) / len(maps)
     if score == "value":
         return values
     return jnp.abs(values - jnp.median(values))

@@ -182,7 +182,7 @@ def guided_regression(
         return u, error, multiplier, penalty, jnp.max(jnp.abs(violation)), iteration + 1
 
     zeros = jnp.zeros_like(x)
-    start = (
+    start: tuple[Array, ...] = (
         zeros,
         zeros,
         zeros,

@@ -124,7 +124,7 @@ def robust_principal_components(
         residual = jnp.linalg.norm(violation) / frobenius_norm
         return low_rank, sparse, multiplier, penalty, residual, iteration + 1
 
-    start = (
+    start: tuple[Array, ...] = (
         jnp.zeros_like(matrix),
         jnp.zeros_like(matrix),
         matrix / jnp.maximum(spectral_norm, jnp.max(jnp.abs(matrix)) / weight),

@@ -183,7 +183,7 @@ def decompose(
         change = jnp.linalg.norm(new - theta) / jnp.maximum(jnp.linalg.norm(new), 1e-12)
         return new, ahead, new_momentum, change, iteration + 1
 
-    first = (start, start, jnp.float32(1), jnp.float32(jnp.inf), jnp.asarray(0))
+    first: tuple[Array, ...] = (start, start, jnp.float32(1), jnp.float32(jnp.inf), jnp.asarray(0))
     theta, *_, iterations = lax.while_loop(goes_on, step, first)
     anomaly = _dot(rows, _dot(theta, columns.T))
     background = _smooth(values - anomaly, smoothers, chosen)
@@ -239,7 +239,7 @@ def _cross_validated(values: Float[Array, "h w"], smoothers: list[_Smoother]) ->
     """The lambda with the least ||y - Hy||^2 / n / (1 - tr(H) / n)^2, of powers of sqrt(10)."""
 
     def criterion(smoothness: Float[Array, ""]) -> Float[Array, ""]:
-        freedom = 1.0
+        freedom: Array | float = 1.0
         for smoother in smoothers:
             penalties = jnp.asarray(smoother.penalties, jnp.float32)
             freedom = freedom * jnp.sum(1 / (1 + smoothness * penalties))

@@ -19,7 +19,7 @@ Padding = Literal["reflection", "zero"]
 
 def pad2d(
     x: Float[Array, "b h w c"], *, margin: int, padding: Padding
-) -> Float[Array, "b h+2*margin w+2*margin c"]:
+) -> Float[Array, "b h+2*{margin} w+2*{margin} c"]:
     """Pads height and width by `margin` pixels on each side.
 
     "reflection" mirrors without repeating the edge pixel (needs height and width > margin).
@@ -133,7 +133,7 @@ def _row_gradients(x: Array, kernel: Array, g: Array, stride: int) -> tuple[Arra
     return _scatter(dtaps, k, 1, axis=2, size=x.shape[2]), jnp.moveaxis(dkernel, 2, 0)
 
 
-def _taps(x: Float[Array, "b h w i"], k: int, stride: int) -> Float[Array, "b hh ww k*k*i"]:
+def _taps(x: Float[Array, "b h w i"], k: int, stride: int) -> Float[Array, "b hh ww {k}*{k}*i"]:
     # One axis after the other: XLA's loop over k*k pieces at once is several times slower.
     return _gather(_gather(x, k, stride, axis=2), k, stride, axis=1)
 

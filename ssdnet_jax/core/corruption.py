@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ssdnet_jax.core.arrays import Size
+
 
 def add_noise(
     key: PRNGKeyArray, image: Float[Array, "*shape"], *, deviation: float
@@ -15,11 +17,11 @@ def add_noise(
 
 
 def block_mask(
-    key: PRNGKeyArray, shape: tuple[int, int], *, ratio: float, block: int
-) -> Bool[Array, "h w"]:
+    key: PRNGKeyArray, shape: Size, *, ratio: float, block: int
+) -> Bool[Array, "{shape[0]} {shape[1]}"]:
     """True on a random `ratio` of `block` x `block` pixel squares (block 1: single pixels)."""
     coarse = tuple(math.ceil(n / block) for n in shape)
-    hidden = jax.random.bernoulli(key, ratio, coarse)
+    hidden = jax.random.bernoulli(key, jnp.float32(ratio), coarse)
     return jnp.repeat(jnp.repeat(hidden, block, 0), block, 1)[: shape[0], : shape[1]]
 
 
@@ -40,10 +42,11 @@ def permute_patches(
     """
     n = patches.shape[0]
     chosen_key, order_key = jax.random.split(key)
-    chosen = jax.random.bernoulli(chosen_key, ratio, (n,))
+    chosen = jax.random.bernoulli(chosen_key, jnp.float32(ratio), (n,))
     # Both orders list the chosen patches first, so places and occupants pair up.
     places = jnp.argsort(~chosen)
-    shuffled = jnp.where(chosen, jax.random.uniform(order_key, (n,)), 2.0 + jnp.arange(n))
+    order = jax.random.uniform(order_key, (n,), jnp.float32)
+    shuffled = jnp.where(chosen, order, 2.0 + jnp.arange(n).astype(jnp.float32))
     return patches.at[places].set(patches[jnp.argsort(shuffled)])
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.core import terms as _terms  # noqa: F401, fills the registries
+from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.config import LossConfig
 from ssdnet_jax.core.registry import (
     AGGREGATIONS,
@@ -25,10 +26,10 @@ from ssdnet_jax.core.registry import (
     RECONSTRUCTION_ERRORS,
 )
 from ssdnet_jax.core.resize import resize_bilinear
-from ssdnet_jax.core.vgg19 import VGG19Weights, vgg19_features
+from ssdnet_jax.core.vgg19 import VGG19Weights, needed, vgg19_features
 
 
-def steps_per_epoch(shape: tuple[int, int], config: LossConfig) -> int:
+def steps_per_epoch(shape: Size, config: LossConfig) -> int:
     """Steps in which minibatches of `patches_per_step` visit every patch once.
 
     With several resolutions, that of the one with most patches.
@@ -74,7 +75,7 @@ def image_loss(
         )
 
     def resolution(index: int, size: int, stride: int) -> Array:
-        loss = 0.0
+        loss: Array | float = 0.0
         if config.w_rec:
             loss += config.w_rec * reconstruction_term(error, size=size, stride=stride)
         if config.w_perc and config.perceptual_view == "image":
@@ -90,7 +91,7 @@ def image_loss(
                 for x in (image * known[..., None], reconstruction * known[..., None])
             )
             loss -= config.w_perc * perceptual_term(y, f, vgg19, config)
-        return loss
+        return jnp.asarray(loss)
 
     return aggregate([resolution(*r) for r in _resolutions(config)], config.aggregation)
 
@@ -105,7 +106,7 @@ def reconstruction_term(error: Float[Array, "h w"], *, size: int, stride: int) -
 def perceptual_term(
     y: Float[Array, "n m m c"],
     f: Float[Array, "n m m c"],
-    vgg19: VGG19Weights,
+    vgg19: VGG19Weights | None,
     config: LossConfig,
 ) -> Float[Array, ""]:
     """Mean over patches of <phi(y), phi(f)>, the paper's unnormalized inner product."""
@@ -115,7 +116,7 @@ def perceptual_term(
 def patch_similarities(
     y: Float[Array, "n m m c"],
     f: Float[Array, "n m m c"],
-    vgg19: VGG19Weights,
+    vgg19: VGG19Weights | None,
     config: LossConfig,
 ) -> Float[Array, " n"]:
     """<phi(y), phi(f)> of each pair of patches, resized to `perceptual_size` (section 3.3).
@@ -132,7 +133,7 @@ def patch_similarities(
 def image_features(
     image: Float[Array, "h w c"],
     known: Float[Array, "h w"],
-    vgg19: VGG19Weights,
+    vgg19: VGG19Weights | None,
     config: LossConfig,
 ) -> Float[Array, "h//2 w//2 f"]:
     """Phi of a whole image, whose missing pixels are black."""
@@ -151,39 +152,16 @@ def constant_features(
     return None
 
 
-def _features(images: Array, vgg19: VGG19Weights, config: LossConfig) -> Array:
-    weights = jax.tree.map(lambda x: x.astype(config.perceptual_precision), dict(vgg19))
+def _features(images: Array, vgg19: VGG19Weights | None, config: LossConfig) -> Array:
+    weights = jax.tree.map(lambda x: x.astype(config.perceptual_precision), dict(needed(vgg19)))
     features = vgg19_features(weights, images, layer=config.perceptual_layer)
     return features.astype(jnp.float32)
-
-
-def patch_loss(
-    y: list[Float[Array, "n m m c"]],
-    f: list[Float[Array, "n m m c"]],
-    known: list[Float[Array, "n m m"]],
-    vgg19: VGG19Weights | None,
-    config: LossConfig,
-) -> Float[Array, ""]:
-    """Eq. 2 on minibatches of patches, one entry a resolution, that the network saw alone."""
-
-    def resolution(y: Array, f: Array, known: Array) -> Array:
-        loss = 0.0
-        if config.w_rec:
-            error = RECONSTRUCTION_ERRORS[config.reconstruction](y, f)
-            loss += config.w_rec * jnp.mean(error * known)
-        if config.w_perc:
-            weight = known[..., None]
-            loss -= config.w_perc * perceptual_term(y * weight, f * weight, vgg19, config)
-        return loss
-
-    terms = [resolution(*r) for r in zip(y, f, known, strict=True)]
-    return aggregate(terms, config.aggregation)
 
 
 def minibatch_corners(
     key: PRNGKeyArray,
     step: Int[Array, ""],
-    shape: tuple[int, int],
+    shape: Size,
     size: int,
     stride: int,
     config: LossConfig,

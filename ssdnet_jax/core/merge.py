@@ -28,13 +28,14 @@ _DOUBLING = {
 }
 
 _Weight = float | np.ndarray  # the same for each pixel of an axis, or one for each
+_Taps = list[tuple[int, int, _Weight]]  # map, coarse pixel and weight of what is added
 
 
 def merged_convolution(
     deeper: Float[Array, "b h w c"],
     skip: Float[Array, "b 2*h 2*w s"] | None,
-    affine: tuple[Float[Array, " s+c"], Float[Array, " s+c"]],
-    convolution: tuple[Float[Array, "3 3 s+c o"], Float[Array, " o"]],
+    affine: tuple[Float[Array, " both"], Float[Array, " both"]],
+    convolution: tuple[Float[Array, "3 3 both o"], Float[Array, " o"]],
     *,
     upsampling: Upsampling,
     constants: bool = True,
@@ -81,8 +82,8 @@ def doubled_convolution(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def double_and_add(
-    z: Float[Array, "outer n+2 inner 3 m"], upsampling: Upsampling
-) -> Float[Array, "outer n 2 inner m"]:
+    z: Float[Array, "outer n inner 3 m"], upsampling: Upsampling
+) -> Float[Array, "outer n-2 2 inner m"]:
     """Doubles the second axis of three maps and adds them, each one pixel further than the last.
 
     Output pixel p is map 0 at p - 1, map 1 at p and map 2 at p + 1, mirrored at both ends.
@@ -111,7 +112,7 @@ def _double_and_add_backward(upsampling: Upsampling, _: None, g: Array) -> tuple
     def tap(phase: int, a: int) -> Array:
         return lax.slice_in_dim(padded, 2 - a, 4 - a + n, axis=1)[:, :, phase]
 
-    taps = [[], [], []]
+    taps: list[_Taps] = [[], [], []]
     for phase, weights in enumerate(_phases(upsampling, n)):
         for r, a, weight in weights:
             if not isinstance(weight, float):
@@ -124,12 +125,13 @@ double_and_add.defvjp(_double_and_add_forward, _double_and_add_backward)
 
 
 @functools.cache
-def _phases(upsampling: Upsampling, n: int) -> tuple[list[tuple[int, int, _Weight]], ...]:
-    """For even and for odd pixels: (map, coarse pixel, weight) of what is added."""
-    even, odd = (
+def _phases(upsampling: Upsampling, n: int) -> tuple[_Taps, _Taps]:
+    """For even and for odd pixels."""
+    phases: list[_Taps] = [
         [(r, a, float(window[r, a])) for r, a in np.argwhere(window).tolist()]
         for window in (_DOUBLING[upsampling][phase : phase + 3] for phase in (0, 1))
-    )
+    ]
+    even, odd = phases
     if upsampling == "bilinear":
         # The pixel outside mirrors pixel 1, which is 3/4 of the first coarse pixel and 1/4 of the
         # second; doubling would make it of the first and the repeated one outside.
@@ -139,12 +141,12 @@ def _phases(upsampling: Upsampling, n: int) -> tuple[list[tuple[int, int, _Weigh
     return even, odd
 
 
-def _weighted(tap: Callable[[int, int], Array], weights: list[tuple[int, int, _Weight]]) -> Array:
+def _weighted(tap: Callable[[int, int], Array], weights: _Taps) -> Array:
     """The sum of `weight * tap(i, a)`; weights run along the second axis."""
     terms = []
     for i, a, weight in weights:
         along = weight if isinstance(weight, float) else weight[:, None, None]
-        terms.append(along * tap(i, a))
+        terms.append(jnp.multiply(along, tap(i, a)))
     return functools.reduce(lax.add, terms)
 
 

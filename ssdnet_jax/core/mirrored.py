@@ -15,13 +15,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.convolution import column_products, conv2d, matmul, pad2d, row_matrix
+from ssdnet_jax.core.convolution import Padding, column_products, conv2d, matmul, pad2d, row_matrix
 
 _LEAST_SIDE = 4  # pixels: below, the two borders meet
 
 
 def padded_conv2d(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], stride: int = 1, *, padding: str
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "k k i o"],
+    stride: int = 1,
+    *,
+    padding: Padding,
 ) -> Float[Array, "b hh ww o"]:
     """`conv2d` of `pad2d(x)`, padded by k // 2 pixels on each side."""
     h, w = x.shape[1:3]

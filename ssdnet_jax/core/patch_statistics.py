@@ -31,7 +31,7 @@ def scale_channels(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 def median_sorted_tile(
     features: Float[Array, "h w c"], *, tile_size: int
-) -> Float[Array, "tile_size**2 c"]:
+) -> Float[Array, "{tile_size}**2 c"]:
     """The typical tile: elementwise median over tiles of their values sorted by channel.
 
     Tiles do not overlap and start at the top left; a rest at the right and bottom is left out. Of
@@ -47,8 +47,8 @@ def median_sorted_tile(
 
 
 def correspondence_errors(
-    features: Float[Array, "h w c"], reference: Float[Array, "tile_size**2 c"], *, tile_size: int
-) -> Float[Array, "h+tile_size-1 w+tile_size-1 tile_size tile_size"]:
+    features: Float[Array, "h w c"], reference: Float[Array, "{tile_size}**2 c"], *, tile_size: int
+) -> Float[Array, "h+{tile_size}-1 w+{tile_size}-1 {tile_size} {tile_size}"]:
     """How far each member of each tile is from its counterpart in `reference`.
 
     The member of rank r in its tile corresponds to the reference's value of rank r; of equal
@@ -89,8 +89,8 @@ def correspondence_errors(
 
 
 def _ranks(
-    strip: Float[Array, "2*n-1 w+2*(n-1) c"], centre: Float[Array, "w c"], n: int
-) -> Int[Array, "n n w c"]:
+    strip: Float[Array, "2*{n}-1 wide c"], centre: Float[Array, "wide-2*({n}-1) c"], n: int
+) -> Int[Array, "{n} {n} wide-2*({n}-1) c"]:
     """Number of tile members before each pixel of a row, for all n x n tiles that contain it.
 
     Each comparison of a pixel with one of its neighbours is made once and counted in all tiles
@@ -100,7 +100,7 @@ def _ranks(
     width = centre.shape[0]
     rows = jnp.arange(2 * n - 1)[:, None, None]
 
-    def comes_before(column: Int[Array, ""]) -> Int[Array, "2*n-1 w c"]:
+    def comes_before(column: Int[Array, ""]) -> Int[Array, "rows w c"]:
         neighbours = lax.dynamic_slice_in_dim(strip, column, width, axis=1)
         earlier = (rows < n - 1) | ((rows == n - 1) & (column < n - 1))
         return ((neighbours < centre) | ((neighbours == centre) & earlier)).astype(counts)
@@ -109,7 +109,7 @@ def _ranks(
     return _window_sums(jnp.swapaxes(_window_sums(before, n), 0, 1), n)
 
 
-def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-n+1 *rest"]:
+def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:
     """Running sums over n neighbours along the first axis.
 
     A scan, because XLA on a CPU would fuse an unrolled sum into its consumer and repeat it there
@@ -126,13 +126,13 @@ def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-n+1 *rest"]:
 
 
 def blame_pixels(
-    errors: Float[Array, "h+n-1 w+n-1 n n"],
+    errors: Float[Array, "h w n n"],
     *,
     spread: float,
     blur: float,
     blur_size: int,
     border: Border,
-) -> Float[Array, "h w"]:
+) -> Float[Array, "h-n+1 w-n+1"]:
     """Adds up what all tiles say about a pixel.
 
     Within each tile the errors are smoothed by a Gaussian and weighted by another, centred on
@@ -220,6 +220,8 @@ def gaussian(size: int, deviation: float) -> np.ndarray:
     return values / values.sum()
 
 
-def mirror(features: Float[Array, "h w c"], *, margin: int) -> Float[Array, "hh ww c"]:
+def mirror(
+    features: Float[Array, "h w c"], *, margin: int
+) -> Float[Array, "h+2*{margin} w+2*{margin} c"]:
     """Mirrors a map at its borders without repeating the edge."""
     return pad2d(features[None], margin=margin, padding="reflection")[0]

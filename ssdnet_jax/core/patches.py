@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from ssdnet_jax.core.arrays import AnyArray, Size
+
 
 def patch_starts(length: int, *, size: int, stride: int) -> tuple[int, ...]:
     """First pixels of the patches along one axis of `length` pixels.
@@ -29,12 +31,12 @@ def patch_starts(length: int, *, size: int, stride: int) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def patch_count(shape: tuple[int, int], *, size: int, stride: int) -> int:
+def patch_count(shape: Size, *, size: int, stride: int) -> int:
     """N_r: how many patches an image of `shape` (height, width) has."""
     return int(np.prod([len(patch_starts(n, size=size, stride=stride)) for n in shape]))
 
 
-def patch_corners(shape: tuple[int, int], *, size: int, stride: int) -> Int[np.ndarray, "n 2"]:
+def patch_corners(shape: Size, *, size: int, stride: int) -> Int[np.ndarray, "n 2"]:
     """Top-left pixels (row, column) of all patches, row by row."""
     starts = [patch_starts(n, size=size, stride=stride) for n in shape]
     return np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -42,7 +44,7 @@ def patch_corners(shape: tuple[int, int], *, size: int, stride: int) -> Int[np.n
 
 def patches_at(
     image: Float[Array, "h w c"], corners: Int[Array, "n 2"], *, size: int
-) -> Float[Array, "n size size c"]:
+) -> Float[Array, "n {size} {size} c"]:
     """Cuts out the patches whose top-left pixels are `corners` (may be traced)."""
 
     def one(corner: Int[Array, " 2"]) -> Float[Array, "size size c"]:
@@ -53,15 +55,15 @@ def patches_at(
 
 def extract_patches(
     image: Float[Array, "h w c"], *, size: int, stride: int
-) -> Float[Array, "n size size c"]:
+) -> Float[Array, "n {size} {size} c"]:
     """Cuts out all patches, row by row: the literal R_{p,r} y."""
     corners = patch_corners(image.shape[:2], size=size, stride=stride)
     return patches_at(image, jnp.asarray(corners), size=size)
 
 
 def overlap_add(
-    patches: Float[Array, "n size size c"], shape: tuple[int, int], *, stride: int
-) -> Float[Array, "h w c"]:
+    patches: Float[Array, "n size size c"], shape: Size, *, stride: int
+) -> Float[Array, "{shape[0]} {shape[1]} c"]:
     """Adds patches back where they came from: the exact adjoint of `extract_patches`."""
     _, size, _, channels = patches.shape
     corners = patch_corners(shape, size=size, stride=stride)
@@ -71,14 +73,14 @@ def overlap_add(
 
 
 def overlap_mean(
-    patches: Float[Array, "n size size c"], shape: tuple[int, int], *, stride: int
-) -> Float[Array, "h w c"]:
+    patches: Float[Array, "n size size c"], shape: Size, *, stride: int
+) -> Float[Array, "{shape[0]} {shape[1]} c"]:
     """Averages overlapping patches: the inverse of `extract_patches` (stride <= size)."""
     covered = coverage(shape, size=patches.shape[1], stride=stride)
     return overlap_add(patches, shape, stride=stride) / covered[..., None]
 
 
-def coverage(shape: tuple[int, int], *, size: int, stride: int) -> Float[Array, "h w"]:
+def coverage(shape: Size, *, size: int, stride: int) -> Float[Array, "{shape[0]} {shape[1]}"]:
     """How many patches contain each pixel."""
     rows, columns = _indicators(shape, size, stride)
     return jnp.asarray(np.outer(rows.sum(0), columns.sum(0)))
@@ -93,14 +95,14 @@ def patch_sums(
 
 
 def paint(
-    patch_values: Float[Array, "rows columns"], shape: tuple[int, int], *, size: int, stride: int
-) -> Float[Array, "h w"]:
+    patch_values: Float[Array, "rows columns"], shape: Size, *, size: int, stride: int
+) -> Float[Array, "{shape[0]} {shape[1]}"]:
     """Adds each patch's value to all of its pixels: sum_p R_p v_p, the adjoint of `patch_sums`."""
     rows, columns = _indicators(shape, size, stride)
     return _product(_product(rows.T, patch_values), columns)
 
 
-def _indicators(shape: tuple[int, int], size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def _indicators(shape: Size, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """0/1 matrices (patches, pixels) of each axis; their outer product is R_{p,r}."""
 
     def axis(length: int) -> np.ndarray:
@@ -111,6 +113,6 @@ def _indicators(shape: tuple[int, int], size: int, stride: int) -> tuple[np.ndar
     return axis(shape[0]), axis(shape[1])
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(a: AnyArray, b: AnyArray) -> Array:
     # Full float32 also where the device would use TF32: these are sums, and they are tiny.
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

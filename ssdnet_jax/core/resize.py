@@ -59,7 +59,7 @@ def _from_right(x: Array, border: Array, axis: int) -> Array:
 _double.defvjp(_double_forward, _double_backward)
 
 
-def resize_bilinear(x: Float[Array, "b h w c"], *, size: int) -> Float[Array, "b size size c"]:
+def resize_bilinear(x: Float[Array, "b h w c"], *, size: int) -> Float[Array, "b {size} {size} c"]:
     """Bilinear resize to a square without antialiasing; torch's with align_corners=False."""
     return jax.image.resize(
         x, (x.shape[0], size, size, x.shape[3]), method="bilinear", antialias=False

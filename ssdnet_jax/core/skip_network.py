@@ -4,11 +4,18 @@ Architecture, initial distribution and batch-statistics normalization are those 
 (Ulyanov, Vedaldi, Lempitsky 2018; `skip`), which the paper adopts. Per scale: a 1x1 skip branch;
 a stride-2 and a stride-1 convolution; the next scale; upsampling; concatenation of both branches
 (centre-cropped to the smaller); a 3x3 and a 1x1 convolution.
+
+Parameters are a tree of float32 arrays, `{"scale0": {...}, "output": {"kernel", "bias"}}`. A scale
+holds what its layers are called, `LAYER_conv: {"kernel", "bias"}` and `LAYER_norm: {"scale",
+"shift"}`, and the next one: `down` (stride 2), `deep`, `scale1` (where there is one), `skip` (where
+it has channels), `merge_norm`, `up` and `mix` (the 1x1 convolution, where it is on). Kernels are
+HWIO, all else is a vector.
 """
 
 import functools
 import itertools
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -17,6 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.convolution import Padding
 from ssdnet_jax.core.merge import merged_convolution
 from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import normalize
@@ -36,11 +44,12 @@ def init_skip_network(
     """Draws parameters of a network from `channels` to `channels` image channels.
 
     Convolution kernels and biases follow torch's U(-1/sqrt(fan_in), 1/sqrt(fan_in)), to which the
-    method is sensitive (Flax's default is another distribution); scales are 1 and shifts 0.
+    method is sensitive (Flax's default is another distribution); scales are 1 and shifts 0. That is
+    the distribution of `SkipNetwork.init`, and the same tree; not the same draws.
     """
     structure = parameter_structure(config, channels=channels)
     # One draw for all tensors: a draw for each would take longer to compile than the network.
-    uniform = jax.random.uniform(key, (parameter_count(structure),), minval=-1.0, maxval=1.0)
+    uniform = jax.random.uniform(key, (parameter_count(structure),), jnp.float32, -1.0, 1.0)
     params = flatten_dict(unflatten_parameters(uniform, structure))
     for path, value in params.items():
         if path[-1] in ("scale", "shift"):
@@ -90,7 +99,8 @@ def apply_skip_network(
 
     A batch is one lane: images that must not influence each other go through `jax.vmap`.
     """
-    return SkipNetwork(config, images.shape[-1]).apply({"params": params}, images)
+    network = SkipNetwork(config, images.shape[-1])
+    return cast(Array, network.apply({"params": params}, images))
 
 
 def smallest_image_side(config: NetworkConfig) -> int:
@@ -112,7 +122,7 @@ class SkipNetwork(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w channels"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w {self.channels}"]:
         x = Scale(self.config, 0, name="scale0")(x)
         x = Convolution(self.channels, 1, name="output")(x)
         return jax.nn.sigmoid(x) if self.config.sigmoid else x
@@ -125,7 +135,9 @@ class Scale(nn.Module):
     index: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w up"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"]
+    ) -> Float[Array, "b hh ww {self.config.channels_up[self.index]}"]:
         config, i = self.config, self.index
         down, up, skip = config.channels_down[i], config.channels_up[i], config.channels_skip[i]
 
@@ -159,7 +171,7 @@ class Scale(nn.Module):
             )
         else:
             deeper = upsample2x(deeper, upsampling=config.upsampling)
-            if skip:
+            if branch is not None:
                 deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
             y = conv(norm(deeper), constants=False)
         y = finish(y, "up")
@@ -172,22 +184,25 @@ class Convolution(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
-    padding: str = "reflection"
+    padding: Padding = "reflection"
 
     def __call__(
         self, x: Float[Array, "b h w c"], *, constants: bool = True
-    ) -> Float[Array, "b hh ww features"]:
+    ) -> Float[Array, "b hh ww {self.features}"]:
         """Without `constants` the bias is left out: a normalization behind it would undo it."""
         kernel, bias = self.parameters(x.shape[-1])
         y = padded_conv2d(x, kernel, self.stride, padding=self.padding)
         return y + bias if constants else y
 
     @nn.compact
-    def parameters(self, channels: int) -> tuple[Float[Array, "k k c o"], Float[Array, " o"]]:
-        """Kernel and bias; `init_skip_network` draws the values, here only the shapes matter."""
+    def parameters(
+        self, channels: int
+    ) -> tuple[Float[Array, "k k {channels} o"], Float[Array, " o"]]:
+        """Kernel and bias, both of U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in = k k channels."""
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
-        kernel = self.param("kernel", nn.initializers.zeros, shape)
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        uniform = functools.partial(_uniform, fan_in=math.prod(shape[:3]))
+        kernel = self.param("kernel", uniform, shape)
+        return kernel, self.param("bias", uniform, shape[3:])
 
 
 class BatchNormalization(nn.Module):
@@ -206,8 +221,12 @@ class BatchNormalization(nn.Module):
     @nn.compact
     def parameters(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """Scale and shift."""
-        scale = self.param("scale", nn.initializers.ones, (self.features,))
-        return scale, self.param("shift", nn.initializers.zeros, (self.features,))
+        scale = self.param("scale", nn.initializers.ones, (self.features,), jnp.float32)
+        return scale, self.param("shift", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
+def _uniform(key: PRNGKeyArray, shape: tuple[int, ...], *, fan_in: int) -> Float[Array, "..."]:
+    return jax.random.uniform(key, shape, jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
 
 
 def _has_coarse_form(config: NetworkConfig, coarse: tuple[int, ...], fine: tuple[int, ...]) -> bool:

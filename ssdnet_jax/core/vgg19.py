@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import AnyArray
+
 Layer = Literal["conv1_2", "conv2_2", "relu2_2"]
-VGG19Weights = Mapping[str, Mapping[str, Float[Array, "..."]]]
+VGG19Weights = Mapping[str, Mapping[str, Float[AnyArray, "..."]]]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -40,7 +42,8 @@ def vgg19_features(
     if layer not in get_args(Layer):
         raise ValueError(f"layer is {layer!r}; expected one of {', '.join(get_args(Layer))}")
     x = jnp.broadcast_to(images, (*images.shape[:3], 3))
-    x = (x - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_DEVIATION)
+    mean, deviation = (jnp.array(v, jnp.float32) for v in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    x = (x - mean) / deviation
     x = x.astype(weights["conv1_1"]["kernel"].dtype)
     x = jax.nn.relu(_convolve(weights["conv1_1"], x))
     x = _convolve(weights["conv1_2"], x)
@@ -52,6 +55,17 @@ def vgg19_features(
     return jax.nn.relu(x) if layer == "relu2_2" else x
 
 
+def needed(weights: VGG19Weights | None) -> VGG19Weights:
+    """The weights, where a setting cannot do without.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if weights is None:
+        raise ValueError("there are no VGG19 weights; expected some, the setting needs them")
+    return weights
+
+
 def max_pool2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     """Maximum of each 2x2 block; an odd last row or column is dropped."""
     b, h, w, c = x.shape
@@ -59,13 +73,13 @@ def max_pool2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     return x.max(axis=(2, 4))
 
 
-def _convolve(layer: Mapping[str, Array], x: Array) -> Array:
+def _convolve(layer: Mapping[str, AnyArray], x: Array) -> Array:
     return frozen_conv2d(x, layer["kernel"]) + layer["bias"]
 
 
 @jax.custom_vjp
 def frozen_conv2d(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]
+    x: Float[Array, "b h w i"], kernel: Float[AnyArray, "k k i o"]
 ) -> Float[Array, "b h w o"]:
     """Zero-padded convolution of the same size whose kernel is a constant.
 
@@ -74,15 +88,19 @@ def frozen_conv2d(
     The kernel's gradient is zero by definition.
     """
     return lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        jnp.asarray(kernel),
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, Array]:
+def _forward(x: Array, kernel: AnyArray) -> tuple[Array, AnyArray]:
     return frozen_conv2d(x, kernel), kernel
 
 
-def _backward(kernel: Array, g: Array) -> tuple[Array, Array]:
+def _backward(kernel: AnyArray, g: Array) -> tuple[Array, Array]:
     flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
     return frozen_conv2d(g, flipped), jnp.zeros_like(kernel)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ssdnet_jax.errors import InputError
 
@@ -165,7 +165,7 @@ def _decode_pillow(path: Path) -> RawImage:
     )
 
 
-def _load_16_bit_png(path: Path, image: Image.Image, raw_mode: str) -> np.ndarray:
+def _load_16_bit_png(path: Path, image: ImageFile.ImageFile, raw_mode: str) -> np.ndarray:
     """Both bytes of a 16-bit colour or grey + alpha PNG, uint16 (H, W, C)."""
     if raw_mode == "LA;16B":
         image.tile = [image.tile[0]._replace(args=_PNG_16_BIT[raw_mode])]
@@ -208,7 +208,7 @@ def _decode_tiff(path: Path) -> RawImage:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
+        page = tiff.pages.first
         _check_pixel_count(path, page.imagelength, page.imagewidth)
         notes = _first_frame_note(len(tiff.pages))
         kinds = tifffile.PHOTOMETRIC
@@ -260,10 +260,13 @@ def _decode_tiff(path: Path) -> RawImage:
 
 def _decode_tiff_by_pillow(path: Path, page: "tifffile.TiffPage") -> RawImage:
     """TIFF compressions that tifffile leaves to the imagecodecs package (LZW, PackBits, JPEG)."""
+    import tifffile
+
     bits = page.bitspersample
     if bits > 8 and page.samplesperpixel > 1:
+        compression = tifffile.COMPRESSION(page.compression).name
         raise InputError(
-            f"{path}: found {bits}-bit colour with {page.compression.name} compression; expected "
+            f"{path}: found {bits}-bit colour with {compression} compression; expected "
             "no or ZIP compression, or the imagecodecs package installed"
         )
     raw = _decode_pillow(path)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def _zip_layout(path: Path, file: BinaryIO) -> Iterator[tuple[Any, _Read]]:
     file_size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
 
-        def open_stored(member: str, most_bytes: int) -> BinaryIO:
+        def open_stored(member: str, most_bytes: int) -> IO[bytes]:
             try:
                 info = archive.getinfo(member)
             except KeyError:
@@ -250,7 +250,7 @@ def _load_pickle(path: Path, stream: io.BytesIO, dtypes: dict[str, np.dtype] | N
     try:
         for opcode, argument, position in pickletools.genops(stream):
             # the C unpickler allocates as many memo slots as the largest index asks for
-            if "PUT" in opcode.name and argument > position:
+            if "PUT" in opcode.name and (argument or 0) > (position or 0):
                 raise InputError(f"{path}: memo index {argument} in its pickle; {_EXPECTED}")
         one_pickle = io.BytesIO(stream.getvalue()[start : stream.tell()])
         return _StateDictUnpickler(path, one_pickle, dtypes).load()

@@ -1,6 +1,7 @@
 """Parameters of Deep Image Prior's PyTorch `skip` network, as our skip network takes them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from ssdnet_jax.core.config import NetworkConfig
 
 def skip_parameters_from_torch(
     tensors: Mapping[str, np.ndarray], config: NetworkConfig
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Renames and transposes a `state_dict` of `skip(...)` (Ulyanov et al., models/skip.py).
 
     Args:
@@ -34,10 +35,10 @@ def skip_parameters_from_torch(
             "shift": np.asarray(tensors[f"{name}.bias"]),
         }
 
-    def scale(prefix: str, index: int) -> dict[str, dict]:
+    def scale(prefix: str, index: int) -> dict[str, dict[str, Any]]:
         skips = config.channels_skip[index] > 0
         deep = f"{prefix}1.1." if skips else f"{prefix}1."
-        params = {
+        params: dict[str, dict[str, Any]] = {
             "down_conv": convolution(f"{deep}1"),
             "down_norm": norm(f"{deep}2"),
             "deep_conv": convolution(f"{deep}4"),

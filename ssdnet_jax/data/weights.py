@@ -14,7 +14,9 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -320,14 +322,15 @@ def _download(url: str, cached: Path, specification: WeightSpecification) -> dic
             for name, (start, stop) in places.items():
                 if name not in data:
                     data[name] = remote.read(start, stop)
-                    write_to_cache(partials[name], lambda file, name=name: file.write(data[name]))
+                    write_to_cache(partials[name], methodcaller("write", data[name]))
         finally:
             remote.close()
 
     tensors = {name: _to_array(data[name], shape) for name, shape in shapes.items()}
     found = _sha256(tensors)
     if found == specification.sha256:
-        write_to_cache(cached, lambda file: np.savez(file, **tensors))
+        arrays: dict[str, Any] = {**tensors}  # to NumPy's types any of them may be `allow_pickle`
+        write_to_cache(cached, lambda file: np.savez(file, **arrays))
     for partial in partials.values():
         with contextlib.suppress(OSError):
             partial.unlink()

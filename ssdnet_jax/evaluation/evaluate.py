@@ -167,7 +167,7 @@ def read_pair(sample: Sample, path: Path) -> tuple[np.ndarray | None, np.ndarray
         shape = mask.shape
     if score_map.shape != shape:
         shape = read_image(sample.path).pixels.shape[:2]
-        if mask is not None:
+        if sample.mask_path is not None:
             read_mask(sample.mask_path, shape=shape)  # says so, if it is the mask that differs
         raise InputError(
             f"{path}: found a map of {score_map.shape[0]} x {score_map.shape[1]} (height x width); "
@@ -192,7 +192,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
             row, mask = dataclasses.replace(row, defect=GOOD), None
     except (SSDnetError, OSError, MemoryError) as error:
         return dataclasses.replace(row, status="error", error=" ".join(str(error).split()))
-    values: dict[str, float | None] = {}
+    values: dict[str, Any] = {}
     if mask is not None:
         found = metrics.pixel_metrics(mask, score_map)
         values = {name: _or_none(getattr(found, name)) for name in METRICS}
@@ -213,7 +213,7 @@ def _pool(usable: Sequence[tuple[Sample, ImageMetrics]], map_set: MapSet) -> Poo
 
     def pairs() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         for sample, row in usable:  # sizes were checked
-            mask = None if row.good else read_mask(sample.mask_path)
+            mask = read_mask(sample.mask_path) if sample.mask_path and not row.good else None
             yield mask, read_map(map_set.find(sample))
 
     return pooled_metrics(pairs)

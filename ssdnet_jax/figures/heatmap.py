@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssdnet_jax.figures.drawing import place
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -187,20 +189,16 @@ def _render(
     figure = Figure(figsize=(figure_width, figure_height), dpi=DOTS_PER_INCH, facecolor="white")
     canvas = FigureCanvasAgg(figure)
 
-    def place(left: float, bottom: float, box_width: float, box_height: float) -> "Axes":
-        box = np.array([left, bottom, box_width, box_height])
-        return figure.add_axes(box / [figure_width, figure_height, figure_width, figure_height])
-
     left, bottom = margin, figure_height - margin - top - label - panel_height
     for name, pixels in panels.items():
-        axes = place(left, bottom, panel_width, panel_height)
+        axes = place(figure, left, bottom, panel_width, panel_height)
         axes.set_axis_off()  # first: what is not shown is then not laid out either
         # Small images show their pixels, large ones are smoothed on the way to the page.
         dots = panel_width * DOTS_PER_INCH
         axes.imshow(pixels, interpolation="nearest" if width * 2 <= dots else "antialiased")
         axes.set_title(name, fontsize=8, pad=3, loc="left", y=1.0)
         if name == "Anomaly score":
-            bar = place(left + panel_width + 0.05, bottom, 0.09, panel_height)
+            bar = place(figure, left + panel_width + 0.05, bottom, 0.09, panel_height)
             _draw_color_bar(bar, score_range, panel_height)
         if stacked:
             bottom -= panel_height + label

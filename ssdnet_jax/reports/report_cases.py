@@ -29,9 +29,15 @@ def best_and_worst(
       rows: of one method and seed; those without AUPRC are left out.
       count: how many of each at most.
     """
-    ranked = sorted((r for r in rows if r.auprc is not None), key=lambda row: -row.auprc)
+    ranked = by_auprc(rows)
     count = min(count, (len(ranked) + 1) // 2)
     return ranked[:count], ranked[count:][::-1][:count]
+
+
+def by_auprc(rows: Sequence[ImageMetrics]) -> list[ImageMetrics]:
+    """Those that have an AUPRC, highest first."""
+    ranked = [(row.auprc, row) for row in rows if row.auprc is not None]
+    return [row for _, row in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 def case_card(
@@ -57,6 +63,7 @@ def case_card(
     usable = [m for m in map_sets if rows[m.method, sample.relative].status == "ok"]
     pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
     mask = pairs[usable[0].method][0]
+    assert mask is not None  # the image is a defective one
     factor = min(1.0, SIDE / max(image.shape[:2]))
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
     image = resize_image(image, size)

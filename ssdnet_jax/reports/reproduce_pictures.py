@@ -15,6 +15,7 @@ from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.drawing import MUTED, TEXT, foot, new_figure, place, save, write
 from ssdnet_jax.figures.heatmap import overlay
 from ssdnet_jax.methods.base import otsu_threshold
+from ssdnet_jax.reports.report_cases import by_auprc
 from ssdnet_jax.reports.reproduce_text import method_name
 from ssdnet_jax.runner.terminal import one_line
 
@@ -27,7 +28,7 @@ def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:
     Args:
       rows: of one method, seed and category; those without AUPRC are left out.
     """
-    ranked = sorted((row for row in rows if row.auprc is not None), key=lambda row: -row.auprc)
+    ranked = by_auprc(rows)
     if not ranked:
         return {}
     places = {"best": 0, "middle": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
@@ -104,11 +105,12 @@ def _pictures(
     pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
     image = read_image(sample.path).pixels
     mask = pairs[leader][0]
+    assert mask is not None  # only defective images have an AUPRC
     factor = min(1.0, _SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(n * factor)) for n in image.shape[:2])
     small = resize_image(image, size)
     shown = np.round(255 * small).astype(np.uint8)
-    result = [
+    result: list[tuple[str, str, np.ndarray | None]] = [
         ("input", "", shown[..., 0] if shown.shape[2] == 1 else shown),
         ("mask", f"{mask.mean():.2%} of pixels", 255 * resize_missing(mask, size)),
     ]

@@ -52,8 +52,8 @@ def test_equal_keys_draw_equal_kernels():
 
 
 def test_mirrored_vgg19_features_equal_those_of_a_larger_picture_inside_of_it():
-    image = np.random.default_rng(0).random((36, 30, 3), np.float32)
-    larger = np.pad(image, ((16, 16), (16, 16), (0, 0)), mode="reflect")
+    image = jax.random.uniform(jax.random.key(0), (36, 30, 3))
+    larger = jnp.pad(image, ((16, 16), (16, 16), (0, 0)), mode="reflect")
     expected = vgg19_features(TINY, larger[None])[0, 8:-8, 8:-8]
     actual = fca_features.vgg19_feature_map(TINY, image, border="corrected")
     np.testing.assert_allclose(actual, expected, atol=1e-5)

@@ -116,15 +116,6 @@ def test_epochs_are_those_of_the_resolution_with_most_patches():
     assert losses.steps_per_epoch(SHAPE, config) == -(-10 * 8 // 7)
 
 
-def test_patch_loss_equals_image_loss_when_all_patches_are_in_the_minibatch():
-    y, f = pair()
-    config = LossConfig(patch_sizes=(4,), patch_strides=(3,))
-    patches = [[extract_patches(x, size=4, stride=3)] for x in (y, f, jnp.ones((*SHAPE, 1)))]
-    known = [p[..., 0] for p in patches[2]]
-    actual = losses.patch_loss(patches[0], patches[1], known, None, config)
-    assert actual == pytest.approx(float(loss_of(y, f, config)), rel=1e-5)
-
-
 def test_the_papers_fabric_threshold_lies_between_a_flat_and_a_perfect_reconstruction(shared):
     from ssdnet_jax.data.images import read_image
 
@@ -181,6 +172,3 @@ def test_the_error_of_a_pixel_is_chosen_by_name(name):
     patches = [extract_patches(x, size=4, stride=2) for x in (y, f)]
     difference = jnp.abs(patches[0] - patches[1])
     assert loss_of(y, f, config) == pytest.approx(float(difference.mean()), rel=5e-3)
-    ones = [jnp.ones(p.shape[:3]) for p in patches[:1]]
-    cut = losses.patch_loss(patches[:1], patches[1:], ones, None, config)
-    assert cut == pytest.approx(float(loss_of(y, f, config)), rel=1e-4)

@@ -98,7 +98,7 @@ def test_median_sorted_tile_takes_the_lower_middle_and_leaves_out_the_rest():
         row, column = divmod(tile, 2)
         features[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = value
     np.testing.assert_array_equal(
-        statistics.median_sorted_tile(features, tile_size=2), np.full((4, 1), 2.0)
+        statistics.median_sorted_tile(jnp.asarray(features), tile_size=2), np.full((4, 1), 2.0)
     )
 
 
@@ -130,7 +130,7 @@ def test_corrected_border_has_no_frame_on_noise():
 
 def test_a_map_of_less_than_two_tiles_is_refused():
     with pytest.raises(ValueError, match="at least 9 a side"):
-        feature_correspondence(feature_map(8, 20), tile_size=5)
+        feature_correspondence(jnp.asarray(feature_map(8, 20)), tile_size=5)
 
 
 def test_vmap_over_maps_equals_a_loop():

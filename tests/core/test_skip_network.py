@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
+from scipy import stats
 
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.skip_network import (
+    SkipNetwork,
     apply_skip_network,
     centre_crop,
     flatten_parameters,
@@ -159,6 +162,31 @@ def test_initial_values_follow_torch():
     assert (params["scale0"]["up_norm"]["shift"] == 0).all()
     other = init_skip_network(jax.random.key(1), NetworkConfig(), channels=1)
     assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
+
+
+def test_the_flax_module_draws_the_same_uniform_distribution(fast_compilation):
+    key, channels = jax.random.key(0), 3
+    init = jax.jit(SkipNetwork(TINY, channels).init)
+    flax = flatten_dict(init(key, jnp.zeros((1, 16, 16, channels)))["params"])
+    ours = flatten_dict(init_skip_network(key, TINY, channels=channels))
+    assert {p: (x.shape, x.dtype) for p, x in ours.items()} == {
+        p: (x.shape, x.dtype) for p, x in flax.items()
+    }
+    for kind, expected in (("scale", 1), ("shift", 0)):
+        assert all((flax[path] == expected).all() for path in flax if path[-1] == kind)
+    for kind in ("kernel", "bias"):
+        samples = []
+        for params in (ours, flax):
+            drawn = [
+                np.ravel(params[path]) * np.sqrt(np.prod(params[(*path[:-1], "kernel")].shape[:3]))
+                for path in params
+                if path[-1] == kind
+            ]
+            assert all(0 < np.abs(values).max() <= 1 + 1e-6 for values in drawn)
+            samples.append(np.concatenate(drawn))
+            assert stats.kstest(samples[-1], stats.uniform(-1, 2).cdf).pvalue > 0.01
+        assert stats.ks_2samp(*samples).pvalue > 0.01
+        assert not np.array_equal(*samples)
 
 
 def test_flattening_comes_back():

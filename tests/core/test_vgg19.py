@@ -1,10 +1,12 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from ssdnet_jax.core.vgg19 import frozen_conv2d, max_pool2x2, vgg19_features
+from ssdnet_jax.core.vgg19 import frozen_conv2d, max_pool2x2, needed, vgg19_features
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -65,4 +67,10 @@ def test_pooling_takes_the_largest_of_each_square_and_drops_a_rest():
 )
 def test_wrong_arguments_are_refused(channels, layer, words):
     with pytest.raises(ValueError, match=words):
-        vgg19_features(TINY, jnp.zeros((1, 8, 8, channels)), layer=layer)
+        inspect.unwrap(vgg19_features)(TINY, jnp.zeros((1, 8, 8, channels)), layer=layer)
+
+
+def test_a_setting_that_needs_weights_is_refused_without():
+    assert needed(TINY) is TINY
+    with pytest.raises(ValueError, match="no VGG19 weights"):
+        needed(None)

@@ -1,0 +1,13 @@
+"""What annotations of `ssdnet_jax.core` call an array and a size.
+
+`Array` is JAX's, what programs take and give. The whole test run checks the annotations (beartype).
+"""
+
+import numpy as np
+from jax import Array
+
+# Constants of a program may also come from NumPy: weights as they were read, tables.
+AnyArray = Array | np.ndarray
+
+# (height, width): what `image.shape[:2]` is to a type checker, which does not count its entries.
+Size = tuple[int, ...]
