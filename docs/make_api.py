@@ -47,7 +47,7 @@ WIDTH = 88  # characters: a longer signature has a line for each parameter
 SECTIONS = ("Args", "Arguments", "Attributes", "Returns", "Raises", "Yields")
 GROUPS = (
     "Images to results",
-    "Pure functions",
+    "Pure functions and their values",
     "Configuration",
     "Files and weights",
     "Errors",
@@ -64,7 +64,7 @@ def group_of(name: str, value: Any) -> str:
     if "config" in name.lower() or room in ("config", "config_files") or home.endswith(".config"):
         return "Configuration"
     if room == "core":
-        return "Pure functions"
+        return "Pure functions and their values"
     if room == "data" or name.startswith("load_"):
         return "Files and weights"
     if room in ("localize", "methods", "runner", "stages"):
