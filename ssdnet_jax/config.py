@@ -178,7 +178,7 @@ def field_names(cls: type = Config, prefix: str = "") -> list[str]:
     """Dotted names of all fields, for example `fit.learning_rate`."""
     names = []
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             names += field_names(field.type, f"{prefix}{field.name}.")
         else:
             names.append(prefix + field.name)
@@ -226,7 +226,7 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
     """An instance of a dataclass, and of those inside it, from nested mappings."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{prefix}: found {values!r}; expected a group of fields")
-    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
     built = {}
     for key, value in values.items():
         name = f"{prefix}.{key}"

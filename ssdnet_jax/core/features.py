@@ -14,9 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.plan import Representation
-from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, vgg19_features
+from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_features
 
 Kind = Literal["vgg19", "filters"]
 
@@ -52,7 +53,7 @@ def feature_maps(
       vgg19: weights; may be None for "filters".
       kind: which features.
     """
-    return _vgg19_maps(vgg19, image) if kind == "vgg19" else _filter_maps(image)
+    return _vgg19_maps(needed(vgg19), image) if kind == "vgg19" else _filter_maps(image)
 
 
 def represent(
@@ -81,7 +82,7 @@ def resized(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh w
     return jax.image.resize(image, (*shape, image.shape[2]), "linear")
 
 
-def resized_shape(shape: tuple[int, int], *, scale: float) -> tuple[int, int]:
+def resized_shape(shape: Size, *, scale: float) -> tuple[int, int]:
     """Height and width of an image at `scale` of its size, at least 1 each."""
     height, width = (max(1, round(scale * side)) for side in shape)
     return height, width
@@ -138,8 +139,8 @@ def _filter_maps(image: Array) -> FeatureMaps:
             )
             for channel in range(image.shape[-1])
         ]
-        responses = jnp.concatenate(responses, axis=-1)
-        parts = jax.nn.relu(jnp.concatenate([responses, -responses], axis=-1))
+        all_of_them = jnp.concatenate(responses, axis=-1)
+        parts = jax.nn.relu(jnp.concatenate([all_of_them, -all_of_them], axis=-1))
         by_wavelength.append(max_pool2x2(parts)[0])
     colours = max_pool2x2(image[None])[0]
     return FeatureMaps(by_wavelength[0], jnp.concatenate([*by_wavelength, colours], axis=-1))

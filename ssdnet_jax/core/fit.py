@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core import corruption, losses
+from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.config import FitConfig, FitSettings
 from ssdnet_jax.core.networks import apply_network, init_network, network_structure
 from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameters
@@ -71,7 +72,7 @@ class FitState(NamedTuple):
     key: PRNGKeyArray
 
 
-def total_steps(shape: tuple[int, int], settings: FitSettings) -> int:
+def total_steps(shape: Size, settings: FitSettings) -> int:
     """Most steps a fit takes: `max_steps`, or `epochs` passes over all patches."""
     if settings.fit.max_steps:
         return settings.fit.max_steps

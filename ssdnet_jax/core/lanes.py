@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core import losses
 from ssdnet_jax.core.batch import over_batch
@@ -72,7 +72,7 @@ class Fit(NamedTuple):
 
 
 def fit(
-    keys: PRNGKeyArray,
+    keys: Key[Array, " b"],
     target: Target,
     vgg19: VGG19Weights | None,
     plan: Plan,
@@ -102,7 +102,7 @@ def fit(
 
 
 def init_lanes(
-    keys: PRNGKeyArray,
+    keys: Key[Array, " lanes"],
     images: Float[Array, "lanes h w c"],
     known: Float[Array, "lanes h w"],
     active: Bool[Array, " lanes"],

@@ -100,15 +100,15 @@ def score_maps(
             )
             terms.append((-config.alpha_perc, products))
         maps = [(a, _painted(v, error.shape, size, stride, config)) for a, v in terms]
-        raw.append(sum(a * m for a, m in maps))
-        normalized.append(sum(a * min_max(m) for a, m in maps))
+        raw.append(jnp.asarray(sum(a * m for a, m in maps)))
+        normalized.append(jnp.asarray(sum(a * min_max(m) for a, m in maps)))
     return ScoreMaps(aggregate(normalized, config.aggregation), aggregate(raw, config.aggregation))
 
 
 def patch_inner_products(
     image: Float[Array, "h w c"],
     reconstruction: Float[Array, "h w c"],
-    vgg19: VGG19Weights,
+    vgg19: VGG19Weights | None,
     config: LossConfig,
     *,
     size: int,
@@ -131,7 +131,7 @@ def patch_inner_products(
 def _products_in_image(
     image: Array,
     reconstruction: Array,
-    vgg19: VGG19Weights,
+    vgg19: VGG19Weights | None,
     config: LossConfig,
     *,
     size: int,

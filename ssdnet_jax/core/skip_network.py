@@ -170,9 +170,11 @@ class Scale(nn.Module):
                 constants=False,
             )
         else:
-            deeper = upsample2x(deeper, upsampling=config.upsampling)
+            # Of an odd side the doubled half is a pixel longer.
+            beside = x if branch is None else branch
+            beside, deeper = centre_crop(beside, upsample2x(deeper, upsampling=config.upsampling))
             if branch is not None:
-                deeper = jnp.concatenate(centre_crop(branch, deeper), axis=-1)
+                deeper = jnp.concatenate((beside, deeper), axis=-1)
             y = conv(norm(deeper), constants=False)
         y = finish(y, "up")
         return block(y, up, 1, "mix") if config.conv1x1_up else y

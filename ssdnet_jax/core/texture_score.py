@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import ScoreConfig
 from ssdnet_jax.core.patch_statistics import (
@@ -62,7 +63,7 @@ def agreement(maps: Float[Array, "n h w"], *, scale: float) -> Float[Array, "h w
     return scale * jnp.expm1(jnp.log1p(jnp.maximum(maps, 0) / scale).mean(0))
 
 
-def _scaled_distances(features: Array, shape: tuple[int, int], config: ScoreConfig) -> Array:
+def _scaled_distances(features: Array, shape: Size, config: ScoreConfig) -> Array:
     """How unusual a representation is around each pixel, `in_quartiles`, at the image's size."""
     distances = tile_distances(features, tile_size=config.tile_size)
     return in_quartiles(jax.image.resize(distances, shape, "linear"))

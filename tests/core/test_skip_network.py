@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from scipy import stats
 
-from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
 from ssdnet_jax.core.skip_network import (
     SkipNetwork,
     apply_skip_network,
@@ -141,8 +141,8 @@ def arrays_by_torch_name(params, config, names):
 @pytest.mark.parametrize(
     ("config", "channels", "count"),
     [
-        (NetworkConfig(), 1, 1_037_193),
-        (NetworkConfig(), 3, 1_037_523),
+        (PAPER_NETWORK, 1, 1_037_193),
+        (PAPER_NETWORK, 3, 1_037_523),
         (NetworkConfig(channels_down=(128,) * 5, channels_up=(128,) * 5), 3, 2_184_307),
     ],
 )
@@ -151,7 +151,7 @@ def test_parameter_counts_of_known_networks(config, channels, count):
 
 
 def test_initial_values_follow_torch():
-    params = init_skip_network(jax.random.key(0), NetworkConfig(), channels=1)
+    params = init_skip_network(jax.random.key(0), PAPER_NETWORK, channels=1)
     kernel = params["scale0"]["scale1"]["up_conv"]["kernel"]
     bound = 1 / np.sqrt(np.prod(kernel.shape[:3]))
     assert np.abs(kernel).max() <= bound
@@ -160,7 +160,7 @@ def test_initial_values_follow_torch():
     assert 0 < np.abs(bias).max() <= bound
     assert (params["scale0"]["up_norm"]["scale"] == 1).all()
     assert (params["scale0"]["up_norm"]["shift"] == 0).all()
-    other = init_skip_network(jax.random.key(1), NetworkConfig(), channels=1)
+    other = init_skip_network(jax.random.key(1), PAPER_NETWORK, channels=1)
     assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
 
 
@@ -247,3 +247,9 @@ def test_centre_crop_keeps_the_middle():
     small, cropped = centre_crop(a, b)
     np.testing.assert_array_equal(small, a)
     np.testing.assert_array_equal(np.ravel(cropped), [1, 2, 3, 4, 5])
+
+
+def test_an_odd_image_keeps_its_size_also_without_skip_connections():
+    config = NetworkConfig(channels_down=(2, 3), channels_up=(2, 3), channels_skip=(0, 0))
+    params = init_skip_network(jax.random.key(0), config, channels=1)
+    assert apply_skip_network(params, jnp.zeros((1, 13, 17, 1)), config).shape == (1, 13, 17, 1)
