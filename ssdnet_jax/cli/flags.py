@@ -12,12 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from ssdnet_jax.cli.flag_values import whole_number
-from ssdnet_jax.config import (
-    Config,
-    field_names,
-    legal_words,
-)
+from ssdnet_jax.cli.flag_values import one_of, whole_number
+from ssdnet_jax.config import Config, field_names, legal_words
 from ssdnet_jax.config_files import (
     DEFAULT_CONFIG,
     config_names,
@@ -52,7 +48,12 @@ EXECUTION_HELP = """\
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
                           the cluster this machine belongs to, or this machine alone"""
-EXECUTION_FLAGS = {"lanes": None, "devices": None, "executor": EXECUTORS[0], "ray_address": None}
+EXECUTION_FLAGS: dict[str, str | bool | None] = {
+    "lanes": None,
+    "devices": None,
+    "executor": EXECUTORS[0],
+    "ray_address": None,
+}
 
 
 def parse_flags(
@@ -117,9 +118,7 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: an illegal value or combination.
     """
-    executor = given["executor"]
-    if executor not in EXECUTORS:
-        raise ConfigError(f"--executor: found {executor!r}; expected {' or '.join(EXECUTORS)}")
+    executor = one_of("--executor", given["executor"], EXECUTORS)
     if executor == "ray" and given["devices"] is not None:
         raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
     if executor != "ray" and given["ray_address"] is not None:

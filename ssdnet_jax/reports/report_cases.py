@@ -55,7 +55,7 @@ def case_card(
     except InputError as error:
         return f'<article class="case">{head}<p class="note">{escape(str(error))}</p></article>'
     usable = [m for m in map_sets if rows[m.method, sample.relative].status == "ok"]
-    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
+    pairs = {m.method: read_pair(sample, m) for m in usable}
     mask = pairs[usable[0].method][0]
     factor = min(1.0, SIDE / max(image.shape[:2]))
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))

@@ -101,7 +101,7 @@ def _pictures(
 ) -> list[tuple[str, str, np.ndarray | None]]:
     """Title, caption and pixels of each picture of a row."""
     usable = [m for m in map_sets if metrics[m.method, sample.relative].status == "ok"]
-    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
+    pairs = {m.method: read_pair(sample, m) for m in usable}
     image = read_image(sample.path).pixels
     mask = pairs[leader][0]
     factor = min(1.0, _SIDE / max(image.shape[:2]))
