@@ -87,8 +87,10 @@ def read_flags(
     """
     values = flags.FlagValues()
     for name, default in own.items():
-        define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
-        define(name, default, "", flag_values=values)
+        if isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, "", flag_values=values)
+        else:
+            flags.DEFINE_string(name, default, "", flag_values=values)
     flags.DEFINE_string("image_size", None, "", flag_values=values)
     flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
@@ -227,10 +229,12 @@ def _field_comments(cls: type) -> dict[str, str]:
         return {}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    fields = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
     ends = [node.lineno for node in fields[1:]] + [len(source.splitlines()) + 1]
     found = {
-        node.target.id: " ".join(comments[i] for i in range(node.lineno, end) if i in comments)
+        ast.unparse(node.target): " ".join(
+            comments[i] for i in range(node.lineno, end) if i in comments
+        )
         for node, end in zip(fields, ends, strict=True)
     }
     return {name: comment for name, comment in found.items() if comment}

@@ -211,7 +211,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
             row, mask = dataclasses.replace(row, defect=GOOD), None
     except (SSDnetError, OSError, MemoryError) as error:
         return dataclasses.replace(row, status="error", error=" ".join(str(error).split()))
-    values: dict[str, float | None] = {}
+    values: dict[str, Any] = {}
     if mask is not None:
         found = metrics.pixel_metrics(mask, score_map)
         values = {name: _or_none(getattr(found, name)) for name in METRICS}
@@ -233,8 +233,8 @@ def _pool(usable: Sequence[tuple[Sample, ImageMetrics]], map_set: MapSet) -> Poo
 
     def pairs() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         for sample, row in usable:  # sizes were checked
-            mask = None if row.good else read_mask(sample.mask_path)
-            yield _at_size(mask, read_map(map_set.find(sample)), (row.height, row.width))
+            mask = read_mask(sample.mask_path) if sample.mask_path and not row.good else None
+            yield _at_size(mask, read_map(map_set.find(sample)), (row.height or 0, row.width or 0))
 
     return pooled_metrics(pairs)
 

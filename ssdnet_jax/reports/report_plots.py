@@ -182,7 +182,7 @@ def _svg(figure: "Figure") -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head).group()
+    box, *_ = re.findall(r'viewBox="[^"]*"', head)
     body = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")

@@ -71,13 +71,15 @@ def write_figures(
     configs = f"SSDnet config{'s' * (len(names) > 1)} {', '.join(names)}; " if names else ""
     how = f"{configs}scored at {setting.fitted}; {setting.seeds}"
     label = f"Data: {setting.name}{f' ({setting.note})' if setting.note else ''}; {how}"
-    measured = results.clean and any(row.status == "ok" for row in results.clean.rows)
-    if measured and "table" in setting.protocol.parts:
+    clean = results.clean
+    if clean and all(row.status != "ok" for row in clean.rows):
+        clean = None
+    if clean and "table" in setting.protocol.parts:
         for number, metric in ((3, "auroc"), (4, "auprc")):
             title = f"Fig. {number}: {METRIC_NAMES[metric]} of single images"
             found[title] = f"fig{number}_{metric}_boxes.png"
             text = f"{label}. Each defective image, mean over seeds"
-            write_box_plots(folder / found[title], results.clean, metric, label=text)
+            write_box_plots(folder / found[title], clean, metric, label=text)
     for first, kind, x_label in (
         (5, "noise", "standard deviation of the noise"),
         (7, "missing", "share of missing pixels"),
@@ -91,15 +93,17 @@ def write_figures(
                 seen = MISSING_WORDS[setting.protocol.missing_values]
                 text += f". SSDnet inpaints missing pixels; other methods get {seen}"
             write_curves(folder / found[title], rows, metric, x_label, label=text)
-    if measured and "pictures" in setting.protocol.parts:
+    if clean and "pictures" in setting.protocol.parts:
         seed = results.map_sets[0].seed
-        rows = [row for row in results.clean.rows if row.seed == seed]
+        of_seed = [row for row in clean.rows if row.seed == seed]
         for category in sorted({sample.category for sample in samples}):
             safe = re.sub(r"[^\w.-]", "_", category)
             while (name := f"pictures_{safe}.png") in found.values():
                 safe += "_"
             text = f"{label}; shown: seed {seed}"
-            if write_pictures(folder / name, category, samples, results.map_sets, rows, label=text):
+            if write_pictures(
+                folder / name, category, samples, results.map_sets, of_seed, label=text
+            ):
                 found[f"Figs. 9 and 10: {category}"] = name
     return found
 
