@@ -229,7 +229,8 @@ def _field_comments(cls: type) -> dict[str, str]:
         return {}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    fields = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
+    (node,) = ast.parse(source).body
+    fields = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.AnnAssign)]
     ends = [node.lineno for node in fields[1:]] + [len(source.splitlines()) + 1]
     found = {
         ast.unparse(node.target): " ".join(
