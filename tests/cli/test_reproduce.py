@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from ssdnet_jax.baselines.spectral_residual import spectral_residual
-from ssdnet_jax.cli.flags import METHODS, config_help
+from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.reproduce import console, help_text, main, parse
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.config_files import load_config, with_overrides
@@ -20,11 +20,11 @@ from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_m
 from ssdnet_jax.data.score_maps import find_map
 from ssdnet_jax.evaluation.evaluate import MapSet, evaluate, summarize
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.experiments.reproduce import Corruption, corrupt
-from ssdnet_jax.runner import executors as methods_module
-from ssdnet_jax.runner import run as run_module
+from ssdnet_jax.experiments.conditions import corrupt
+from ssdnet_jax.methods.registry import METHODS
+from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "plain_figures")
 SHAPE = (40, 56)
 METHOD_FLAG = "--methods=ssdnet,spectral_residual"
 
@@ -57,8 +57,7 @@ def rows(path):
 
 
 def fail_if_scored(monkeypatch):
-    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted again"))
-    monkeypatch.setattr(methods_module, "_score", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(executors, "run", lambda *a, **k: pytest.fail("scored again"))
 
 
 def test_one_command_writes_tables_and_figures_and_a_second_one_scores_nothing(
@@ -123,7 +122,7 @@ def test_one_command_writes_tables_and_figures_and_a_second_one_scores_nothing(
         *("seed0", "seed1", "noise0.1", "missing0.05")
     }
     note = json.loads((out / "runs/ssdnet/missing0.05/seed1/run.json").read_text())
-    assert note["corruption"] == "missing 0.05" and note["config"]["seed"] == 1
+    assert note["condition"] == "missing 0.05" and note["config"]["seed"] == 1
 
     text = (out / "reproduce.md").read_text(encoding="utf-8")
     assert "drawn here" in text and "--seeds=0,1" in text
@@ -197,7 +196,7 @@ def test_methods_that_do_not_inpaint_can_see_missing_pixels_as_zeros(
     )
     decoded = read_image(dataset / "grid/test/blob/0.png")
     small = dataclasses.replace(decoded, pixels=resize_image(decoded.pixels, (32, 32)))
-    corrupted = corrupt(small, Corruption("missing", 0.1), "grid/test/blob/0.png")
+    corrupted = corrupt(small, "missing", 0.1, "grid/test/blob/0.png")
     expected = spectral_residual(corrupted.pixels)
     np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-6)
     assert "0, as if that were their value" in (out / "reproduce.md").read_text(encoding="utf-8")

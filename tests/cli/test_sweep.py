@@ -5,7 +5,7 @@ import pytest
 from ssdnet_jax.cli.sweep import main
 from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "plain_figures")
 
 SWEEP = """
 from ssdnet_jax import registry
@@ -83,10 +83,7 @@ def test_a_second_run_scores_nothing_again(sweep, dataset, tmp_path, monkeypatch
     before = rows(tmp_path / "out")
     assert len(before) == 2
 
-    def none(method, sources, config, workdir, *_, **__):
-        raise AssertionError(f"scored again: {sources.keys() - workdir.finished.keys()}")
-
-    monkeypatch.setattr(executors, "run_method", none)
+    monkeypatch.setattr(executors, "run", lambda *a, **k: pytest.fail("scored again"))
     assert sweep(*flags)[0] == 0
     assert rows(tmp_path / "out") == before
 
