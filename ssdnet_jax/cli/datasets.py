@@ -67,6 +67,7 @@ def dataset_values(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: an illegal value, or a flag that is needed is not there.
     """
+    categories = listed_words("--categories", given["categories"])
     for name in ("dataset", "workdir"):
         if not given[name] and not given.get("help_config"):
             raise ConfigError(f"--{name}: found none; expected one, see --help")
@@ -74,6 +75,6 @@ def dataset_values(given: Mapping[str, Any]) -> dict[str, Any]:
         **{name: given[name] for name in _OWN},
         "dataset": Path(given["dataset"] or ""),
         "workdir": Path(given["workdir"] or ""),
-        "categories": listed_words("--categories", given["categories"]),
+        "categories": categories,
         **execution_values(given),
     }

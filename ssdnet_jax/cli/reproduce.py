@@ -51,7 +51,8 @@ Flags:
   --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
                           what is to be scored, as for ssdnet-evaluate
   --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
-  --methods=A,B           as for ssdnet-evaluate; without it all: {methods};
+  --methods=A,B           as for ssdnet-evaluate; without it all:
+                          {methods};
                           --config.FIELD and --image_size change every configuration
   --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
@@ -167,7 +168,9 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
     # The last row of a method is that of all categories.
     rows = table_rows(results.clean) if results.clean else []
     for method, row in {row["method"]: row for row in rows}.items():
-        metrics = [f"{name.upper()} {number(row[name])}" for name in ("auroc", "auprc")]
+        metrics = [
+            f"{name.upper()} {number(row[name], absent='none')}" for name in ("auroc", "auprc")
+        ]
         images = f"{row['images']} image{'s' * (row['images'] != 1)}"
         failed_images = f", {row['failed']} failed" if row["failed"] else ""
         terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")

@@ -23,10 +23,12 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def number(value: float | None, spread: float | None = None, digits: int = 3) -> str:
+def number(
+    value: float | None, spread: float | None = None, *, digits: int = 3, absent: str = "-"
+) -> str:
     """A metric with its spread over seeds, as tables show it."""
     if value is None:
-        return "-"
+        return absent
     return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 

@@ -24,8 +24,9 @@ from ssdnet_jax.experiments.conditions import corrupt
 from ssdnet_jax.methods.registry import METHODS
 from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "plain_figures")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
+COMMAND = ["ssdnet-reproduce", "--dataset=d", "--workdir=w"]
 METHOD_FLAG = "--methods=ssdnet,spectral_residual"
 
 
@@ -286,8 +287,8 @@ def test_baselines_are_not_scored_again_when_the_configuration_of_ssdnet_changes
         (["--missing=0,1"], ["--missing", "'0,1'", "0.99"]),
         (["--missing="], ["--missing", "''"]),
         (["--methods=ssdnet:gird"], ["'gird'", "did you mean grid"]),
-        (["--methods=ssdnet:"], ["--methods", "'ssdnet:'", "ssdnet:NAME"]),
-        (["--methods=fca:grid"], ["--methods", "'fca:grid'", "ssdnet:NAME"]),
+        (["--methods=ssdnet:"], ["--methods", "'ssdnet:'", "name of a configuration"]),
+        (["--methods=fca:grid"], ["--methods", "fca:grid", "OPTION=VALUE"]),
         (["--methods=ssdnet:grid,ssdnet:grid.py"], ["one folder", "ssdnet:grid.py"]),
         (["--missing_values=mean"], ["--missing_values", "'mean'", "nearest or zero"]),
         (["--every=0"], ["--every", "'0'", "whole number"]),
@@ -308,24 +309,24 @@ def test_what_cannot_be_used_is_refused_in_one_line(
 
 
 def test_flags_become_arguments():
-    parsed = parse(["ssdnet-reproduce", "--config=grid", "--image_size=64", "--noise=0.1, 0,0.10"])
+    parsed = parse([*COMMAND, "--config=grid", "--image_size=64", "--noise=0.1, 0,0.10"])
     assert parsed.protocol.noise == (0.0, 0.1) and parsed.protocol.methods == METHODS
     assert parsed.config.image_size == 64 and parsed.config_names == ("grid image_size=64",)
     assert parsed.configs == {} and parsed.protocol.missing_values == "nearest"
-    assert parse(["ssdnet-reproduce", "--config.seed=3"]).protocol.seeds == (3,)
-    assert parse(["ssdnet-reproduce", "--methods=fca"]).config_names == ()
+    assert parse([*COMMAND, "--config.seed=3"]).protocol.seeds == (3,)
+    assert parse([*COMMAND, "--methods=fca"]).config_names == ()
 
 
 def test_named_configurations_take_the_changes_that_were_asked_for():
     flags = ["--config=grid_128", "--config.fit.epochs=3", "--methods=ssdnet:auto,fca,ssdnet"]
-    parsed = parse(["ssdnet-reproduce", *flags])
+    parsed = parse([*COMMAND, *flags])
     assert parsed.protocol.methods == ("ssdnet:auto", "fca", "ssdnet")
     assert parsed.configs == {"ssdnet:auto": with_overrides(load_config("auto"), {"fit.epochs": 3})}
     assert parsed.config_names == ("auto fit.epochs=3 at 256 px", "grid_128 fit.epochs=3")
-    parsed = parse(["ssdnet-reproduce", "--image_size=64", "--methods=ssdnet:grid_128"])
+    parsed = parse([*COMMAND, "--image_size=64", "--methods=ssdnet:grid_128"])
     assert parsed.configs["ssdnet:grid_128"].image_size == 64
     assert parsed.config_names == ("grid_128 image_size=64",)
-    parsed = parse(["ssdnet-reproduce", "--methods=ssdnet:grid_128"])
+    parsed = parse([*COMMAND, "--methods=ssdnet:grid_128"])
     assert parsed.config_names == ("grid_128 at the image's own size",)
 
 
