@@ -60,6 +60,8 @@ def rows(folder):
 def test_variants_seeds_and_images_make_a_tidy_table_and_a_figure(
     sweep, dataset, tmp_path, monkeypatch
 ):
+    # What has been compiled for the first seed serves the second one.
+    monkeypatch.setattr("ssdnet_jax.experiments.sweep.forget_programs", lambda: None)
     out = tmp_path / "out"
     status, stdout, _ = sweep(f"--dataset={dataset}", f"--workdir={out}")
     assert status == 0
