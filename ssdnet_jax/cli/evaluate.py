@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from ssdnet_jax.cli.commands import run_parsed, run_process
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
@@ -30,18 +29,16 @@ from ssdnet_jax.experiments.conditions import PLAIN, Condition, MissingValues
 from ssdnet_jax.experiments.scoring import (
     Context,
     defective,
+    evaluating,
     score_method,
     show_problems,
-    stop_if_asked,
 )
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, has_configuration, run_folder
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import executing
-from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
@@ -197,15 +194,7 @@ def _evaluate(
     """Evaluates and writes everything but the work folders of the runs."""
     from ssdnet_jax.reports.report import write_report
 
-    terminal.note(f"evaluating {len(samples) * len(map_sets)} maps")
-    with _bar(len(samples) * len(map_sets)) as bar:
-
-        def show(name: str, done: int) -> None:
-            stop_if_asked(stop)
-            bar.update(done - bar.n)
-            bar.set_postfix_str(one_line(name)[-40:])
-
-        evaluation = evaluate(samples, map_sets, report=show)
+    evaluation = evaluate(samples, map_sets, report=evaluating(terminal, stop))
     summary = summarize(evaluation)
     for method, gib in memory.items():
         summary[method][ALL]["peak_memory_gib"] = round(gib, 2)
@@ -228,23 +217,13 @@ def _evaluate(
     return evaluation.rows, summary
 
 
-def _bar(total: int) -> "tqdm":
-    """A progress bar, on terminals only."""
-    from tqdm import tqdm
-
-    size = line_size(sys.stderr)
-    return tqdm(total=total, disable=None, leave=False, position=0, unit=" maps", **size)
-
-
 def _in_words(entry: dict[str, Any]) -> str:
-    def number(name: str) -> str:
-        return "none" if entry[name] is None else f"{entry[name]:.3f}"
-
+    names = ("auroc_mean", "auprc_mean", "auroc_pooled", "auprc_pooled")
+    auroc, auprc, *pooled = (number(entry[name], absent="none") for name in names)
     failed = f", {entry['failed']} failed" if entry["failed"] else ""
     return (
         f"{entry['images']} image{'s' * (entry['images'] != 1)}{failed}, "
-        f"AUROC {number('auroc_mean')}, AUPRC {number('auprc_mean')} "
-        f"(pooled {number('auroc_pooled')} / {number('auprc_pooled')})"
+        f"AUROC {auroc}, AUPRC {auprc} (pooled {' / '.join(pooled)})"
     )
 
 

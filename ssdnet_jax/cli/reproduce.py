@@ -24,6 +24,7 @@ from ssdnet_jax.experiments.conditions import PLAIN, MissingValues
 from ssdnet_jax.experiments.reproduce import LEVELS, PARTS, Protocol, Results, reproduce
 from ssdnet_jax.experiments.scoring import defective, show_problems, with_seed
 from ssdnet_jax.methods.registry import METHODS, has_configuration, split_method
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.reports.reproduce_text import (
     Setting,
     curve_rows,
@@ -31,7 +32,6 @@ from ssdnet_jax.reports.reproduce_text import (
     write_json,
     write_markdown,
 )
-from ssdnet_jax.reports.sweep import number
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors, versions

@@ -15,7 +15,8 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import ALL, summarize
 from ssdnet_jax.experiments.scoring import defective, show_problems
 from ssdnet_jax.experiments.sweep import load_sweep, run_sweep, sweep_names
-from ssdnet_jax.reports.sweep import number, table, write_figure
+from ssdnet_jax.reports.report_plots import number
+from ssdnet_jax.reports.sweep import table, write_figure
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors

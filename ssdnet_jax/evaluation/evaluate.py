@@ -25,6 +25,7 @@ from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
 
 ALL = "all"  # beside the categories: every image
 METRICS = ("auroc", "auprc", "f1_max", "aupro")
+Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]  # of `summarize`
 IMAGE_METRICS = {"image_auroc": "score", "image_auroc_calibrated": "calibrated_score"}
 
 

@@ -7,7 +7,7 @@ folder, so that a run that was cut off goes on.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
 from ssdnet_jax.experiments.conditions import CORRUPTIONS, PLAIN, Condition, MissingValues
-from ssdnet_jax.experiments.scoring import Context, score_method, stop_if_asked
+from ssdnet_jax.experiments.scoring import Context, evaluating, score_method
 
 PARTS = ("table", "noise", "missing", "pictures")
 LEVELS = (0.0, 0.025, 0.05, 0.075, 0.1)  # the paper's range, section 4.2
@@ -62,8 +62,8 @@ class Protocol:
 
     def condition(self, kind: str, level: float) -> Condition:
         """Under which images of a corruption are scored."""
-        changed: dict[str, Any] = {kind: level}
-        return Condition(missing_values=self.missing_values, **changed)
+        values: dict[str, Any] = {kind: level, "missing_values": self.missing_values}
+        return Condition(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ def reproduce(
     def measure(condition: Condition) -> Evaluation:
         return evaluate(few, score(condition), report=report)
 
-    report = _progress(context)
+    report = evaluating(context.terminal, context.executor.options.stop)
     needs_clean = whole or any(not level for _, level in protocol.corruptions)
     clean_maps = score(PLAIN) if needs_clean else []
     clean = evaluate(samples if whole else few, clean_maps, report=report)
@@ -173,14 +173,3 @@ def _part(evaluation: Evaluation, samples: Sequence[Sample]) -> Evaluation:
     """The rows of some samples; nothing of them is measured again."""
     wanted = {sample.relative for sample in samples}
     return Evaluation(tuple(row for row in evaluation.rows if row.path in wanted), {})
-
-
-def _progress(context: Context) -> Callable[[str, int], None]:
-    def show(name: str, done: int) -> None:
-        stop_if_asked(context.executor.options.stop)
-        if not done:
-            context.terminal.start_run(0)
-        context.terminal.images([name])
-        context.terminal.stage("evaluating")
-
-    return show

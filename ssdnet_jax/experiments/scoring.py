@@ -88,6 +88,19 @@ def stop_if_asked(stop: Callable[[], bool]) -> None:
         raise Stopped
 
 
+def evaluating(terminal: Terminal, stop: Callable[[], bool]) -> Callable[[str, int], None]:
+    """What `evaluate` is to call: shows how far it is, raises Stopped if `stop` says so."""
+
+    def show(name: str, done: int) -> None:
+        stop_if_asked(stop)
+        if not done:
+            terminal.start_run(0)
+        terminal.images([name])
+        terminal.stage(f"evaluating, {done} maps done")
+
+    return show
+
+
 def score_method(
     samples: Sequence[Sample],
     name: str,

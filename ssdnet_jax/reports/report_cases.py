@@ -13,6 +13,7 @@ from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 SIDE = 256  # pixels, the longest side of a picture
@@ -113,7 +114,7 @@ def case_card(
                 overlay(image, resize_map(maps[map_set.method], size)),
                 f"{prefix}{row.auroc:.3f} / {row.auprc:.3f}",
                 f"{map_set.method}: AUROC {row.auroc:.4f}, AUPRC {row.auprc:.4f}, "
-                f"F1-max {row.f1_max:.4f}, AUPRO {_number(row.aupro)}",
+                f"F1-max {row.f1_max:.4f}, AUPRO {number(row.aupro, digits=4, absent='none')}",
             )
         )
     pictures = f'<div class="pictures">{"".join(figures)}</div>'
@@ -123,10 +124,6 @@ def case_card(
 def escape(text: str) -> str:
     """Text for a page: file names may hold anything."""
     return html.escape(one_line(text))
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
 
 
 def _figure(pixels: np.ndarray, caption: str, description: str) -> str:

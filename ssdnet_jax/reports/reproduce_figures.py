@@ -17,7 +17,7 @@ from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.experiments.reproduce import Results
 from ssdnet_jax.figures.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
 from ssdnet_jax.methods.registry import has_configuration, split_method
-from ssdnet_jax.reports.report_plots import METRIC_NAMES
+from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
 from ssdnet_jax.reports.reproduce_text import MISSING_WORDS, Setting, method_name
 from ssdnet_jax.runner.terminal import one_line
@@ -44,7 +44,6 @@ _OTHER_STYLE = ("#5c5c5c", "*")
 _COLUMNS = 3  # panels side by side
 _LEFT = 0.85  # inches, beside the first panel of a row
 _LETTER = 0.067  # inches, the width of a letter of 8.5 points
-_SMALLEST_BOX = 4  # images
 
 
 def write_figures(
@@ -150,7 +149,7 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         }
         for position, method in enumerate(methods):
             if method in found:
-                _box(axes, found[method], position, styles[method][0])
+                draw_box(axes, found[method], position, 0.62, styles[method][0])
         count = max(map(len, found.values()))
         _title(axes, category, count)
         axes.set_yticks(range(len(methods)), names if number % _COLUMNS == 0 else [""] * len(names))
@@ -159,25 +158,6 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         axes.grid(axis="x", color=LINE, linewidth=0.8)
         axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
     save(figure, path)
-
-
-def _box(axes: "Axes", values: Sequence[float], at: float, color: str) -> None:
-    if len(values) >= _SMALLEST_BOX:
-        axes.boxplot(
-            [values],
-            positions=[at],
-            orientation="horizontal",
-            widths=0.62,
-            manage_ticks=False,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.3},
-            medianprops={"color": color, "linewidth": 2.4, "solid_capstyle": "butt"},
-            whiskerprops={"color": color, "linewidth": 1.1},
-            capprops={"color": color, "linewidth": 1.1},
-        )
-    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
-    axes.plot(values, at + jitter, "o", color=color, markersize=3.2, markeredgewidth=0, alpha=0.8)
 
 
 def write_curves(

@@ -1,16 +1,15 @@
 """Tables of the paper's comparison: reproduce.md, table1.csv, robustness.csv, reproduce.json."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
 from ssdnet_jax.methods.registry import has_configuration, split_method
-from ssdnet_jax.reports.sweep import number
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it
@@ -173,8 +172,7 @@ def write_json(
         "corrupted_images": corrupted_images,
         "published": PUBLISHED,
     }
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_summary(path, content)
 
 
 def write_markdown(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssdnet_jax.evaluation.evaluate import ImageMetrics
 from ssdnet_jax.figures.drawing import new_figure, save
-from ssdnet_jax.reports.report_plots import METRIC_NAMES
+from ssdnet_jax.reports.report_plots import METRIC_NAMES, number
 
 METRICS = ("auprc", "auroc")
 
@@ -21,15 +21,6 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [number(entry[f"{m}_mean"], entry[f"{m}_std_over_seeds"]) for m in METRICS]
         lines.append(f"| {variant} | {' | '.join(cells)} | {entry['images']} |")
     return "\n".join(lines) + "\n"
-
-
-def number(
-    value: float | None, spread: float | None = None, *, digits: int = 3, absent: str = "-"
-) -> str:
-    """A metric with its spread over seeds, as tables show it."""
-    if value is None:
-        return absent
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def write_figure(
