@@ -49,9 +49,9 @@ class DatasetArguments(Execution):
     clip_weights: str | None
 
     def samples(self) -> list[Sample]:
-        """The dataset, without pictures that a run has written into it."""
-        labels = {"mask_suffix": self.mask_suffix, "masks": self.masks}
-        found = read_dataset(self.dataset, categories=self.categories, **labels)
+        """The dataset, without images that a run has written into it."""
+        how = {"mask_suffix": self.mask_suffix, "masks": self.masks}
+        found = read_dataset(self.dataset, categories=self.categories, **how)
         results = self.workdir.resolve()
         return [s for s in found if not s.path.resolve().is_relative_to(results)]
 

@@ -59,20 +59,19 @@ Flags:
                           ssdnet:NAME is SSDnet by the configuration NAME, fca:border=corrected a
                           baseline with an option; with --maps: what tables call the maps ("maps")
   --seeds=0,1,2           of what is random; without it the seed of the configuration
-  --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
-                          the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
-                          suffix before it; CATEGORY/test/DEFECT/NAME.tiff; or a folder of ssdnet
-  --evaluate_at=PIXELS    brings image and mask to a square of this side, scores that image and
-                          compares there; baselines then see it at this size, unless --image_size
-                          says another; without it maps are compared at the image's own size
-  --noise=SIGMA           Gaussian noise on the image that is scored, in units of the image
-  --missing=SHARE         of the pixels of the image that is scored, without a value
-  --missing_values=WORD   what methods that do not inpaint see of a missing pixel: nearest, the
-                          nearest known value, or zero; without it nearest
-  --noise_of_original=SIGMA
-                          noise on the image before it is resized, as a camera makes it
+  --maps=DIR              evaluates raw maps instead of scoring, .tiff, .npy or .npz of the image's
+                          size: DIR/IMAGE_PATH.tiff, with or without the image's own suffix before
+                          it; DIR/CATEGORY/test/DEFECT/NAME.tiff; or a work folder of ssdnet
+  --evaluate_at=PIXELS    resizes image and mask to this square, scores that image and compares
+                          there; baselines see it at this size unless --image_size is given;
+                          without it maps are compared at the image's own size
+  --noise=SIGMA           Gaussian noise on the image that is scored, whose values are in [0, 1]
+  --missing=SHARE         pixels without a value in the image that is scored
+  --missing_values=WORD   what baselines see of them: nearest, the nearest known value (default), or
+                          zero; SSDnet inpaints them
+  --noise_of_original=SIGMA   noise on the image before it is resized, as a camera makes it
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     side of the square that is fitted (256); 0: the image's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
 {clip_weights}
 {execution}
@@ -152,10 +151,9 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
         with named_errors(parsed.workdir):
             rows, summary = _evaluate(parsed, samples, map_sets, memory, notes, terminal, stop)
-    problems = [(row.path, row.error) for row in rows]
-    show_problems(problems, parsed.workdir / "metrics.csv", terminal)
+    details, report = (parsed.workdir / name for name in ("metrics.csv", "report.html"))
+    show_problems([(row.path, row.error) for row in rows], details, terminal)
     for method, entries in summary.items():
-        report = parsed.workdir / "report.html"
         terminal.summary(f"{method}: {_in_words(entries[ALL])}; report in {report}")
     return 1 if any(row.status != "ok" for row in rows) else 0
 

@@ -41,13 +41,11 @@ CLIP_WEIGHTS_HELP = """\
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS"""
 EXECUTION_HELP = """\
-  --lanes=N               pictures that a device fits at once; by default as many as its memory
-                          holds, on a CPU one
-  --devices=N             how many of this machine's devices share the pictures, on a CPU of its
-                          cores; by default all, of a CPU as many as its memory holds
+  --lanes=N               images fitted at once by a device; by default what fits, on a CPU 1
+  --devices=N             devices (of a CPU: cores) that share the images; by default all that fit
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
-                          the cluster this machine belongs to, or this machine alone"""
+                          this machine's cluster, or this machine alone"""
 EXECUTION_FLAGS: dict[str, str | bool | None] = {
     "lanes": None,
     "devices": None,

@@ -51,20 +51,18 @@ Flags:
   --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
                           what is to be scored, as for ssdnet-evaluate
   --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
-  --methods=A,B           as for ssdnet-evaluate; without it all:
-                          {methods};
-                          --config.FIELD and --image_size change every configuration
+  --methods=A,B           as for ssdnet-evaluate; without it all. --config.FIELD and --image_size
+                          change every configuration of SSDnet
   --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
   --noise=A,B             standard deviations of the noise ({levels})
   --missing=A,B           shares of missing pixels ({levels})
-  --missing_values=WORD   what methods that do not inpaint see of a missing pixel: nearest, the
-                          nearest known value, or zero; without it nearest
+  --missing_values=WORD   as for ssdnet-evaluate
   --every=N               noise and missing pixels on each N-th defective image of a category;
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
 {config}
-  --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
+  --image_size=PIXELS     side of the square that is scored (256); 0: the image's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
 {clip_weights}
 {execution}
