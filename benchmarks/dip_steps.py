@@ -3,10 +3,10 @@
 Command:
   python benchmarks/dip_steps.py --dataset=DATASET --json=FILE
 
-Protocol: image and mask at 256 x 256 pixels as in benchmarks/quality.py, seed 0; one fit an image
-with the defaults of `ssdnet_jax.baselines.dip`, looked at after so many steps, with running
-averages of several memories; the map is the mean over channels of the squared residual. Of the
-defective images of the dataset each second, fourth, ... is of half "choice", the others of half
+Protocol: image and mask at 256 x 256 pixels as in `ssdnet-evaluate --evaluate_at=256`, seed 0; one
+fit an image with the defaults of `ssdnet_jax.baselines.dip`, looked at after so many steps, with
+running averages of several memories; the map is the mean over channels of the squared residual. Of
+the defective images of the dataset each second, fourth, ... is of half "choice", the others of half
 "report"; --every=N takes each N-th of either.
 """
 

@@ -9,8 +9,8 @@ step, each resized to 224 pixels) and with VGG19 on the image as it is (`image`:
 every step, cut from its features), both with VGG19's arithmetic in float32 and in bfloat16.
 
 Protocol, speed: blocks of steps of a 256 x 256 picture, the four variants in turn; median over
-turns of the seconds a step. Protocol, quality: that of benchmarks/quality.py, which this starts,
-with its --dataset, --every and --seeds.
+turns of the seconds a step. Protocol, quality: that of `ssdnet-evaluate --evaluate_at=256`, which
+this starts, with its --dataset, --every and --seeds.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,10 +36,13 @@ from ssdnet_jax.core.fit import fit_block, init_fit
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner.startup import cores, device_name, use_compilation_cache
-from ssdnet_jax.runner.workdir import versions
+from ssdnet_jax.runner.workdir import read_rows, versions
 
 VARIANTS = [(view, kind) for view in ("patch", "image") for kind in ("float32", "bfloat16")]
-HERE = Path(__file__).parent
+SUMMARY = (
+    *("images", "seeds", "auroc_mean", "auroc_std_over_seeds"),
+    *("auprc_mean", "auprc_std_over_seeds", "seconds_median"),
+)
 
 
 def main() -> None:
@@ -99,26 +103,27 @@ def time_variants(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def score_variants(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Starts quality.py for each variant; what it has measured is kept beside --json until done."""
+    """Starts `ssdnet-evaluate` for each variant; its work folders stay beside --json until done."""
     report = {"dataset": arguments.dataset.name, "every": arguments.every, "seeds": arguments.seeds}
-    paths = []
+    folders = []
     for view, precision in VARIANTS:
         name = f"{view}_{precision}"
-        paths.append(arguments.json.with_suffix(f".{name}.partial"))
-        command = [sys.executable, str(HERE / "quality.py"), "--config=fabric"]
+        folders.append(arguments.json.with_suffix(f".{name}.partial"))
+        command = [sys.executable, "-c", "from ssdnet_jax.cli.evaluate import console; console()"]
+        command += ["--config=fabric", "--evaluate_at=256", f"--workdir={folders[-1]}"]
         command += [f"--dataset={arguments.dataset}", f"--every={arguments.every}"]
-        command += [f"--seeds={arguments.seeds}", f"--json={paths[-1]}"]
-        command += [f"--set=loss.perceptual_view={view}"]
-        command += [f"--set=loss.perceptual_precision={precision}"]
+        command += [f"--seeds={arguments.seeds}", f"--config.loss.perceptual_view={view}"]
+        command += [f"--config.loss.perceptual_precision={precision}"]
         if arguments.vgg19_weights:
             command += [f"--vgg19_weights={arguments.vgg19_weights}"]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        found = json.loads(paths[-1].read_text())
-        report[name] = found["summary"]["ssdnet"]["all"] | {
-            "steps_median": statistics.median(row["steps"] for row in found["images"])
+        found = json.loads((folders[-1] / "summary.json").read_text())["ssdnet"]["all"]
+        tables = [read_rows(path) for path in folders[-1].glob("runs/ssdnet/*/*/results.csv")]
+        report[name] = {key: found[key] for key in SUMMARY} | {
+            "steps_median": statistics.median(row.steps for table in tables for row in table)
         }
-    for path in paths:
-        path.unlink()
+    for folder in folders:
+        shutil.rmtree(folder)
     return report
 
 

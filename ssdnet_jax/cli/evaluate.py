@@ -2,20 +2,15 @@
 
 import contextlib
 import dataclasses
-import sys
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from ssdnet_jax.cli.commands import run_parsed, run_process
-from ssdnet_jax.cli.flag_values import listed_seeds, listed_words
-from ssdnet_jax.cli.flags import (
-    EXECUTION_FLAGS,
-    execution_values,
-    methods_and_configs,
-    read_flags,
-    shared_help,
-)
+from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
+from ssdnet_jax.cli.flag_values import level, listed_seeds, listed_words, one_of, whole_number
+from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import Sample
@@ -30,51 +25,53 @@ from ssdnet_jax.evaluation.evaluate import (
     write_metrics_csv,
     write_summary,
 )
+from ssdnet_jax.experiments.conditions import PLAIN, Condition, MissingValues
 from ssdnet_jax.experiments.scoring import (
     Context,
-    read_samples,
-    score_dataset,
+    defective,
+    evaluating,
+    score_method,
     show_problems,
-    stop_if_asked,
-    with_seed,
 )
-from ssdnet_jax.methods.registry import DEFAULT_METHOD, is_random, make_method, run_folder
+from ssdnet_jax.methods.registry import DEFAULT_METHOD, has_configuration, run_folder
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.executors import Execution, Executor, executing
-from ssdnet_jax.runner.terminal import Terminal, line_size, one_line
+from ssdnet_jax.runner.executors import executing
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
 
-Scores every test image (what is scored already stays), compares the maps with the masks at the
-image's own size, and writes tables and a report to look at.
+Scores every test image (what is scored already stays), compares the maps with the masks, and writes
+tables and a report to look at.
 
   ssdnet-evaluate --dataset=mvtec --workdir=out                    all categories, seed 0
   ssdnet-evaluate --dataset=mvtec --workdir=out --categories=grid,tile --seeds=0,1,2
-  ssdnet-evaluate --dataset=set.csv --workdir=out --config=fabric
+  ssdnet-evaluate --dataset=set.csv --workdir=out --methods=ssdnet:fabric,fca:border=corrected
   ssdnet-evaluate --dataset=mvtec --workdir=out --maps=theirs --methods=PaDiM
+  ssdnet-evaluate --dataset=mvtec --workdir=out --every=1 --evaluate_at=256 --noise=0.05
 
 Flags:
-  --dataset=PATH          folder in MVTec AD's layout (CATEGORY/test/DEFECT/NAME.png with
-                          CATEGORY/ground_truth/DEFECT/NAME_mask.png), or a CSV with the columns
-                          image,mask and, if wanted, category,defect
-  --categories=A,B        only these; without it all
-  --mask_suffix=TEXT      what a mask's name has after its image's name; without it found out
-  --masks=DIR             for a --dataset that is a plain folder: that of the masks, which are
-                          named as their images; images without one are good
-  --workdir=DIR           where results go (needed)
+{dataset}
+  --every=N               only each N-th image with a defect, none without; 1: all with a defect
   --methods=A,B           some of {methods};
-                          with --maps: what to call the maps in tables ("maps")
+                          ssdnet:NAME is SSDnet by the configuration NAME, fca:border=corrected a
+                          baseline with an option; with --maps: what tables call the maps ("maps")
   --seeds=0,1,2           of what is random; without it the seed of the configuration
-  --maps=DIR              evaluates these raw maps instead of scoring: float .tiff, .npy or .npz of
-                          the image's size at DIR/IMAGE_PATH.tiff, with or without the image's own
-                          suffix before it; CATEGORY/test/DEFECT/NAME.tiff; or a folder of ssdnet
+  --maps=DIR              evaluates raw maps instead of scoring, .tiff, .npy or .npz of the image's
+                          size: DIR/IMAGE_PATH.tiff, with or without the image's own suffix before
+                          it; DIR/CATEGORY/test/DEFECT/NAME.tiff; or a work folder of ssdnet
+  --evaluate_at=PIXELS    resizes image and mask to this square, scores that image and compares
+                          there; baselines see it at this size unless --image_size is given;
+                          without it maps are compared at the image's own size
+  --noise=SIGMA           Gaussian noise on the image that is scored, whose values are in [0, 1]
+  --missing=SHARE         pixels without a value in the image that is scored
+  --missing_values=WORD   what baselines see of them: nearest, the nearest known value (default), or
+                          zero; SSDnet inpaints them
+  --noise_of_original=SIGMA   noise on the image before it is resized, as a camera makes it
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     side of the square that is fitted (256); 0: the image's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
 {clip_weights}
 {execution}
@@ -82,48 +79,45 @@ Flags:
 
 Results in DIR:
   report.html             tables, box plots, curves, best and worst cases; one file, no network
-  metrics.csv             AUROC, AUPRC, F1-max, AUPRO of each image
-  summary.json            means, medians, pooled metrics by category and defect; over seeds
-  anomaly_maps/METHOD/    raw maps as MVTec AD's evaluation code reads them (of the first seed)
-  runs/METHOD/seedN/      what `ssdnet` writes: maps, heat maps, masks, results.csv, run.json
+  metrics.csv             AUROC, AUPRC, F1-max, AUPRO and seconds of each image
+  summary.json            means, medians, pooled metrics by category and defect, over seeds; peak
+                          memory of this process
+  anomaly_maps/METHOD/    raw maps as MVTec AD's evaluation code reads them, of the first seed; of
+                          images that were neither resized nor corrupted
+  runs/METHOD/seedN/, runs/METHOD/at256-noise0.05/seedN/
+                          what `ssdnet` writes: maps, heat maps, masks, results.csv, run.json
 
 Exit status: 0 all images evaluated, 1 some failed, 2 nothing could be started, 130 interrupted,
 143 terminated. The same command again goes on.
 """
+_OWN = (
+    *("methods", "seeds", "maps", "every", "evaluate_at"),
+    *("noise", "missing", "missing_values", "noise_of_original"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Execution):
+class Arguments(DatasetArguments):
     """What the command line says; None where a flag was not given.
 
     Attributes:
       config: `--config` with its overrides applied, checked.
-      configs: by method, the configurations of those that name one of their own.
-      dataset: folder or CSV.
-      categories: the ones wanted.
-      mask_suffix: what a mask's name has after its image's name.
-      masks: folder of masks.
-      workdir: where results go.
+      configs: by method, the configurations of those that have one of their own.
       methods: as `methods.registry` has them, each once; with `maps` the one name of the maps.
-      seeds: each once; (None,) with `maps`, which have none.
-      maps: folder of existing maps.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
+      seeds: each once.
+      maps: folder of existing maps, which have no seeds.
+      condition: under which images are scored.
+      every: which of the defective images, 0: all images.
       help_config: whether only the configuration's fields are asked for.
     """
 
     config: Config
     configs: Mapping[str, Config]
-    dataset: Path | None
-    categories: tuple[str, ...] | None
-    mask_suffix: str | None
-    masks: str | None
-    workdir: Path | None
     methods: tuple[str, ...]
-    seeds: tuple[int | None, ...]
+    seeds: tuple[int, ...]
     maps: Path | None
-    vgg19_weights: str | None
-    clip_weights: str | None
+    condition: Condition
+    every: int
     help_config: bool
 
 
@@ -138,101 +132,77 @@ def console() -> None:
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
-    for name in ("dataset", "workdir"):
-        if getattr(parsed, name) is None:
-            raise ConfigError(f"--{name}: found none; expected one, see --help")
-    samples = read_samples(
-        parsed.dataset,
-        parsed.workdir,
-        categories=parsed.categories,
-        mask_suffix=parsed.mask_suffix,
-        masks=parsed.masks,
-    )
+    samples = parsed.samples()
+    if parsed.every:
+        samples = defective(samples)[:: parsed.every]
     notes = {"Command": command, "Dataset": str(parsed.dataset)}
+    notes["Images"] = parsed.condition.words or "as they are, compared at their own size"
+    memory: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         if parsed.maps is None:
             executor = stack.enter_context(executing(parsed))
-            map_sets = _scored_maps(parsed, samples, terminal, command, executor)
+            context = parsed.context(terminal, executor, command)
+            map_sets = _scored_maps(parsed, samples, context, memory)
             notes["Device"], stop = executor.device, executor.options.stop
         else:
-            map_sets = [_existing_maps(parsed)]
+            map_sets = [_existing_maps(parsed, parsed.maps)]
             notes["Maps"] = str(parsed.maps)
             stop = stack.enter_context(startup.stops_on_sigterm())
         notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
         with named_errors(parsed.workdir):
-            rows, summary = _evaluate(parsed, samples, map_sets, notes, terminal, stop)
-    problems = [(row.path, row.error) for row in rows]
-    show_problems(problems, parsed.workdir / "metrics.csv", terminal)
+            rows, summary = _evaluate(parsed, samples, map_sets, memory, notes, terminal, stop)
+    details, report = (parsed.workdir / name for name in ("metrics.csv", "report.html"))
+    show_problems([(row.path, row.error) for row in rows], details, terminal)
     for method, entries in summary.items():
-        report = parsed.workdir / "report.html"
         terminal.summary(f"{method}: {_in_words(entries[ALL])}; report in {report}")
     return 1 if any(row.status != "ok" for row in rows) else 0
 
 
-def _existing_maps(parsed: Arguments) -> MapSet:
-    folder = parsed.maps
+def _existing_maps(parsed: Arguments, folder: Path) -> MapSet:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected raw maps, for --maps")
     if is_workdir(folder):
         folder = folder / "maps"
-    return MapSet(parsed.methods[0], None, lambda sample: find_map(folder, sample))
+    size = parsed.condition.evaluate_at
+    return MapSet(parsed.methods[0], None, lambda sample: find_map(folder, sample), size=size)
 
 
 def _scored_maps(
-    parsed: Arguments,
-    samples: Sequence[Sample],
-    terminal: Terminal,
-    command: str,
-    executor: Executor,
+    parsed: Arguments, samples: Sequence[Sample], context: Context, memory: dict[str, float]
 ) -> list[MapSet]:
-    context = Context(
-        parsed.dataset,
-        terminal,
-        executor,
-        parsed.vgg19_weights,
-        parsed.clip_weights,
-        {"command": command},
-    )
-    return [
-        score_dataset(
-            samples,
-            make_method(method, with_seed(parsed.configs.get(method, parsed.config), seed)),
-            parsed.workdir / "runs" / run_folder(method) / f"seed{seed}",
-            context,
-            name=method,
-        )
-        for method in parsed.methods
-        # What draws no random numbers gives the same maps with every seed.
-        for seed in (parsed.seeds if is_random(method) else parsed.seeds[:1])
-    ]
+    """The maps; into `memory` goes what the process has taken at most after each method, in GiB."""
+    map_sets = []
+    for method in parsed.methods:
+        config = parsed.configs.get(method, parsed.config)
+        setting = (config, parsed.seeds, parsed.workdir, context)
+        map_sets += score_method(samples, method, *setting, condition=parsed.condition)
+        memory[method] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return map_sets
 
 
 def _evaluate(
     parsed: Arguments,
     samples: Sequence[Sample],
     map_sets: Sequence[MapSet],
-    notes: dict[str, str],
+    memory: Mapping[str, float],
+    notes: Mapping[str, str],
     terminal: Terminal,
     stop: Callable[[], bool],
 ) -> tuple[Sequence[ImageMetrics], dict[str, Any]]:
     """Evaluates and writes everything but the work folders of the runs."""
     from ssdnet_jax.reports.report import write_report
 
-    terminal.note(f"evaluating {len(samples) * len(map_sets)} maps")
-    with _bar(len(samples) * len(map_sets)) as bar:
-
-        def show(name: str, done: int) -> None:
-            stop_if_asked(stop)
-            bar.update(done - bar.n)
-            bar.set_postfix_str(one_line(name)[-40:])
-
-        evaluation = evaluate(samples, map_sets, report=show)
+    evaluation = evaluate(samples, map_sets, report=evaluating(terminal, stop))
     summary = summarize(evaluation)
+    for method, gib in memory.items():
+        summary[method][ALL]["peak_memory_gib"] = round(gib, 2)
     write_metrics_csv(parsed.workdir / "metrics.csv", evaluation.rows)
     write_summary(parsed.workdir / "summary.json", summary)
-    first = [m for m in map_sets if m.seed == parsed.seeds[0]]
-    for map_set in first:
-        put_maps(parsed.workdir / "anomaly_maps" / map_set.method, samples, map_set.find)
+    first = list({m.method: m for m in reversed(map_sets)}.values())[::-1]
+    if parsed.condition == PLAIN:
+        for map_set in first:
+            name = map_set.method if parsed.maps else run_folder(map_set.method)
+            put_maps(parsed.workdir / "anomaly_maps" / name, samples, map_set.find)
     write_report(
         parsed.workdir / "report.html",
         name=parsed.dataset.resolve().stem,
@@ -245,23 +215,13 @@ def _evaluate(
     return evaluation.rows, summary
 
 
-def _bar(total: int) -> "tqdm":
-    """A progress bar, on terminals only."""
-    from tqdm import tqdm
-
-    size = line_size(sys.stderr)
-    return tqdm(total=total, disable=None, leave=False, position=0, unit=" maps", **size)
-
-
 def _in_words(entry: dict[str, Any]) -> str:
-    def number(name: str) -> str:
-        return "none" if entry[name] is None else f"{entry[name]:.3f}"
-
+    names = ("auroc_mean", "auprc_mean", "auroc_pooled", "auprc_pooled")
+    auroc, auprc, *pooled = (number(entry[name], absent="none") for name in names)
     failed = f", {entry['failed']} failed" if entry["failed"] else ""
     return (
         f"{entry['images']} image{'s' * (entry['images'] != 1)}{failed}, "
-        f"AUROC {number('auroc_mean')}, AUPRC {number('auprc_mean')} "
-        f"(pooled {number('auroc_pooled')} / {number('auprc_pooled')})"
+        f"AUROC {auroc}, AUPRC {auprc} (pooled {' / '.join(pooled)})"
     )
 
 
@@ -274,16 +234,18 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ConfigError: an unknown flag or field, or an illegal value.
     """
-    texts = [field.name for field in dataclasses.fields(Arguments)]
-    texts = [n for n in texts if n not in ("config", "configs", "help_config", *EXECUTION_FLAGS)]
-    own = {**dict.fromkeys(texts), **EXECUTION_FLAGS, "help_config": False}
+    own = {**DATASET_FLAGS, **dict.fromkeys(_OWN), "help_config": False}
     name, overrides, given = read_flags(arguments, own)
-    config, configs = with_overrides(load_config(name), overrides), {}
+    config = with_overrides(load_config(name), overrides)
+    configs: dict[str, Config] = {}
     methods = listed_words("--methods", given["methods"])
     seeds = listed_seeds("--seeds", given["seeds"])
+    condition = _condition(given)
     if given["maps"] is None:
         methods, configs = methods_and_configs(methods or (DEFAULT_METHOD,), overrides)
-        numbers: tuple[int | None, ...] = seeds or (config.seed,)
+        if condition.evaluate_at and "image_size" not in overrides:
+            own_size = dataclasses.replace(config, image_size=0)
+            configs |= {m: own_size for m in methods if not has_configuration(m)}
     else:
         methods = methods or ("maps",)
         if len(methods) > 1 or methods[0][0] == "." or set(methods[0]) & set("/\\"):
@@ -291,31 +253,33 @@ def parse(arguments: Sequence[str]) -> Arguments:
                 f"--methods: found {given['methods']!r} with --maps; expected one name for the "
                 f"maps, without slashes"
             )
-        if seeds:
-            raise ConfigError("--seeds: found with --maps; expected one of the two")
-        numbers = (None,)
+        for flag in ("seeds", "noise", "missing", "noise_of_original"):
+            if given[flag]:
+                raise ConfigError(f"--{flag}: found with --maps; expected one of the two")
     return Arguments(
         config=config,
         configs=configs,
-        dataset=_path(given["dataset"]),
-        categories=listed_words("--categories", given["categories"]),
-        mask_suffix=given["mask_suffix"],
-        masks=given["masks"],
-        workdir=_path(given["workdir"]),
         methods=methods,
-        seeds=numbers,
-        maps=_path(given["maps"]),
-        vgg19_weights=given["vgg19_weights"],
-        clip_weights=given["clip_weights"],
+        seeds=seeds or (config.seed,),
+        maps=Path(given["maps"]) if given["maps"] else None,
+        condition=condition,
+        every=whole_number("--every", given["every"]),
         help_config=given["help_config"],
-        **execution_values(given),
+        **dataset_values(given),
+    )
+
+
+def _condition(given: Mapping[str, Any]) -> Condition:
+    values = given["missing_values"] or PLAIN.missing_values
+    return Condition(
+        evaluate_at=whole_number("--evaluate_at", given["evaluate_at"]),
+        noise=level("--noise", given["noise"], top="1"),
+        missing=level("--missing", given["missing"], top="0.99"),
+        missing_values=one_of("--missing_values", values, get_args(MissingValues)),
+        noise_of_original=level("--noise_of_original", given["noise_of_original"], top="1"),
     )
 
 
 def help_text() -> str:
     """What `--help` prints."""
-    return _USAGE.format(**shared_help())
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+    return _USAGE.format(dataset=DATASET_HELP, **shared_help())

@@ -1,6 +1,6 @@
 """Values of flags: counts, and lists with commas between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ssdnet_jax.errors import ConfigError
@@ -51,6 +51,38 @@ def listed_words(name: str, text: str | None) -> tuple[str, ...] | None:
 def listed_seeds(name: str, text: str | None) -> tuple[int, ...] | None:
     """`listed`, of seeds."""
     return listed(name, text, _whole, "integers, as 0,1,2")
+
+
+def listed_levels(name: str, text: str | None, *, top: str) -> tuple[float, ...] | None:
+    """`listed`, of numbers from 0 to `top`, as folders are named: two never share a name."""
+
+    def level(word: str) -> float:
+        number = float(f"{float(word):g}")
+        if not 0 <= number <= float(top):
+            raise ValueError(word)
+        return abs(number)
+
+    return listed(name, text, level, f"numbers from 0 to {top}, as 0,0.05,0.1")
+
+
+def level(name: str, text: str | None, *, top: str) -> float:
+    """A number from 0 to `top`; 0 if the flag was not given."""
+    found = listed_levels(name, text, top=top) or (0.0,)
+    if len(found) > 1:
+        raise ConfigError(f"{name}: found {text!r}; expected one number from 0 to {top}")
+    return found[0]
+
+
+def one_of(name: str, text: str, legal: Sequence[_T]) -> _T:
+    """The one of these words that the value of a flag is.
+
+    Raises:
+      ConfigError: it is none of them.
+    """
+    for word in legal:
+        if word == text:
+            return word
+    raise ConfigError(f"{name}: found {text!r}; expected {' or '.join(map(str, legal))}")
 
 
 def _word(word: str) -> str:

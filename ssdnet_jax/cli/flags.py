@@ -12,12 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from ssdnet_jax.cli.flag_values import whole_number
-from ssdnet_jax.config import (
-    Config,
-    field_names,
-    legal_words,
-)
+from ssdnet_jax.cli.flag_values import one_of, whole_number
+from ssdnet_jax.config import Config, field_names, legal_words
 from ssdnet_jax.config_files import (
     DEFAULT_CONFIG,
     config_names,
@@ -45,14 +41,17 @@ CLIP_WEIGHTS_HELP = """\
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS"""
 EXECUTION_HELP = """\
-  --lanes=N               pictures that a device fits at once; by default as many as its memory
-                          holds, on a CPU one
-  --devices=N             how many of this machine's devices share the pictures, on a CPU of its
-                          cores; by default all, of a CPU as many as its memory holds
+  --lanes=N               images fitted at once by a device; by default what fits, on a CPU 1
+  --devices=N             devices (of a CPU: cores) that share the images; by default all that fit
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
-                          the cluster this machine belongs to, or this machine alone"""
-EXECUTION_FLAGS = {"lanes": None, "devices": None, "executor": EXECUTORS[0], "ray_address": None}
+                          this machine's cluster, or this machine alone"""
+EXECUTION_FLAGS: dict[str, str | bool | None] = {
+    "lanes": None,
+    "devices": None,
+    "executor": EXECUTORS[0],
+    "ray_address": None,
+}
 
 
 def parse_flags(
@@ -86,8 +85,10 @@ def read_flags(
     """
     values = flags.FlagValues()
     for name, default in own.items():
-        define = flags.DEFINE_boolean if isinstance(default, bool) else flags.DEFINE_string
-        define(name, default, "", flag_values=values)
+        if isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, "", flag_values=values)
+        else:
+            flags.DEFINE_string(name, default, "", flag_values=values)
     flags.DEFINE_string("image_size", None, "", flag_values=values)
     flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
@@ -117,9 +118,7 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: an illegal value or combination.
     """
-    executor = given["executor"]
-    if executor not in EXECUTORS:
-        raise ConfigError(f"--executor: found {executor!r}; expected {' or '.join(EXECUTORS)}")
+    executor = one_of("--executor", given["executor"], EXECUTORS)
     if executor == "ray" and given["devices"] is not None:
         raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
     if executor != "ray" and given["ray_address"] is not None:
@@ -228,10 +227,13 @@ def _field_comments(cls: type) -> dict[str, str]:
         return {}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    fields = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)]
+    (node,) = ast.parse(source).body
+    fields = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.AnnAssign)]
     ends = [node.lineno for node in fields[1:]] + [len(source.splitlines()) + 1]
     found = {
-        node.target.id: " ".join(comments[i] for i in range(node.lineno, end) if i in comments)
+        ast.unparse(node.target): " ".join(
+            comments[i] for i in range(node.lineno, end) if i in comments
+        )
         for node, end in zip(fields, ends, strict=True)
     }
     return {name: comment for name, comment in found.items() if comment}

@@ -1,43 +1,38 @@
 """The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import get_args
 
 from ssdnet_jax.cli.commands import run_parsed, run_process
-from ssdnet_jax.cli.flag_values import listed, listed_seeds, listed_words, whole_number
-from ssdnet_jax.cli.flags import (
-    EXECUTION_FLAGS,
-    execution_values,
-    methods_and_configs,
-    read_flags,
-    shared_help,
+from ssdnet_jax.cli.datasets import DATASET_FLAGS, DatasetArguments, dataset_values
+from ssdnet_jax.cli.flag_values import (
+    listed,
+    listed_levels,
+    listed_seeds,
+    listed_words,
+    one_of,
+    whole_number,
 )
+from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.experiments.reproduce import (
-    LEVELS,
-    PARTS,
-    MissingValues,
-    Protocol,
-    Results,
-    defective,
-    reproduce,
-)
-from ssdnet_jax.experiments.scoring import Context, read_samples, show_problems, with_seed
+from ssdnet_jax.evaluation.evaluate import write_csv
+from ssdnet_jax.experiments.conditions import PLAIN, MissingValues
+from ssdnet_jax.experiments.reproduce import LEVELS, PARTS, Protocol, Results, reproduce
+from ssdnet_jax.experiments.scoring import defective, show_problems, with_seed
 from ssdnet_jax.methods.registry import METHODS, has_configuration, split_method
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.reports.reproduce_text import (
     Setting,
     curve_rows,
     table_rows,
-    write_csv,
     write_json,
     write_markdown,
 )
-from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors, versions
 
@@ -56,20 +51,18 @@ Flags:
   --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
                           what is to be scored, as for ssdnet-evaluate
   --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
-  --methods=A,B           without it all: {methods};
-                          ssdnet:NAME is SSDnet by the configuration NAME, beside others; what
-                          --config.FIELD and --image_size change is changed in it too
+  --methods=A,B           as for ssdnet-evaluate; without it all. --config.FIELD and --image_size
+                          change every configuration of SSDnet
   --seeds=0,1,2           of what is random; without it the seed of the configuration
   --parts=A,B             some of {parts}; without it all
   --noise=A,B             standard deviations of the noise ({levels})
   --missing=A,B           shares of missing pixels ({levels})
-  --missing_values=WORD   what methods that do not inpaint see of a missing pixel: nearest, the
-                          nearest known value, or zero; without it nearest
+  --missing_values=WORD   as for ssdnet-evaluate
   --every=N               noise and missing pixels on each N-th defective image of a category;
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
 {config}
-  --image_size=PIXELS     side of the square that is scored (256); 0: the picture's own size
+  --image_size=PIXELS     side of the square that is scored (256); 0: the image's own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
 {clip_weights}
 {execution}
@@ -89,22 +82,11 @@ Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130
 143 terminated. The same command again goes on.
 """
 
-_WORDS = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every")
-_T = TypeVar("_T")
-_TEXTS = (
-    "dataset",
-    "workdir",
-    "categories",
-    "mask_suffix",
-    "masks",
-    "note",
-    "vgg19_weights",
-    "clip_weights",
-)
+_OWN = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "every", "note")
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Execution):
+class Arguments(DatasetArguments):
     """What the command line says; None where a flag was not given.
 
     Attributes:
@@ -112,14 +94,7 @@ class Arguments(Execution):
       configs: by method, the configurations of those that name one of their own.
       config_names: of the configurations that are compared, with their overrides.
       protocol: what is compared.
-      dataset: folder or CSV.
-      categories: the ones wanted.
-      mask_suffix: what a mask's name has after its image's name.
-      masks: folder of masks.
-      workdir: where results go.
       note: what to say of the data.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
       help_config: whether only the configuration's fields are asked for.
     """
 
@@ -127,14 +102,7 @@ class Arguments(Execution):
     configs: Mapping[str, Config]
     config_names: tuple[str, ...]
     protocol: Protocol
-    dataset: str | None
-    categories: tuple[str, ...] | None
-    mask_suffix: str | None
-    masks: str | None
-    workdir: str | None
     note: str | None
-    vgg19_weights: str | None
-    clip_weights: str | None
     help_config: bool
 
 
@@ -149,27 +117,10 @@ def console() -> None:
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
-    for name in ("dataset", "workdir"):
-        if not getattr(parsed, name):
-            raise ConfigError(f"--{name}: found none; expected one, see --help")
-    dataset, workdir = Path(parsed.dataset), Path(parsed.workdir)
-    samples = read_samples(
-        dataset,
-        workdir,
-        categories=parsed.categories,
-        mask_suffix=parsed.mask_suffix,
-        masks=parsed.masks,
-    )
-    samples = defective(samples)
+    dataset, workdir = parsed.dataset, parsed.workdir
+    samples = defective(parsed.samples())
     with executing(parsed) as executor:
-        context = Context(
-            dataset,
-            terminal,
-            executor,
-            parsed.vgg19_weights,
-            parsed.clip_weights,
-            {"command": command},
-        )
+        context = parsed.context(terminal, executor, command)
         results = reproduce(
             samples, parsed.protocol, parsed.config, workdir, context, configs=parsed.configs
         )
@@ -215,16 +166,14 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
     # The last row of a method is that of all categories.
     rows = table_rows(results.clean) if results.clean else []
     for method, row in {row["method"]: row for row in rows}.items():
-        metrics = [f"{name.upper()} {_number(row[name])}" for name in ("auroc", "auprc")]
+        metrics = [
+            f"{name.upper()} {number(row[name], absent='none')}" for name in ("auroc", "auprc")
+        ]
         images = f"{row['images']} image{'s' * (row['images'] != 1)}"
         failed_images = f", {row['failed']} failed" if row["failed"] else ""
         terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")
     terminal.summary(f"results in {workdir / 'reproduce.md'}")
     return 1 if failed or results.failures else 0
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
 
 
 def help_text() -> str:
@@ -245,34 +194,27 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
       ConfigError: an unknown flag or field, or an illegal value.
     """
-    own = dict.fromkeys([*_TEXTS, *_WORDS])
-    own |= {**EXECUTION_FLAGS, "help_config": False}
+    own = {**DATASET_FLAGS, **dict.fromkeys(_OWN), "help_config": False}
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
-
-    def words(flag: str, convert: Callable[[str], _T], expected: str) -> tuple[_T, ...] | None:
-        return listed(f"--{flag}", given[flag], convert, expected)
-
     seeds = listed_seeds("--seeds", given["seeds"]) or (config.seed,)
     for seed in seeds:
         with_seed(config, seed)
     listed_methods = listed_words("--methods", given["methods"]) or METHODS
     methods, configs = methods_and_configs(listed_methods, overrides)
-    chosen: dict[str, Any] = {
-        "methods": methods,
-        "seeds": seeds,
-        "parts": words("parts", lambda w: _one_of(w, PARTS), f"some of {', '.join(PARTS)}")
-        or PARTS,
-    }
-    if (missing_values := given["missing_values"]) is not None:
-        if missing_values not in get_args(MissingValues):
-            text = " or ".join(get_args(MissingValues))
-            raise ConfigError(f"--missing_values: found {missing_values!r}; expected {text}")
-        chosen["missing_values"] = missing_values
-    for flag, top in (("noise", "1"), ("missing", "0.99")):
-        expected = f"numbers from 0 to {top}, as 0,0.05,0.1"
-        levels = words(flag, lambda word, top=top: _level(word, float(top)), expected)
-        chosen[flag] = LEVELS if levels is None else tuple(sorted(levels))
+    parts = f"some of {', '.join(PARTS)}"
+    noise = listed_levels("--noise", given["noise"], top="1")
+    missing = listed_levels("--missing", given["missing"], top="0.99")
+    values = given["missing_values"] or PLAIN.missing_values
+    protocol = Protocol(
+        methods,
+        seeds,
+        listed("--parts", given["parts"], lambda w: PARTS[PARTS.index(w)], parts) or PARTS,
+        LEVELS if noise is None else tuple(sorted(noise)),
+        LEVELS if missing is None else tuple(sorted(missing)),
+        whole_number("--every", given["every"]),
+        one_of("--missing_values", values, get_args(MissingValues)),
+    )
     text = "".join(f" {key}={value}" for key, value in overrides.items())
     names = [
         f"{split_method(m)[1] or name}{text}{_own_size(configs.get(m, config), config)}"
@@ -283,11 +225,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
         config=config,
         configs=configs,
         config_names=tuple(names),
-        protocol=Protocol(**chosen, every=whole_number("--every", given["every"])),
-        categories=listed_words("--categories", given["categories"]),
+        protocol=protocol,
+        note=given["note"],
         help_config=given["help_config"],
-        **execution_values(given),
-        **{name: given[name] for name in _TEXTS if name != "categories"},
+        **dataset_values(given),
     )
 
 
@@ -297,15 +238,3 @@ def _own_size(config: Config, others: Config) -> str:
     if size == others.image_size:
         return ""
     return f" at {size} px" if size else " at the image's own size"
-
-
-def _one_of(word: str, legal: Sequence[str]) -> str:
-    return legal[legal.index(word)]
-
-
-def _level(word: str, top: float) -> float:
-    """A level as folders are named, so that two levels never share one."""
-    level = float(f"{float(word):g}")
-    if not 0 <= level <= top:
-        raise ValueError(word)
-    return abs(level)

@@ -17,7 +17,7 @@ import numpy as np
 from ssdnet_jax.core.calibration import calibrated_score
 from ssdnet_jax.data.datasets import DEFECT, GOOD, Sample
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.data.images import read_image, read_mask
+from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
 from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.errors import InputError, SSDnetError
 from ssdnet_jax.evaluation import metrics
@@ -25,6 +25,7 @@ from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
 
 ALL = "all"  # beside the categories: every image
 METRICS = ("auroc", "auprc", "f1_max", "aupro")
+Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]  # of `summarize`
 IMAGE_METRICS = {"image_auroc": "score", "image_auroc_calibrated": "calibrated_score"}
 
 
@@ -36,11 +37,18 @@ class MapSet:
       method: its name in tables.
       seed: None where it is not known.
       find: the file of a sample's map; raises InputError where there is none.
+      size: side of the square to which masks are brought, in pixels; maps have it. 0: maps are
+        compared with the masks as they are.
+      resized: whether maps of another size are brought to that of the mask, instead of refused.
+      seconds: what scoring took, by the path of the image.
     """
 
     method: str
     seed: int | None
     find: Callable[[Sample], Path]
+    size: int = 0
+    resized: bool = False
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +71,7 @@ class ImageMetrics:
       defective_fraction: share of defective pixels in the mask, the AUPRC of chance.
       height: of the map, in pixels.
       width: of the map, in pixels.
+      seconds: what scoring took, reading and writing included.
       status: "ok" or "error".
       error: why there are no metrics; empty for "ok".
     """
@@ -81,6 +90,7 @@ class ImageMetrics:
     defective_fraction: float | None = None
     height: int | None = None
     width: int | None = None
+    seconds: float | None = None
     status: str = "ok"
     error: str = ""
 
@@ -113,7 +123,7 @@ def evaluate(
     *,
     report: Callable[[str, int], object] = lambda name, done: None,
 ) -> Evaluation:
-    """Compares maps with masks, at the size of the image, which both must have.
+    """Compares maps with masks, at the size of the image or that of the map set.
 
     A sample whose map or mask cannot be used gets a row with status "error"; the others go on. An
     image of no named kind of defect whose mask is empty counts as good: some sets have such masks.
@@ -151,29 +161,39 @@ def evaluate(
     return Evaluation(tuple(rows), pooled)
 
 
-def read_pair(sample: Sample, path: Path) -> tuple[np.ndarray | None, np.ndarray]:
-    """Reads a sample's mask, None for a good image, and its map.
+def read_pair(sample: Sample, map_set: MapSet) -> tuple[np.ndarray | None, np.ndarray]:
+    """Reads a sample's mask, None for a good image, and its map, at the size of the comparison.
 
     Raises:
-      InputError: either cannot be read, or the two do not have the image's size.
+      InputError: either cannot be read or has a wrong size.
     """
+    path = map_set.find(sample)
     score_map = read_map(path)
-    if sample.mask_path is None:
-        if sample.defect != GOOD:
-            raise InputError(f"{sample.relative}: found no mask for this defective image")
-        mask, shape = None, read_image(sample.path).pixels.shape[:2]
-    else:
-        mask = read_mask(sample.mask_path)
-        shape = mask.shape
-    if score_map.shape != shape:
+    mask = read_mask(sample.mask_path) if sample.mask_path else None
+    if mask is None and sample.defect != GOOD:
+        raise InputError(f"{sample.relative}: found no mask for this defective image")
+    shape = None if mask is None else mask.shape
+    if map_set.size or map_set.resized or shape != score_map.shape:
         shape = read_image(sample.path).pixels.shape[:2]
-        if sample.mask_path is not None:
+        if sample.mask_path:
             read_mask(sample.mask_path, shape=shape)  # says so, if it is the mask that differs
+    if map_set.size:
+        shape = (map_set.size, map_set.size)
+    if score_map.shape != shape and not map_set.resized:
         raise InputError(
             f"{path}: found a map of {score_map.shape[0]} x {score_map.shape[1]} (height x width); "
-            f"expected {shape[0]} x {shape[1]}, the size of its image"
+            f"expected {shape[0]} x {shape[1]}, the size "
+            f"{'of the evaluation' if map_set.size else 'of its image'}"
         )
-    return mask, score_map
+    return _at_size(mask, score_map, shape)
+
+
+def _at_size(
+    mask: np.ndarray | None, score_map: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray | None, np.ndarray]:
+    if mask is not None and mask.shape != shape:
+        mask = resize_image(mask[..., None].astype(np.float32), shape)[..., 0] > 0.5
+    return mask, score_map if score_map.shape == shape else resize_map(score_map, shape)
 
 
 def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
@@ -185,7 +205,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         seed=map_set.seed,
     )
     try:
-        mask, score_map = read_pair(sample, map_set.find(sample))
+        mask, score_map = read_pair(sample, map_set)
         if mask is not None and not mask.any():
             if sample.defect != DEFECT:
                 raise InputError(f"{sample.mask_path}: found no defective pixel; expected some")
@@ -204,6 +224,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         defective_fraction=0.0 if mask is None else float(mask.mean()),
         height=score_map.shape[0],
         width=score_map.shape[1],
+        seconds=map_set.seconds.get(sample.relative),
     )
 
 
@@ -214,7 +235,7 @@ def _pool(usable: Sequence[tuple[Sample, ImageMetrics]], map_set: MapSet) -> Poo
     def pairs() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
         for sample, row in usable:  # sizes were checked
             mask = read_mask(sample.mask_path) if sample.mask_path and not row.good else None
-            yield mask, read_map(map_set.find(sample))
+            yield _at_size(mask, read_map(map_set.find(sample)), (row.height or 0, row.width or 0))
 
     return pooled_metrics(pairs)
 
@@ -287,6 +308,7 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
         "good": len(good),
         "failed": len({row.path for row in rows if row.status != "ok"}),
         "seeds": len(seeds),
+        "seconds_median": _median([row.seconds for row in rows]),
     }
     for name in METRICS:
         by_seed = [[getattr(row, name) for row in rows if row.seed == seed] for seed in seeds]
@@ -328,17 +350,22 @@ def _spread(values: Iterable[float | None]) -> float | None:
     return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
 
 
-def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics]) -> None:
-    """Writes a line an image, atomically; the columns are the fields of `ImageMetrics`."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table atomically; all rows have the keys of the first, None is an empty cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        cells = dataclasses.asdict(row).values()
-        writer.writerow(["" if v is None else f"{v:.9g}" if type(v) is float else v for v in cells])
+        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
     # Bytes of a file name that are no UTF-8 stay as they are.
     content = text.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(path, lambda file: file.write(content))
+
+
+def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics], *, method: str = "method") -> None:
+    """`write_csv`, a line an image; columns are the fields of `ImageMetrics`, the first renamed."""
+    columns = (method, *COLUMNS[1:])
+    write_csv(path, [dict(zip(columns, dataclasses.astuple(row), strict=True)) for row in rows])
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

@@ -7,29 +7,21 @@ folder, so that a run that was cut off goes on.
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
+from typing import Any
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.data.datasets import GOOD, Sample
-from ssdnet_jax.data.images import DecodedImage, read_image, resize_map, write_tiff_map
-from ssdnet_jax.data.score_maps import read_map
+from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
-from ssdnet_jax.experiments.scoring import Context, score_dataset, stop_if_asked, with_seed
-from ssdnet_jax.methods.base import Method, resized_image
-from ssdnet_jax.methods.registry import has_configuration, is_random, make_method, run_folder
-from ssdnet_jax.runner.executors import Executor
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.experiments.conditions import CORRUPTIONS, PLAIN, Condition, MissingValues
+from ssdnet_jax.experiments.scoring import Context, evaluating, score_method
 
 PARTS = ("table", "noise", "missing", "pictures")
-CORRUPTIONS = ("noise", "missing")
 LEVELS = (0.0, 0.025, 0.05, 0.075, 0.1)  # the paper's range, section 4.2
-MissingValues = Literal["nearest", "zero"]
+
+Corruption = tuple[str, float]  # one of `CORRUPTIONS`, and its level; at level 0 it is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,32 +51,19 @@ class Protocol:
     missing_values: MissingValues = "nearest"
 
     @property
-    def corruptions(self) -> tuple["Corruption", ...]:
+    def corruptions(self) -> tuple[Corruption, ...]:
         """All corruptions of the parts wanted, level 0 included where it was asked for."""
         return tuple(
-            Corruption(kind, level)
+            (kind, level)
             for kind in CORRUPTIONS
             if kind in self.parts
             for level in getattr(self, kind)
         )
 
-
-@dataclasses.dataclass(frozen=True)
-class Corruption:
-    """What is done to an image before it is scored; level 0 leaves it as it is.
-
-    Attributes:
-      kind: "noise", Gaussian noise of mean zero; or "missing", pixels without a value.
-      level: its standard deviation in units of the image; or the share of pixels.
-    """
-
-    kind: str
-    level: float
-
-    @property
-    def name(self) -> str:
-        """As folders are called, such as "noise0.05"."""
-        return f"{self.kind}{self.level:g}"
+    def condition(self, kind: str, level: float) -> Condition:
+        """Under which images of a corruption are scored."""
+        values: dict[str, Any] = {kind: level, "missing_values": self.missing_values}
+        return Condition(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +90,6 @@ class Results:
         return (*([self.clean] if self.clean else []), *self.curves.values())
 
 
-def defective(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that have a defect to be found.
-
-    Raises:
-      InputError: there is none.
-    """
-    found = [sample for sample in samples if sample.defect != GOOD]
-    if not found:
-        raise InputError("found only good images; expected defective ones, to be localized")
-    return found
-
-
 def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:
     """The images for the curves over noise and missing pixels; see `Protocol.every`."""
     groups: dict[tuple[str, ...], list[Sample]] = {}
@@ -130,32 +97,6 @@ def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:
         key = (sample.category,) if every else (sample.category, sample.defect)
         groups.setdefault(key, []).append(sample)
     return [s for group in groups.values() for s in (group[::every] if every else group[:1])]
-
-
-def corrupt(image: DecodedImage, corruption: Corruption, relative: str) -> DecodedImage:
-    """Adds noise, clipped to [0, 1], or takes pixels away.
-
-    What is drawn depends on the image's path and the kind of corruption alone: all methods and
-    seeds see the same image, noise of two levels differs by a factor, and what is missing at one
-    level is missing at all higher ones.
-
-    Args:
-      image: at the size at which it is scored. Corrupted before it is shrunk, an image would lose
-        most of the noise to averaging, and most of its pixels to a few missing ones.
-      corruption: kind and level.
-      relative: path of the image within the dataset.
-    """
-    pixels = image.pixels
-    missing = np.zeros(pixels.shape[:2], bool) if image.missing is None else image.missing
-    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
-    generator = np.random.default_rng([CORRUPTIONS.index(corruption.kind), *digest[:8]])
-    if corruption.kind == "noise":
-        noise = generator.standard_normal(pixels.shape, np.float32)
-        pixels = np.clip(pixels + np.float32(corruption.level) * noise, 0, 1)
-    else:
-        missing = missing | (generator.random(missing.shape) < corruption.level)
-    pixels = np.where(missing[..., None], np.float32(0), pixels)
-    return dataclasses.replace(image, pixels=pixels, missing=missing if missing.any() else None)
 
 
 def reproduce(
@@ -186,33 +127,22 @@ def reproduce(
     """
     own = configs or {}
     whole = bool({"table", "pictures"} & set(protocol.parts))
-    corruptions = protocol.corruptions
     few = corrupted_samples(samples, protocol.every)
     failures: dict[str, str] = {}
     not_run: dict[str, str] = {}
 
-    def score(corruption: Corruption | None) -> list[MapSet]:
+    def score(condition: Condition) -> list[MapSet]:
         """The maps of all methods that can be started, and all seeds."""
-        map_sets = []
+        chosen = samples if whole and condition == PLAIN else few
+        map_sets: list[MapSet] = []
         for name in protocol.methods:
             if name in failures or name in not_run:
                 continue
-            as_zero = corruption is not None and _sees_zeros(name, corruption, protocol)
-            folder = workdir / "runs" / run_folder(name)
-            if corruption is not None:
-                folder /= f"{corruption.name}{'-zero' * as_zero}"
+            setting = (own.get(name, config), protocol.seeds)
             try:
-                for seed in protocol.seeds if is_random(name) else protocol.seeds[:1]:
-                    method = make_method(name, with_seed(own.get(name, config), seed))
-                    run = folder / f"seed{seed}"
-                    if corruption is None:
-                        chosen = samples if whole else few
-                        found = score_dataset(chosen, method, run, context, name=name)
-                    else:
-                        found = score_corrupted(
-                            few, corruption, method, run, context, name=name, as_zero=as_zero
-                        )
-                    map_sets.append(found)
+                map_sets += score_method(
+                    chosen, name, *setting, workdir, context, condition=condition
+                )
             except InputError as error:
                 context.terminal.problem(f"{name}: {error}")
                 if isinstance(error, NoWeightsError):
@@ -223,105 +153,23 @@ def reproduce(
                     raise
         return map_sets
 
-    needs_clean = whole or any(not corruption.level for corruption in corruptions)
-    clean_maps = score(None) if needs_clean else []
-    corrupted_maps = {c: score(c) for c in corruptions if c.level}
-    report = _show(context.terminal, context.executor)
-    clean = evaluate(samples, clean_maps, report=report) if whole else None
-    if clean is None and needs_clean:
-        untouched = evaluate(few, clean_maps, report=report)
-    else:
-        untouched = _part(clean, few)
+    def measure(condition: Condition) -> Evaluation:
+        return evaluate(few, score(condition), report=report)
+
+    report = evaluating(context.terminal, context.executor.options.stop)
+    needs_clean = whole or any(not level for _, level in protocol.corruptions)
+    clean_maps = score(PLAIN) if needs_clean else []
+    clean = evaluate(samples if whole else few, clean_maps, report=report)
+    untouched = _part(clean, few)
     curves = {
-        c: evaluate(few, corrupted_maps[c], report=report) if c.level else untouched
-        for c in corruptions
+        (kind, level): measure(protocol.condition(kind, level)) if level else untouched
+        for kind, level in protocol.corruptions
     }
-    return Results(clean, curves, _first_seed(clean_maps), failures, not_run)
+    first = tuple(m for m in clean_maps if m.seed == protocol.seeds[0])
+    return Results(clean if whole else None, curves, first, failures, not_run)
 
 
-def _sees_zeros(method: str, corruption: Corruption, protocol: Protocol) -> bool:
-    """Whether a method gets zeros as if they were pixels; SSDnet inpaints them in any case."""
-    zeros = corruption.kind == "missing" and protocol.missing_values == "zero"
-    return zeros and not has_configuration(method)
-
-
-def score_corrupted(
-    samples: Sequence[Sample],
-    corruption: Corruption,
-    method: Method,
-    folder: Path,
-    context: Context,
-    *,
-    name: str,
-    as_zero: bool = False,
-) -> MapSet:
-    """Scores corrupted images that have no map yet; else as `scoring.score_dataset`.
-
-    Images are corrupted at the size at which they are scored, so maps have that size too; what the
-    result finds are these maps in the size of the image, kept beside them. With `as_zero`
-    the method is not told which pixels are missing: it sees 0 there.
-    """
-    what = f"{corruption.kind} {corruption.level:g}{' as 0' * as_zero}"
-
-    def read(sample: Sample) -> DecodedImage:
-        decoded = read_image(sample.path)
-        image = resized_image(decoded.pixels, method.config, missing=decoded.missing)
-        resized = dataclasses.replace(decoded, pixels=image.fitted, missing=image.fitted_missing)
-        corrupted = corrupt(resized, corruption, sample.relative)
-        return dataclasses.replace(corrupted, missing=None) if as_zero else corrupted
-
-    scored = score_dataset(
-        samples,
-        method,
-        folder,
-        context.noting(corruption=what),
-        read=read,
-        name=name,
-        label=what,
-    )
-
-    def find(sample: Sample) -> Path:
-        return _in_image_size(scored.find(sample), folder / "maps_in_image_size", sample)
-
-    return dataclasses.replace(scored, find=find)
-
-
-def _in_image_size(path: Path, folder: Path, sample: Sample) -> Path:
-    """A file of the map in the size of its image, written if it is older than the map."""
-    target = folder / f"{sample.relative}.tiff"
-    try:
-        if target.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            return target
-    except FileNotFoundError:
-        pass
-    score_map = read_map(path)
-    size = read_image(sample.path).pixels.shape[:2]
-    if score_map.shape == size:
-        return path
-    write_tiff_map(target, resize_map(score_map, size))
-    return target
-
-
-def _part(evaluation: Evaluation | None, samples: Sequence[Sample]) -> Evaluation:
+def _part(evaluation: Evaluation, samples: Sequence[Sample]) -> Evaluation:
     """The rows of some samples; nothing of them is measured again."""
     wanted = {sample.relative for sample in samples}
-    rows = evaluation.rows if evaluation else ()
-    return Evaluation(tuple(row for row in rows if row.path in wanted), {})
-
-
-def _first_seed(map_sets: Sequence[MapSet]) -> tuple[MapSet, ...]:
-    first: dict[str, MapSet] = {}
-    for map_set in map_sets:
-        first.setdefault(map_set.method, map_set)
-    return tuple(first.values())
-
-
-def _show(terminal: Terminal, executor: Executor) -> Callable[[str, int], None]:
-    def show(name: str, done: int) -> None:
-        stop_if_asked(executor.options.stop)
-        if not done:
-            terminal.start_run(0)
-        terminal.images([name])
-        terminal.stage("evaluating")
-
-    return show
+    return Evaluation(tuple(row for row in evaluation.rows if row.path in wanted), {})

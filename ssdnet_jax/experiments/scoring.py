@@ -1,15 +1,17 @@
 """Scoring a dataset with our own methods: one ordinary work folder a method and seed."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.config import Config, from_config_dict
-from ssdnet_jax.data.datasets import Sample, read_dataset
-from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
+from ssdnet_jax.experiments.conditions import PLAIN, Condition
 from ssdnet_jax.methods.base import Method
+from ssdnet_jax.methods.registry import is_random, make_method, run_folder
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Executor
 from ssdnet_jax.runner.terminal import Terminal
@@ -44,18 +46,16 @@ class Context:
         return dataclasses.replace(self, note={**note, **self.note})
 
 
-def read_samples(
-    dataset: Path,
-    workdir: Path,
-    *,
-    categories: Sequence[str] | None,
-    mask_suffix: str | None,
-    masks: str | None,
-) -> list[Sample]:
-    """`data.datasets.read_dataset`, without the pictures that a run has written into the set."""
-    samples = read_dataset(dataset, categories=categories, mask_suffix=mask_suffix, masks=masks)
-    results = workdir.resolve()
-    return [s for s in samples if not s.path.resolve().is_relative_to(results)]
+def defective(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that have a defect to be found.
+
+    Raises:
+      InputError: there is none.
+    """
+    found = [sample for sample in samples if sample.defect != GOOD]
+    if not found:
+        raise InputError("found only good images; expected defective ones, to be localized")
+    return found
 
 
 def show_problems(problems: Iterable[tuple[str, str]], details: Path, terminal: Terminal) -> None:
@@ -88,15 +88,63 @@ def stop_if_asked(stop: Callable[[], bool]) -> None:
         raise Stopped
 
 
+def evaluating(terminal: Terminal, stop: Callable[[], bool]) -> Callable[[str, int], None]:
+    """What `evaluate` is to call: shows how far it is, raises Stopped if `stop` says so."""
+
+    def show(name: str, done: int) -> None:
+        stop_if_asked(stop)
+        if not done:
+            terminal.start_run(0)
+        terminal.images([name])
+        terminal.stage(f"evaluating, {done} maps done")
+
+    return show
+
+
+def score_method(
+    samples: Sequence[Sample],
+    name: str,
+    config: Config,
+    seeds: Sequence[int],
+    workdir: Path,
+    context: Context,
+    *,
+    condition: Condition = PLAIN,
+) -> list[MapSet]:
+    """`score_dataset` of one method with each seed, in runs/METHOD/CONDITION/seedN.
+
+    Args:
+      samples: of one dataset.
+      name: of the method, as `methods.registry` has it.
+      config: SSDnet's; of it baselines take `image_size` and `seed`.
+      seeds: what draws no random numbers is scored with the first alone.
+      workdir: where runs go.
+      context: of the command.
+      condition: under which images are scored.
+    """
+    condition = condition.seen_by(name)
+    folder = workdir / "runs" / run_folder(name) / condition.folder
+    return [
+        score_dataset(
+            samples,
+            make_method(name, with_seed(config, seed)),
+            folder / f"seed{seed}",
+            context,
+            condition=condition,
+            name=name,
+        )
+        for seed in (seeds if is_random(name) else seeds[:1])
+    ]
+
+
 def score_dataset(
     samples: Sequence[Sample],
     method: Method,
     folder: Path,
     context: Context,
     *,
-    read: Callable[[Sample], DecodedImage] = lambda sample: read_image(sample.path),
+    condition: Condition = PLAIN,
     name: str | None = None,
-    label: str | None = None,
 ) -> MapSet:
     """Scores the samples that have no map yet.
 
@@ -105,9 +153,8 @@ def score_dataset(
       method: without its weights.
       folder: work folder, as `ssdnet` writes it.
       context: of the command.
-      read: gives the image of a sample.
+      condition: under which images are scored.
       name: of the method in tables and at the terminal, where it is not `method.name`.
-      label: what is done to the images when they are read, for the person at the terminal.
 
     Returns:
       The maps. Those of images that failed raise what went wrong.
@@ -128,18 +175,28 @@ def score_dataset(
     )
     seed = method.config.seed
     run_note = {"device": executor.device, "seed": seed, **context.note}
+    if condition.words:
+        run_note["condition"] = condition.words
     workdir = open_workdir(folder, ready, root=context.dataset, run=run_note)
-    sources = {s.relative: lambda sample=s: read(sample) for s in samples}
+    sources = {s.relative: functools.partial(condition.read, s, ready) for s in samples}
     if left := len(sources.keys() - workdir.finished.keys()):
-        what = ", ".join(filter(None, (name, label, f"seed {seed}")))
+        what = ", ".join(filter(None, (name, condition.words, f"seed {seed}")))
         terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
         executor.run(ready, sources, workdir, terminal, options=executor.options)
         stop_if_asked(executor.options.stop)
-    errors = {r.path: r.error for r in read_rows(folder / "results.csv") if r.status != "ok"}
+    rows = {row.path: row for row in read_rows(folder / "results.csv")}
 
     def find(sample: Sample) -> Path:
-        if sample.relative in errors:
-            raise InputError(f"{NOT_SCORED}{errors[sample.relative]}")
+        row = rows.get(sample.relative)
+        if row and row.status != "ok":
+            raise InputError(f"{NOT_SCORED}{row.error}")
         return workdir.map_path(sample.relative)
 
-    return MapSet(name, seed, find)
+    return MapSet(
+        name,
+        seed,
+        find,
+        size=condition.evaluate_at,
+        resized=condition.resizes_maps,
+        seconds={path: row.seconds for path, row in rows.items() if row.seconds is not None},
+    )

@@ -14,6 +14,7 @@ from ssdnet_jax.evaluation.evaluate import (
     Evaluation,
     ImageMetrics,
     MapSet,
+    Summary,
 )
 from ssdnet_jax.reports.report_cases import CASES, best_and_worst, case_card, escape
 from ssdnet_jax.reports.report_plots import (
@@ -23,9 +24,11 @@ from ssdnet_jax.reports.report_plots import (
     Values,
     box_plots,
     curves,
+    number,
 )
 
 _SHOWN_PROBLEMS = 50
+_NONE = "–"
 _SHOWN_DEFECTS = 12  # more are folded away
 _DEFINITIONS = {
     "AUROC": "Area under the ROC curve of the pixels: the chance that a defective pixel scores "
@@ -52,7 +55,7 @@ def write_report(
     samples: Sequence[Sample],
     map_sets: Sequence[MapSet],
     evaluation: Evaluation,
-    summary: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    summary: Summary,
     notes: Mapping[str, str],
 ) -> None:
     """Writes the report, atomically.
@@ -88,9 +91,7 @@ def write_report(
     write_atomically(path, lambda file: file.write(page.encode("utf-8")))
 
 
-def _head(
-    name: str, evaluation: Evaluation, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> str:
+def _head(name: str, evaluation: Evaluation, summary: Summary) -> str:
     entries = next(iter(summary.values()))
     entry = entries[ALL]
     rows = evaluation.rows
@@ -112,7 +113,7 @@ def _head(
     return f'<h1>{escape(name)}</h1>\n<p class="lead">{" · ".join(words)}</p>'
 
 
-def _tiles(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _tiles(summary: Summary) -> str:
     """The figures to remember; with several methods the table says them better."""
     if len(summary) > 1:
         return ""
@@ -126,14 +127,14 @@ def _tiles(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         (entry["image_auroc_calibrated"], "AUROC of images, calibrated"),
     ]
     cells = [
-        f'<div class="tile"><b>{_number(value)}</b><span>{text}</span></div>'
+        f'<div class="tile"><b>{number(value, absent=_NONE)}</b><span>{text}</span></div>'
         for value, text in tiles
         if value is not None
     ]
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def _tables(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _tables(summary: Summary) -> str:
     methods = list(summary)
     categories = [c for c in summary[methods[0]] if c != ALL]
     several = len(categories) > 1
@@ -192,7 +193,7 @@ def _table_body(
             mark = ' class="best"' if value is not None and value == best[name] else ""
             extra = entry.get(spread)
             note = "" if extra is None else f'<span class="spread">± {extra:.3f}</span>'
-            cells.append(f"<td{mark}>{_number(value)}{note}</td>")
+            cells.append(f"<td{mark}>{number(value, absent=_NONE)}{note}</td>")
         lines.append(f"<tr{' class=first' if index == 0 else ''}>{''.join(cells)}</tr>")
     return f"<tbody{' class=total' if total else ''}>{''.join(lines)}</tbody>"
 
@@ -203,16 +204,14 @@ def _best(values: Sequence[float | None]) -> float | None:
     return max(numbers) if len(numbers) > 1 else None
 
 
-def _defect_table(
-    summary: Mapping[str, Mapping[str, Mapping[str, Any]]], categories: Sequence[str]
-) -> str:
+def _defect_table(summary: Summary, categories: Sequence[str]) -> str:
     lines = []
     for category in categories:
         for defect in next(iter(summary.values()))[category]["defects"]:
             for index, (method, entries) in enumerate(summary.items()):
                 entry = entries[category]["defects"][defect]
                 numbers = "".join(
-                    f"<td>{_number(entry[f'{name}_{kind}'])}</td>"
+                    f"<td>{number(entry[f'{name}_{kind}'], absent=_NONE)}</td>"
                     for kind in ("mean", "median")
                     for name in METRICS
                 )
@@ -233,9 +232,7 @@ def _defect_table(
     )
 
 
-def _box_plots(
-    evaluation: Evaluation, summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> str:
+def _box_plots(evaluation: Evaluation, summary: Summary) -> str:
     methods = list(summary)
     # An image counts once, with its mean over seeds.
     images: dict[tuple[str, str], list[ImageMetrics]] = {}
@@ -284,7 +281,7 @@ def _by_defect_plot(groups: dict[str, Values], methods: Sequence[str]) -> str:
 
 def _curves(
     evaluation: Evaluation,
-    summary: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    summary: Summary,
     map_sets: Sequence[MapSet],
 ) -> str:
     panels: dict[str, tuple[str, str, dict[str, list[Curve]]]] = {
@@ -391,10 +388,6 @@ def _legend(methods: Sequence[str]) -> str:
 def _swatch(index: int) -> str:
     color = f"var(--method-{index % METHOD_COLORS})"
     return f'<span class="swatch" style="background:{color}"></span>'
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _count(number: int, noun: str) -> str:

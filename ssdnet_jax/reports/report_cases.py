@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +13,55 @@ from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 SIDE = 256  # pixels, the longest side of a picture
 CASES = 6  # best ones and as many worst ones
 _JPEG_QUALITY = 82
 _MASK_COLOR = (255, 40, 90)
+
+
+class Case(NamedTuple):
+    """What is shown of an image.
+
+    Attributes:
+      image: float (h, w, C) in [0, 1], no side longer than `SIDE`.
+      mask: bool (H, W), at the size of the comparison.
+      maps: by method (H, W); without those that could not be evaluated.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def read_case(
+    sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
+) -> Case:
+    """Reads a defective image, its mask and its maps, one at least.
+
+    Args:
+      sample: the image.
+      map_sets: one a method.
+      rows: by method and path, those of the map sets.
+
+    Raises:
+      InputError: the image cannot be read.
+    """
+    image = read_image(sample.path).pixels
+    factor = min(1.0, SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
+    usable = [m for m in map_sets if rows[m.method, sample.relative].status == "ok"]
+    pairs = {m.method: read_pair(sample, m) for m in usable}
+    mask = next(mask for mask, _ in pairs.values() if mask is not None)
+    maps = {method: score_map for method, (_, score_map) in pairs.items()}
+    return Case(resize_image(image, size), mask, maps)
+
+
+def ranked(rows: Sequence[ImageMetrics]) -> list[ImageMetrics]:
+    """Those with an AUPRC, the highest first."""
+    return sorted((r for r in rows if r.auprc is not None), key=lambda row: -(row.auprc or 0.0))
 
 
 def best_and_worst(
@@ -29,15 +73,9 @@ def best_and_worst(
       rows: of one method and seed; those without AUPRC are left out.
       count: how many of each at most.
     """
-    ranked = by_auprc(rows)
-    count = min(count, (len(ranked) + 1) // 2)
-    return ranked[:count], ranked[count:][::-1][:count]
-
-
-def by_auprc(rows: Sequence[ImageMetrics]) -> list[ImageMetrics]:
-    """Those that have an AUPRC, highest first."""
-    ranked = [(row.auprc, row) for row in rows if row.auprc is not None]
-    return [row for _, row in sorted(ranked, key=lambda pair: -pair[0])]
+    ordered = ranked(rows)
+    count = min(count, (len(ordered) + 1) // 2)
+    return ordered[:count], ordered[count:][::-1][:count]
 
 
 def case_card(
@@ -57,32 +95,26 @@ def case_card(
     name = escape(f"{sample.category} / {sample.defect} / {sample.path.name}")
     head = f'<p class="name" title="{title}"><span>{name}</span></p>'
     try:
-        image = read_image(sample.path).pixels
+        image, mask, maps = read_case(sample, map_sets, rows)
     except InputError as error:
         return f'<article class="case">{head}<p class="note">{escape(str(error))}</p></article>'
-    usable = [m for m in map_sets if rows[m.method, sample.relative].status == "ok"]
-    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
-    mask = pairs[usable[0].method][0]
-    assert mask is not None  # the image is a defective one
-    factor = min(1.0, SIDE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
-    image = resize_image(image, size)
+    size = (image.shape[0], image.shape[1])
     figures = [
         _figure(_to_bytes(image), "input", "image"),
         _figure(_outline(image, resize_missing(mask, size)), "mask", "mask"),
     ]
     for map_set in map_sets:
-        if map_set.method not in pairs:
+        if map_set.method not in maps:
             figures.append("<figure><figcaption>no map</figcaption></figure>")
             continue
-        row, (_, score_map) = rows[map_set.method, sample.relative], pairs[map_set.method]
+        row = rows[map_set.method, sample.relative]
         prefix = f"{map_set.method} " if len(map_sets) > 1 else ""
         figures.append(
             _figure(
-                overlay(image, resize_map(score_map, size)),
+                overlay(image, resize_map(maps[map_set.method], size)),
                 f"{prefix}{row.auroc:.3f} / {row.auprc:.3f}",
                 f"{map_set.method}: AUROC {row.auroc:.4f}, AUPRC {row.auprc:.4f}, "
-                f"F1-max {row.f1_max:.4f}, AUPRO {_number(row.aupro)}",
+                f"F1-max {row.f1_max:.4f}, AUPRO {number(row.aupro, digits=4, absent='none')}",
             )
         )
     pictures = f'<div class="pictures">{"".join(figures)}</div>'
@@ -92,10 +124,6 @@ def case_card(
 def escape(text: str) -> str:
     """Text for a page: file names may hold anything."""
     return html.escape(one_line(text))
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
 
 
 def _figure(pixels: np.ndarray, caption: str, description: str) -> str:

@@ -26,6 +26,15 @@ Values = Mapping[str, Mapping[str, Sequence[float]]]  # method -> metric -> a va
 Curve = tuple[np.ndarray, np.ndarray]  # x and y
 
 
+def number(
+    value: float | None, spread: float | None = None, *, digits: int = 3, absent: str = "-"
+) -> str:
+    """A metric with its spread over seeds, as tables show it."""
+    if value is None:
+        return absent
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
 def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
     """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method.
 
@@ -65,7 +74,7 @@ def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
                     continue
                 lowest = min(lowest, *found)
                 offset = (index - (len(methods) - 1) / 2) * slot / step
-                _box(axes, found, row + offset, 0.13 / step, _method_color(index))
+                draw_box(axes, found, row + offset, 0.13 / step, _method_color(index))
         axes.set_ylim(len(labels) - 0.5, -0.5)
         # A little room before the lowest value, and no empty half where all are near 1.
         tick = 0.1 if lowest < 0.9 else 0.02
@@ -86,7 +95,8 @@ def _sizes(groups: Mapping[str, Values]) -> list[int]:
     ]
 
 
-def _box(axes: "Axes", values: Sequence[float], at: float, thick: float, color: str) -> None:
+def draw_box(axes: "Axes", values: Sequence[float], at: float, thick: float, color: str) -> None:
+    """A box of a box plot with its values as dots, as `box_plots` describes it."""
     if len(values) < _SMALLEST_BOX:
         axes.plot(values, [at] * len(values), "o", color=color, markersize=5, markeredgewidth=0)
         return
@@ -182,7 +192,7 @@ def _svg(figure: "Figure") -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)
-    box = re.findall(r'viewBox="[^"]*"', head)[0]
+    box, *_ = re.findall(r'viewBox="[^"]*"', head)
     body = re.sub(r"font: ([0-9.]+)px [^;\"]*", r"font-size: \1px", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")

@@ -17,7 +17,7 @@ from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.experiments.reproduce import Results
 from ssdnet_jax.figures.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
 from ssdnet_jax.methods.registry import has_configuration, split_method
-from ssdnet_jax.reports.report_plots import METRIC_NAMES
+from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
 from ssdnet_jax.reports.reproduce_text import MISSING_WORDS, Setting, method_name
 from ssdnet_jax.runner.terminal import one_line
@@ -44,7 +44,6 @@ _OTHER_STYLE = ("#5c5c5c", "*")
 _COLUMNS = 3  # panels side by side
 _LEFT = 0.85  # inches, beside the first panel of a row
 _LETTER = 0.067  # inches, the width of a letter of 8.5 points
-_SMALLEST_BOX = 4  # images
 
 
 def write_figures(
@@ -71,15 +70,15 @@ def write_figures(
     configs = f"SSDnet config{'s' * (len(names) > 1)} {', '.join(names)}; " if names else ""
     how = f"{configs}scored at {setting.fitted}; {setting.seeds}"
     label = f"Data: {setting.name}{f' ({setting.note})' if setting.note else ''}; {how}"
-    measured = results.clean
-    if measured and all(row.status != "ok" for row in measured.rows):
-        measured = None
-    if measured and "table" in setting.protocol.parts:
+    clean = results.clean
+    if clean and all(row.status != "ok" for row in clean.rows):
+        clean = None
+    if clean and "table" in setting.protocol.parts:
         for number, metric in ((3, "auroc"), (4, "auprc")):
             title = f"Fig. {number}: {METRIC_NAMES[metric]} of single images"
             found[title] = f"fig{number}_{metric}_boxes.png"
             text = f"{label}. Each defective image, mean over seeds"
-            write_box_plots(folder / found[title], measured, metric, label=text)
+            write_box_plots(folder / found[title], clean, metric, label=text)
     for first, kind, x_label in (
         (5, "noise", "standard deviation of the noise"),
         (7, "missing", "share of missing pixels"),
@@ -93,16 +92,17 @@ def write_figures(
                 seen = MISSING_WORDS[setting.protocol.missing_values]
                 text += f". SSDnet inpaints missing pixels; other methods get {seen}"
             write_curves(folder / found[title], rows, metric, x_label, label=text)
-    if measured and "pictures" in setting.protocol.parts:
-        map_sets = results.map_sets
-        seed = map_sets[0].seed
-        shown = [row for row in measured.rows if row.seed == seed]
+    if clean and "pictures" in setting.protocol.parts:
+        seed = results.map_sets[0].seed
+        of_seed = [row for row in clean.rows if row.seed == seed]
         for category in sorted({sample.category for sample in samples}):
             safe = re.sub(r"[^\w.-]", "_", category)
             while (name := f"pictures_{safe}.png") in found.values():
                 safe += "_"
             text = f"{label}; shown: seed {seed}"
-            if write_pictures(folder / name, category, samples, map_sets, shown, label=text):
+            if write_pictures(
+                folder / name, category, samples, results.map_sets, of_seed, label=text
+            ):
                 found[f"Figs. 9 and 10: {category}"] = name
     return found
 
@@ -149,7 +149,7 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         }
         for position, method in enumerate(methods):
             if method in found:
-                _box(axes, found[method], position, styles[method][0])
+                draw_box(axes, found[method], position, 0.62, styles[method][0])
         count = max(map(len, found.values()))
         _title(axes, category, count)
         axes.set_yticks(range(len(methods)), names if number % _COLUMNS == 0 else [""] * len(names))
@@ -158,25 +158,6 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         axes.grid(axis="x", color=LINE, linewidth=0.8)
         axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
     save(figure, path)
-
-
-def _box(axes: "Axes", values: Sequence[float], at: float, color: str) -> None:
-    if len(values) >= _SMALLEST_BOX:
-        axes.boxplot(
-            [values],
-            positions=[at],
-            orientation="horizontal",
-            widths=0.62,
-            manage_ticks=False,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.3},
-            medianprops={"color": color, "linewidth": 2.4, "solid_capstyle": "butt"},
-            whiskerprops={"color": color, "linewidth": 1.1},
-            capprops={"color": color, "linewidth": 1.1},
-        )
-    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
-    axes.plot(values, at + jitter, "o", color=color, markersize=3.2, markeredgewidth=0, alpha=0.8)
 
 
 def write_curves(

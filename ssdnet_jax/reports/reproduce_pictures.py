@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
-from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
+from ssdnet_jax.data.images import resize_map, resize_missing
+from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet
 from ssdnet_jax.figures.drawing import MUTED, TEXT, foot, new_figure, place, save, write
 from ssdnet_jax.figures.heatmap import overlay
 from ssdnet_jax.methods.base import otsu_threshold
-from ssdnet_jax.reports.report_cases import by_auprc
+from ssdnet_jax.reports.report_cases import ranked, read_case
 from ssdnet_jax.reports.reproduce_text import method_name
 from ssdnet_jax.runner.terminal import one_line
-
-_SIDE = 256  # pixels, the longest side of a picture
 
 
 def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:
@@ -28,14 +26,14 @@ def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:
     Args:
       rows: of one method, seed and category; those without AUPRC are left out.
     """
-    ranked = by_auprc(rows)
-    if not ranked:
+    ordered = ranked(rows)
+    if not ordered:
         return {}
-    places = {"best": 0, "middle": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    places = {"best": 0, "middle": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
     taken: dict[str, ImageMetrics] = {}
     for word, rank in places.items():
-        if ranked[rank] not in taken.values():
-            taken[word] = ranked[rank]
+        if ordered[rank] not in taken.values():
+            taken[word] = ordered[rank]
     return taken
 
 
@@ -101,27 +99,21 @@ def _pictures(
     leader: str,
 ) -> list[tuple[str, str, np.ndarray | None]]:
     """Title, caption and pixels of each picture of a row."""
-    usable = [m for m in map_sets if metrics[m.method, sample.relative].status == "ok"]
-    pairs = {m.method: read_pair(sample, m.find(sample)) for m in usable}
-    image = read_image(sample.path).pixels
-    mask = pairs[leader][0]
-    assert mask is not None  # only defective images have an AUPRC
-    factor = min(1.0, _SIDE / max(image.shape[:2]))
-    size = tuple(max(1, round(n * factor)) for n in image.shape[:2])
-    small = resize_image(image, size)
-    shown = np.round(255 * small).astype(np.uint8)
+    image, mask, maps = read_case(sample, map_sets, metrics)
+    size = (image.shape[0], image.shape[1])
+    shown = np.round(255 * image).astype(np.uint8)
     result: list[tuple[str, str, np.ndarray | None]] = [
         ("input", "", shown[..., 0] if shown.shape[2] == 1 else shown),
         ("mask", f"{mask.mean():.2%} of pixels", 255 * resize_missing(mask, size)),
     ]
     for map_set in map_sets:
         name, row = method_name(map_set.method), metrics[map_set.method, sample.relative]
-        if map_set.method not in pairs:
+        if map_set.method not in maps:
             result.append((name, "no map", None))
             continue
-        score_map = pairs[map_set.method][1]
+        score_map = maps[map_set.method]
         caption = f"{row.auroc:.3f} / {row.auprc:.3f}"
-        result.append((name, caption, overlay(small, resize_map(score_map, size))))
+        result.append((name, caption, overlay(image, resize_map(score_map, size))))
         if map_set.method == leader:
             binary = score_map > otsu_threshold(score_map)
             picture = 255 * resize_missing(binary, size)

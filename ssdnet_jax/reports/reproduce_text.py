@@ -1,17 +1,15 @@
 """Tables of the paper's comparison: reproduce.md, table1.csv, robustness.csv, reproduce.json."""
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
-from ssdnet_jax.methods.registry import split_method
+from ssdnet_jax.methods.registry import has_configuration, split_method
+from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it
@@ -104,10 +102,11 @@ class Setting:
 
 
 def method_name(name: str) -> str:
-    """The name of a method in tables and figures, "SSDnet (grid)" for "ssdnet:grid"."""
-    method, config = split_method(name)
+    """The name of a method in tables and figures, "SSDnet (grid)" of "ssdnet:grid"."""
+    method, rest = split_method(name)
     shown = METHOD_NAMES.get(method, method)
-    return f"{shown} ({Path(config).stem})" if config else shown
+    rest = Path(rest).stem if has_configuration(name) else rest.replace(":", ", ")
+    return f"{shown} ({rest})" if rest else shown
 
 
 def table_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -125,8 +124,8 @@ def table_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 def curve_rows(results: Results) -> list[dict[str, Any]]:
     """Figs. 5 to 8: an entry a corruption, level, category and method."""
     return [
-        {"corruption": corruption.kind, "level": corruption.level, **_row(*entry)}
-        for corruption, evaluation in results.curves.items()
+        {"corruption": kind, "level": level, **_row(*entry)}
+        for (kind, level), evaluation in results.curves.items()
         for entry in _entries(evaluation)
     ]
 
@@ -149,17 +148,6 @@ def _row(category: str, method: str, entry: Mapping[str, Any]) -> dict[str, Any]
     return row
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table atomically; all rows have the keys of the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    content = text.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda file: file.write(content))
-
-
 def write_json(
     path: Path,
     setting: Setting,
@@ -170,8 +158,8 @@ def write_json(
     """Writes reproduce.json atomically: the tables, and the numbers of each image behind them."""
     images = [dataclasses.asdict(row) for row in results.clean.rows] if results.clean else []
     corrupted_images = [
-        {"corruption": corruption.kind, "level": corruption.level, **dataclasses.asdict(row)}
-        for corruption, evaluation in results.curves.items()
+        {"corruption": kind, "level": level, **dataclasses.asdict(row)}
+        for (kind, level), evaluation in results.curves.items()
         for row in evaluation.rows
     ]
     content = {
@@ -184,8 +172,7 @@ def write_json(
         "corrupted_images": corrupted_images,
         "published": PUBLISHED,
     }
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_summary(path, content)
 
 
 def write_markdown(
@@ -266,10 +253,10 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         if row["failed"]:
             cells[1] += f" ({row['failed']} failed)"
         for metric in _METRICS:
-            text = _number(row[metric], row[f"{metric}_std_over_seeds"])
+            text = number(row[metric], row[f"{metric}_std_over_seeds"])
             is_best = row[metric] is not None and row[metric] == best[row["category"], metric]
             cells.append(f"**{text}**" if is_best else text)
-        cells += [_number(row[f"{metric}_published"], digits=2) for metric in _METRICS]
+        cells += [number(row[f"{metric}_published"], digits=2) for metric in _METRICS]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -298,7 +285,7 @@ def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [f"{_plain(category)} ({images})", method_name(method)]
         for level in levels:
             row = found.get((category, method, level), {})
-            cells.append(" / ".join(_number(row.get(metric)) for metric in _METRICS))
+            cells.append(" / ".join(number(row.get(metric)) for metric in _METRICS))
         lines.append(f"| {' | '.join(cells)} |")
     return "AUPRC / AUROC by level:\n\n" + "\n".join(lines)
 
@@ -380,12 +367,6 @@ def _problems(results: Results) -> str:
     }
     lines += [f"- {method_name(m)}, {_plain(p)}: {_plain(e)}" for m, p, e in sorted(failed)]
     return "\n".join(lines)
-
-
-def _number(value: float | None, spread: float | None = None, digits: int = 3) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _plain(text: str) -> str:

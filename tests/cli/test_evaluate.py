@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,14 +10,19 @@ import pytest
 import tifffile
 from PIL import Image
 
+import ssdnet_jax
+from ssdnet_jax.baselines.spectral_residual import spectral_residual
 from ssdnet_jax.cli.evaluate import Arguments, console, help_text, main, parse
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import from_config_dict
-from ssdnet_jax.data.images import read_mask
-from ssdnet_jax.evaluation.metrics import auroc
-from ssdnet_jax.runner import run as run_module
+from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
+from ssdnet_jax.evaluation.metrics import auprc, auroc
+from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt
+from ssdnet_jax.methods.baseline import fill_nearest
+from ssdnet_jax.runner import executors
+from ssdnet_jax.runner.run import image_key
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
 
 
@@ -88,6 +94,7 @@ def test_a_dataset_is_scored_with_each_seed_and_evaluated(
         run = out / "runs" / "ssdnet" / f"seed{row['seed']}"
         score_map = tifffile.imread(run / "maps" / f"{row['path']}.tiff")
         assert np.float32(row["score"]) == score_map.max()
+        assert float(row["seconds"]) > 0
         if row["defect"] == "blob":
             mask = read_mask(dataset / "grid/ground_truth/blob" / f"{row['path'][-5]}_mask.png")
             assert float(row["auroc"]) == pytest.approx(auroc(mask, score_map))
@@ -99,32 +106,123 @@ def test_a_dataset_is_scored_with_each_seed_and_evaluated(
     assert "<svg" in (out / "report.html").read_text(encoding="utf-8")
 
     # A second time nothing is fitted, and the numbers are the same.
-    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(executors, "run", lambda *a, **k: pytest.fail("scored again"))
     before = summary(out)
     assert ssdnet_evaluate(*flags) == (0, stdout, "")
-    assert summary(out) == before
+    again = summary(out)
+    for found in (before, again):
+        assert 0 < found["ssdnet"]["all"].pop("peak_memory_gib") < 100
+    assert again == before
     # Another configuration is refused, one line.
     status, stdout, stderr = ssdnet_evaluate(*flags, "--config.fit.max_steps=1")
     assert (status, stdout) == (2, "") and "config.fit.max_steps: 2 there, 1 here" in stderr
+
+
+def by_hand(dataset, name, options, *, size, noise, missing, zero):
+    """AUROC and AUPRC of spectral residual on one image, step by step."""
+    relative = f"grid/test/blob/{name}.png"
+    decoded = read_image(dataset / relative)
+    small = dataclasses.replace(decoded, pixels=resize_image(decoded.pixels, (size, size)))
+    corrupted = corrupt(corrupt(small, "noise", noise, relative), "missing", missing, relative)
+    pixels = corrupted.pixels
+    if not zero:
+        pixels = fill_nearest(pixels, corrupted.missing)
+    mask = read_mask(dataset / f"grid/ground_truth/blob/{name}_mask.png")
+    mask = resize_image(mask[..., None].astype(np.float32), (size, size))[..., 0] > 0.5
+    score_map = np.asarray(spectral_residual(pixels, **options))
+    return auroc(mask, score_map), auprc(mask, score_map)
+
+
+@pytest.mark.parametrize("values", ["nearest", "zero"])
+def test_at_a_given_size_image_and_mask_are_resized_before_anything_else(dataset, tmp_path, values):
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--every=1", "--evaluate_at=24"]
+    flags += ["--methods=spectral_residual,spectral_residual:width=None:border=reflect"]
+    flags += ["--noise=0.05", "--missing=0.1", f"--missing_values={values}"]
+    # The configuration's own size is that of SSDnet alone.
+    assert main(["ssdnet-evaluate", "--config=grid", *flags]) == 0
+    table = rows(out)
+    assert [(r["path"][-5], r["method"], r["height"]) for r in table] == [
+        (name, f"spectral_residual{options}", "24")
+        for options in ("", ":width=None:border=reflect")
+        for name in "01"
+    ]
+    how = {"size": 24, "noise": 0.05, "missing": 0.1, "zero": values == "zero"}
+    for row in table:
+        options = {"width": None, "border": "reflect"} if ":" in row["method"] else {}
+        found = by_hand(dataset, row["path"][-5], options, **how)
+        assert (float(row["auroc"]), float(row["auprc"])) == pytest.approx(found, rel=1e-6)
+    entry = summary(out)["spectral_residual"]["all"]
+    assert (entry["defective"], entry["good"], entry["seeds"]) == (2, 0, 1)
+    name = f"at24-noise0.05-missing0.1{'-zero' * (values == 'zero')}"
+    assert (out / "runs/spectral_residual-width=None_border=reflect" / name / "seed0").is_dir()
+    assert not (out / "anomaly_maps").exists()
+    assert "at 24 px, noise 0.05, missing 0.1" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_ssdnet_fits_at_the_size_of_its_configuration_whatever_the_size_of_the_evaluation(
+    ssdnet_evaluate, dataset, tmp_path, tiny
+):
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", "--every=2", "--seeds=3"]
+    assert ssdnet_evaluate(*flags, "--evaluate_at=40", "--noise_of_original=0.1")[0] == 0
+    (row,) = rows(tmp_path / "out")
+    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    relative = "grid/test/blob/0.png"
+    noisy = corrupt(read_image(dataset / relative), "noise", 0.1, relative)
+    image = resize_image(noisy.pixels, (40, 40))
+    result = ssdnet_jax.localize(image, config, image_key(3, relative))
+    mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")[..., None]
+    mask = resize_image(mask.astype(np.float32), (40, 40))[..., 0] > 0.5
+    assert float(row["auroc"]) == pytest.approx(auroc(mask, result.score_map), abs=1e-3)
+    assert float(row["auprc"]) == pytest.approx(auprc(mask, result.score_map), abs=1e-3)
+
+
+def test_maps_of_corrupted_images_are_compared_at_the_size_of_the_image(
+    ssdnet_evaluate, dataset, tmp_path
+):
+    out = tmp_path / "out"
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--methods=spectral_residual"]
+    assert ssdnet_evaluate(*flags, "--noise=0.1")[0] == 0
+    score_map = tifffile.imread(
+        out / "runs/spectral_residual/noise0.1/seed0/maps/grid/test/blob/0.png.tiff"
+    )
+    assert score_map.shape == (32, 32)
+    mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")
+    row = rows(out)[0]
+    assert (row["height"], row["width"]) == ("40", "56")
+    assert float(row["auroc"]) == pytest.approx(auroc(mask, resize_map(score_map, SHAPE)))
+    assert summary(out)["spectral_residual"]["all"]["auroc_pooled"] is not None
+
+
+def test_existing_maps_can_be_of_the_size_of_the_evaluation(ssdnet_evaluate, dataset, tmp_path):
+    for number in range(2):
+        path = tmp_path / "theirs/grid/test/blob" / f"{number}.tiff"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, np.random.default_rng(number).random((20, 20), np.float32))
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", f"--maps={tmp_path}/theirs"]
+    assert ssdnet_evaluate(*flags, "--every=1", "--evaluate_at=20")[0] == 0
+    status, _, stderr = ssdnet_evaluate(*flags, "--every=1", "--evaluate_at=16")
+    assert status == 1 and "expected 16 x 16, the size of the evaluation" in stderr
 
 
 def test_an_image_that_cannot_be_scored_is_an_error_row_with_the_reason(
     ssdnet_evaluate, dataset, tmp_path
 ):
     (dataset / "grid/test/blob/1.png").write_bytes(b"")
-    status, stdout, stderr = ssdnet_evaluate(f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}")
+    flags = (f"--dataset={dataset}", f"--workdir={tmp_path / 'o'}", "--methods=spectral_residual")
+    status, stdout, stderr = ssdnet_evaluate(*flags)
     assert status == 1
-    assert stdout.startswith("ssdnet: 3 images, 1 failed, AUROC 0.")
+    assert stdout.startswith("spectral_residual: 3 images, 1 failed, AUROC 0.")
     assert stderr.count("\n") == 1 and "the file is empty" in stderr
     bad = rows(tmp_path / "o")[1]
     assert bad["status"] == "error" and "the file is empty" in bad["error"]
-    assert not (tmp_path / "o/anomaly_maps/ssdnet/grid/test/blob/1.tiff").exists()
+    assert not (tmp_path / "o/anomaly_maps/spectral_residual/grid/test/blob/1.tiff").exists()
 
 
 def test_existing_maps_are_evaluated_without_scoring(
     ssdnet_evaluate, dataset, maps, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted"))
+    monkeypatch.setattr(executors, "run", lambda *a, **k: pytest.fail("scored"))
     out = tmp_path / "out"
     flags = (f"--dataset={dataset}", f"--workdir={out}", f"--maps={maps}")
     status, stdout, stderr = ssdnet_evaluate(*flags, "--methods=Their method")
@@ -211,6 +309,12 @@ def test_results_inside_a_plain_folder_are_not_taken_for_images(
         (["--maps=m", "--methods=a/b"], ["--methods", "'a/b'", "slashes"]),
         (["--maps=m", "--methods=.."], ["--methods", "'..'"]),
         (["--maps=m", "--seeds=1"], ["--seeds", "--maps"]),
+        (["--maps=m", "--noise=0.1"], ["--noise", "--maps"]),
+        (["--noise=0.1,0.2"], ["--noise", "'0.1,0.2'", "one number from 0 to 1"]),
+        (["--missing=1"], ["--missing", "'1'", "0.99"]),
+        (["--missing_values=mean"], ["--missing_values", "'mean'", "nearest or zero"]),
+        (["--evaluate_at=0"], ["--evaluate_at", "'0'", "whole number"]),
+        (["--methods=fca:size=3"], ["--methods", "'size'", "border"]),
         (["--seeds=1,x"], ["--seeds", "'1,x'", "0,1,2"]),
         (["--seeds="], ["--seeds", "''"]),
         (["--dataset=set", "--workdir=w", "--seeds=4294967296"], ["config.seed", "4294967296"]),
@@ -234,20 +338,29 @@ def test_what_cannot_be_used_is_refused_in_one_line(
 
 
 def test_flags_become_arguments():
-    words = "--dataset=a --workdir=b --categories=x,y --seeds=2,0,2 --image_size=64 --config.seed=3"
-    parsed = parse(["ssdnet-evaluate", *words.split()])
+    command = ["ssdnet-evaluate", "--dataset=a", "--workdir=b"]
+    words = "--categories=x,y --seeds=2,0,2 --image_size=64 --config.seed=3"
+    parsed = parse([*command, *words.split()])
     assert (str(parsed.dataset), str(parsed.workdir)) == ("a", "b")
     assert (parsed.categories, parsed.seeds, parsed.methods) == (("x", "y"), (2, 0), ("ssdnet",))
-    assert parsed.config.image_size == 64
-    assert parse(["ssdnet-evaluate", "--config.seed=3"]).seeds == (3,)
-    assert parse(["ssdnet-evaluate", "--maps=m"]).methods == ("maps",)
+    assert (parsed.config.image_size, parsed.condition, parsed.every) == (64, PLAIN, 0)
+    assert parse([*command, "--config.seed=3"]).seeds == (3,)
+    assert parse([*command, "--maps=m"]).methods == ("maps",)
+    methods = [*command, "--methods=ssdnet:grid,fca:border=corrected", "--evaluate_at=128"]
+    configs = parse(methods).configs
+    assert {m: c.image_size for m, c in configs.items()} == {
+        "ssdnet:grid": 256,
+        "fca:border=corrected": 0,
+    }
+    assert "fca:border=corrected" not in parse([*methods, "--image_size=64"]).configs
 
 
 def test_help_names_every_flag(capsys):
     assert main(["ssdnet-evaluate", "--help"]) == 0
     text = capsys.readouterr().out
     assert text == help_text()
-    for name in Arguments.__dataclass_fields__:
+    fields = Arguments.__dataclass_fields__.keys() | Condition.__dataclass_fields__.keys()
+    for name in fields - {"configs", "condition"}:
         assert f"--{name}" in text
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-evaluate", "--help_config", "--config.seed=7"]) == 0

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from ssdnet_jax.baselines.spectral_residual import spectral_residual
-from ssdnet_jax.cli.flags import METHODS, config_help
+from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.reproduce import console, help_text, main, parse
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.config_files import load_config, with_overrides
@@ -20,12 +20,13 @@ from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_m
 from ssdnet_jax.data.score_maps import find_map
 from ssdnet_jax.evaluation.evaluate import MapSet, evaluate, summarize
 from ssdnet_jax.evaluation.metrics import auprc, auroc
-from ssdnet_jax.experiments.reproduce import Corruption, corrupt
-from ssdnet_jax.runner import executors as methods_module
-from ssdnet_jax.runner import run as run_module
+from ssdnet_jax.experiments.conditions import corrupt
+from ssdnet_jax.methods.registry import METHODS
+from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
+COMMAND = ["ssdnet-reproduce", "--dataset=d", "--workdir=w"]
 METHOD_FLAG = "--methods=ssdnet,spectral_residual"
 
 
@@ -57,8 +58,7 @@ def rows(path):
 
 
 def fail_if_scored(monkeypatch):
-    monkeypatch.setattr(run_module, "fit_stream", lambda *a, **k: pytest.fail("fitted again"))
-    monkeypatch.setattr(methods_module, "_score", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr(executors, "run", lambda *a, **k: pytest.fail("scored again"))
 
 
 def test_one_command_writes_tables_and_figures_and_a_second_one_scores_nothing(
@@ -123,7 +123,7 @@ def test_one_command_writes_tables_and_figures_and_a_second_one_scores_nothing(
         *("seed0", "seed1", "noise0.1", "missing0.05")
     }
     note = json.loads((out / "runs/ssdnet/missing0.05/seed1/run.json").read_text())
-    assert note["corruption"] == "missing 0.05" and note["config"]["seed"] == 1
+    assert note["condition"] == "missing 0.05" and note["config"]["seed"] == 1
 
     text = (out / "reproduce.md").read_text(encoding="utf-8")
     assert "drawn here" in text and "--seeds=0,1" in text
@@ -197,7 +197,7 @@ def test_methods_that_do_not_inpaint_can_see_missing_pixels_as_zeros(
     )
     decoded = read_image(dataset / "grid/test/blob/0.png")
     small = dataclasses.replace(decoded, pixels=resize_image(decoded.pixels, (32, 32)))
-    corrupted = corrupt(small, Corruption("missing", 0.1), "grid/test/blob/0.png")
+    corrupted = corrupt(small, "missing", 0.1, "grid/test/blob/0.png")
     expected = spectral_residual(corrupted.pixels)
     np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-6)
     assert "0, as if that were their value" in (out / "reproduce.md").read_text(encoding="utf-8")
@@ -287,8 +287,8 @@ def test_baselines_are_not_scored_again_when_the_configuration_of_ssdnet_changes
         (["--missing=0,1"], ["--missing", "'0,1'", "0.99"]),
         (["--missing="], ["--missing", "''"]),
         (["--methods=ssdnet:gird"], ["'gird'", "did you mean grid"]),
-        (["--methods=ssdnet:"], ["--methods", "'ssdnet:'", "ssdnet:NAME"]),
-        (["--methods=fca:grid"], ["--methods", "'fca:grid'", "ssdnet:NAME"]),
+        (["--methods=ssdnet:"], ["--methods", "'ssdnet:'", "name of a configuration"]),
+        (["--methods=fca:grid"], ["--methods", "fca:grid", "OPTION=VALUE"]),
         (["--methods=ssdnet:grid,ssdnet:grid.py"], ["one folder", "ssdnet:grid.py"]),
         (["--missing_values=mean"], ["--missing_values", "'mean'", "nearest or zero"]),
         (["--every=0"], ["--every", "'0'", "whole number"]),
@@ -309,24 +309,24 @@ def test_what_cannot_be_used_is_refused_in_one_line(
 
 
 def test_flags_become_arguments():
-    parsed = parse(["ssdnet-reproduce", "--config=grid", "--image_size=64", "--noise=0.1, 0,0.10"])
+    parsed = parse([*COMMAND, "--config=grid", "--image_size=64", "--noise=0.1, 0,0.10"])
     assert parsed.protocol.noise == (0.0, 0.1) and parsed.protocol.methods == METHODS
     assert parsed.config.image_size == 64 and parsed.config_names == ("grid image_size=64",)
     assert parsed.configs == {} and parsed.protocol.missing_values == "nearest"
-    assert parse(["ssdnet-reproduce", "--config.seed=3"]).protocol.seeds == (3,)
-    assert parse(["ssdnet-reproduce", "--methods=fca"]).config_names == ()
+    assert parse([*COMMAND, "--config.seed=3"]).protocol.seeds == (3,)
+    assert parse([*COMMAND, "--methods=fca"]).config_names == ()
 
 
 def test_named_configurations_take_the_changes_that_were_asked_for():
     flags = ["--config=grid_128", "--config.fit.epochs=3", "--methods=ssdnet:auto,fca,ssdnet"]
-    parsed = parse(["ssdnet-reproduce", *flags])
+    parsed = parse([*COMMAND, *flags])
     assert parsed.protocol.methods == ("ssdnet:auto", "fca", "ssdnet")
     assert parsed.configs == {"ssdnet:auto": with_overrides(load_config("auto"), {"fit.epochs": 3})}
     assert parsed.config_names == ("auto fit.epochs=3 at 256 px", "grid_128 fit.epochs=3")
-    parsed = parse(["ssdnet-reproduce", "--image_size=64", "--methods=ssdnet:grid_128"])
+    parsed = parse([*COMMAND, "--image_size=64", "--methods=ssdnet:grid_128"])
     assert parsed.configs["ssdnet:grid_128"].image_size == 64
     assert parsed.config_names == ("grid_128 image_size=64",)
-    parsed = parse(["ssdnet-reproduce", "--methods=ssdnet:grid_128"])
+    parsed = parse([*COMMAND, "--methods=ssdnet:grid_128"])
     assert parsed.config_names == ("grid_128 at the image's own size",)
 
 

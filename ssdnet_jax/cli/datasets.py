@@ -1,0 +1,80 @@
+"""What the commands on labelled datasets share: their flags, and how they read and score one."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssdnet_jax.cli.flag_values import listed_words
+from ssdnet_jax.cli.flags import EXECUTION_FLAGS, execution_values
+from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.experiments.scoring import Context
+from ssdnet_jax.runner.executors import Execution, Executor
+from ssdnet_jax.runner.terminal import Terminal
+
+_OWN = ("dataset", "workdir", "categories", "mask_suffix", "masks", "vgg19_weights", "clip_weights")
+DATASET_FLAGS: dict[str, str | bool | None] = {**dict.fromkeys(_OWN), **EXECUTION_FLAGS}
+DATASET_HELP = """\
+  --dataset=PATH          folder in MVTec AD's layout (CATEGORY/test/DEFECT/NAME.png with
+                          CATEGORY/ground_truth/DEFECT/NAME_mask.png), or a CSV with the columns
+                          image,mask and, if wanted, category,defect
+  --categories=A,B        only these; without it all
+  --mask_suffix=TEXT      what a mask's name has after its image's name; without it found out
+  --masks=DIR             for a --dataset that is a plain folder: that of the masks, which are
+                          named as their images; images without one are good
+  --workdir=DIR           where results go (needed)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetArguments(Execution):
+    """What the command lines of these commands have in common; None where a flag was not given.
+
+    Attributes:
+      dataset: folder or CSV.
+      workdir: where results go.
+      categories: the ones wanted.
+      mask_suffix: what a mask's name has after its image's name.
+      masks: folder of masks.
+      vgg19_weights: file of VGG19.
+      clip_weights: file of CLIP.
+    """
+
+    dataset: Path
+    workdir: Path
+    categories: tuple[str, ...] | None
+    mask_suffix: str | None
+    masks: str | None
+    vgg19_weights: str | None
+    clip_weights: str | None
+
+    def samples(self) -> list[Sample]:
+        """The dataset, without images that a run has written into it."""
+        how = {"mask_suffix": self.mask_suffix, "masks": self.masks}
+        found = read_dataset(self.dataset, categories=self.categories, **how)
+        results = self.workdir.resolve()
+        return [s for s in found if not s.path.resolve().is_relative_to(results)]
+
+    def context(self, terminal: Terminal, executor: Executor, command: str) -> Context:
+        """What the runs of the command share."""
+        weights = (self.vgg19_weights, self.clip_weights)
+        return Context(self.dataset, terminal, executor, *weights, {"command": command})
+
+
+def dataset_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `DatasetArguments` from the values of `DATASET_FLAGS` among others.
+
+    Raises:
+      ConfigError: an illegal value, or a flag that is needed is not there.
+    """
+    categories = listed_words("--categories", given["categories"])
+    for name in ("dataset", "workdir"):
+        if not given[name] and not given.get("help_config"):
+            raise ConfigError(f"--{name}: found none; expected one, see --help")
+    return {
+        **{name: given[name] for name in _OWN},
+        "dataset": Path(given["dataset"] or ""),
+        "workdir": Path(given["workdir"] or ""),
+        "categories": categories,
+        **execution_values(given),
+    }

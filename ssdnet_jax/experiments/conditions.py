@@ -1,0 +1,121 @@
+"""What is done to images before they are scored, and at which size their maps are compared."""
+
+import dataclasses
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.methods.base import Method, resized_image
+from ssdnet_jax.methods.registry import has_configuration
+
+CORRUPTIONS = ("noise", "missing")
+MissingValues = Literal["nearest", "zero"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Under which images are scored; without arguments they stay as they are.
+
+    Noise is Gaussian and clipped to [0, 1]. Noise and missing pixels are put on the image at the
+    size at which it is scored: corrupted before it is shrunk, it would lose most of the noise to
+    averaging, and most of its pixels to a few missing ones.
+
+    Attributes:
+      evaluate_at: side of the square to which image and mask are brought before anything else, in
+        pixels; maps are compared at this size. 0: at the image's own size.
+      noise: standard deviation, in units of the image.
+      missing: share of pixels that have no value, in [0, 1).
+      missing_values: what methods that do not inpaint see of a missing pixel: the nearest known
+        value, or 0.
+      noise_of_original: as `noise`, put on the image before it is resized, as a camera makes it.
+    """
+
+    evaluate_at: int = 0
+    noise: float = 0.0
+    missing: float = 0.0
+    missing_values: MissingValues = "nearest"
+    noise_of_original: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """For people, such as "at 256 px, noise 0.05"; empty for images as they are."""
+        values = {
+            f"at {self.evaluate_at} px": self.evaluate_at,
+            f"noise {self.noise_of_original:g} of the original": self.noise_of_original,
+            f"noise {self.noise:g}": self.noise,
+            f"missing {self.missing:g}{' as 0' * self._zeros}": self.missing,
+        }
+        return ", ".join(text for text, value in values.items() if value)
+
+    @property
+    def folder(self) -> str:
+        """Of its runs, such as "at256-noise0.05"; empty for images as they are."""
+        values = {
+            f"at{self.evaluate_at}": self.evaluate_at,
+            f"original_noise{self.noise_of_original:g}": self.noise_of_original,
+            f"noise{self.noise:g}": self.noise,
+            f"missing{self.missing:g}{'-zero' * self._zeros}": self.missing,
+        }
+        return "-".join(text for text, value in values.items() if value)
+
+    @property
+    def resizes_maps(self) -> bool:
+        """Whether maps have the size of the method, not the one at which they are compared."""
+        return not self.evaluate_at and bool(self.noise or self.missing)
+
+    @property
+    def _zeros(self) -> bool:
+        return self.missing_values == "zero"
+
+    def seen_by(self, method: str) -> "Condition":
+        """The same for a method, as `methods.registry` has it: SSDnet inpaints in any case."""
+        inpaints = has_configuration(method)
+        return dataclasses.replace(self, missing_values="nearest") if inpaints else self
+
+    def read(self, sample: Sample, method: Method) -> DecodedImage:
+        """The image of a sample, as the method is given it."""
+        image = read_image(sample.path)
+        if self.noise_of_original:
+            image = corrupt(image, "noise", self.noise_of_original, sample.relative)
+        if self.evaluate_at or self.resizes_maps:
+            size = self.evaluate_at or method.config.image_size
+            config = dataclasses.replace(method.config, image_size=size)
+            found = resized_image(image.pixels, config, missing=image.missing)
+            missing = found.fitted_missing if found.fitted_missing.any() else None
+            image = dataclasses.replace(image, pixels=found.fitted, missing=missing)
+        for kind in CORRUPTIONS:
+            if level := getattr(self, kind):
+                image = corrupt(image, kind, level, sample.relative)
+        return dataclasses.replace(image, missing=None) if self.missing and self._zeros else image
+
+
+PLAIN = Condition()
+
+
+def corrupt(image: DecodedImage, kind: str, level: float, relative: str) -> DecodedImage:
+    """Adds noise, clipped to [0, 1], or takes pixels away.
+
+    What is drawn depends on the image's path and the kind of corruption alone: all methods and
+    seeds see the same image, noise of two levels differs by a factor, and what is missing at one
+    level is missing at all higher ones.
+
+    Args:
+      image: at the size at which it is corrupted.
+      kind: "noise" or "missing".
+      level: standard deviation of the noise in units of the image, or share of pixels.
+      relative: path of the image within the dataset.
+    """
+    pixels = image.pixels
+    missing = np.zeros(pixels.shape[:2], bool) if image.missing is None else image.missing
+    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
+    generator = np.random.default_rng([CORRUPTIONS.index(kind), *digest[:8]])
+    if kind == "noise":
+        noise = generator.standard_normal(pixels.shape, np.float32)
+        pixels = np.clip(pixels + np.float32(level) * noise, 0, 1)
+    else:
+        missing = missing | (generator.random(missing.shape) < level)
+    pixels = np.where(missing[..., None], np.float32(0), pixels)
+    return dataclasses.replace(image, pixels=pixels, missing=missing if missing.any() else None)

@@ -1,0 +1,111 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdnet_jax.config import Config
+from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.images import DecodedImage, resize_image
+from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt
+from ssdnet_jax.methods.registry import make_method
+
+GREY = DecodedImage(np.full((64, 80, 3), 0.5, np.float32), None, ())
+
+
+def test_noise_has_its_deviation_in_every_channel_and_its_own_draw_for_each_path():
+    noise = corrupt(GREY, "noise", 0.05, "a.png").pixels - 0.5
+    assert noise.dtype == np.float32
+    assert noise.std() == pytest.approx(0.05, rel=0.03) and abs(noise.mean()) < 0.002
+    assert np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1] < 0.05
+    np.testing.assert_array_equal(corrupt(GREY, "noise", 0.05, "a.png").pixels - 0.5, noise)
+    other = corrupt(GREY, "noise", 0.05, "b.png").pixels - 0.5
+    assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 0.05
+    double = corrupt(GREY, "noise", 0.1, "a.png").pixels - 0.5
+    np.testing.assert_allclose(double, 2 * noise, atol=1e-6)
+
+
+def test_noise_stays_in_range_and_leaves_missing_pixels_missing():
+    missing = np.zeros((64, 80), bool)
+    missing[3] = True
+    pixels = np.where(missing[..., None], 0, np.ones((64, 80, 1), np.float32))
+    noisy = corrupt(DecodedImage(pixels, missing, ("w",)), "noise", 0.1, "a.png")
+    assert noisy.pixels.max() == 1 and noisy.pixels[~missing].min() < 1
+    assert (noisy.pixels[3] == 0).all() and noisy.warnings == ("w",)
+    np.testing.assert_array_equal(noisy.missing, missing)
+
+
+def test_missing_pixels_have_their_share_and_grow_with_the_level():
+    few, many = (corrupt(GREY, "missing", ratio, "a.png") for ratio in (0.05, 0.1))
+    assert few.missing.mean() == pytest.approx(0.05, abs=0.01)
+    assert many.missing.mean() == pytest.approx(0.1, abs=0.015)
+    assert (many.missing >= few.missing).all()
+    assert (many.pixels[many.missing] == 0).all() and (many.pixels[~many.missing] == 0.5).all()
+    before = np.zeros((64, 80), bool)
+    before[0] = True
+    both = corrupt(dataclasses.replace(GREY, missing=before), "missing", 0.05, "a.png")
+    np.testing.assert_array_equal(both.missing, few.missing | before)
+
+
+def test_nothing_is_missing_at_level_zero():
+    assert corrupt(GREY, "missing", 0.0, "a.png").missing is None
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """An image of 40 x 56 with a texture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    return Sample(tmp_path / "a.png", "a.png", "grid", "bent", None)
+
+
+def pixels_of(sample):
+    return np.asarray(Image.open(sample.path), np.float32)[..., None] / 255
+
+
+def sr(**fields):
+    return make_method("spectral_residual", Config(**fields))
+
+
+def test_without_a_condition_an_image_is_read_as_it_is(sample):
+    image = PLAIN.read(sample, sr(image_size=32))
+    np.testing.assert_allclose(image.pixels, pixels_of(sample), atol=1e-6)
+    assert (PLAIN.words, PLAIN.folder, PLAIN.resizes_maps) == ("", "", False)
+
+
+def test_an_image_is_corrupted_at_the_size_at_which_it_is_scored(sample):
+    small = DecodedImage(resize_image(pixels_of(sample), (32, 32)), None, ())
+    noisy = corrupt(small, "noise", 0.1, "a.png")
+    for condition in (Condition(noise=0.1), Condition(noise=0.1, evaluate_at=32)):
+        size = 32 if condition.resizes_maps else 0
+        image = condition.read(sample, sr(image_size=size))
+        np.testing.assert_allclose(image.pixels, noisy.pixels, atol=1e-6)
+    both = Condition(noise=0.1, missing=0.2).read(sample, sr(image_size=32))
+    gaps = corrupt(small, "missing", 0.2, "a.png").missing
+    np.testing.assert_array_equal(both.missing, gaps)
+    np.testing.assert_allclose(both.pixels[~gaps], noisy.pixels[~gaps], atol=1e-6)
+
+
+def test_noise_of_the_original_is_there_before_it_is_resized(sample):
+    noisy = corrupt(DecodedImage(pixels_of(sample), None, ()), "noise", 0.1, "a.png").pixels
+    condition = Condition(noise_of_original=0.1)
+    np.testing.assert_allclose(condition.read(sample, sr()).pixels, noisy, atol=1e-6)
+    condition = Condition(noise_of_original=0.1, evaluate_at=32)
+    expected = resize_image(noisy, (32, 32))
+    np.testing.assert_allclose(condition.read(sample, sr()).pixels, expected, atol=1e-6)
+
+
+def test_methods_that_do_not_inpaint_can_be_given_zeros(sample):
+    condition = Condition(missing=0.2, missing_values="zero")
+    image = condition.read(sample, sr(image_size=32))
+    assert image.missing is None and (image.pixels == 0).mean() > 0.1
+    assert condition.folder == "missing0.2-zero" and condition.words == "missing 0.2 as 0"
+    assert condition.seen_by("rpca") == condition
+    assert condition.seen_by("ssdnet:grid") == Condition(missing=0.2)
+
+
+def test_each_condition_has_a_folder_of_its_own():
+    condition = Condition(256, noise=0.05, missing=0.1, noise_of_original=0.2)
+    assert condition.folder == "at256-original_noise0.2-noise0.05-missing0.1"
+    assert condition.words == "at 256 px, noise 0.2 of the original, noise 0.05, missing 0.1"
+    assert Condition(noise=0.05).folder == "noise0.05"
