@@ -30,9 +30,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Any]:
-    """Fields of a configuration that compiles and runs fast; for `from_config_dict`."""
+    """Fields of a configuration that compiles and runs fast: the paper's method, made small.
+
+    For `from_config_dict`, whose own defaults are those of features and tiles.
+    """
     return {
         "image_size": 32,
+        "features": {"kind": "pixels"},
         "network": {
             "channels_down": (2,),
             "channels_up": (2,),
@@ -41,10 +45,20 @@ def tiny() -> dict[str, Any]:
             "upsampling": "nearest",
             "activation": "none",
             "conv1x1_up": False,
+            "sigmoid": True,
         },
         "loss": {"patch_sizes": (8,), "patch_strides": (4,)},
-        "score": {"patch_sizes": (8,), "patch_strides": (2,)},
-        "fit": {"max_steps": 5, "block_steps": 2},
+        "score": {"method": "patches", "patch_sizes": (8,), "patch_strides": (2,)},
+        "fit": {
+            "learning_rate": 0.01,
+            "max_steps": 5,
+            "stop_threshold": 1e-4,
+            "input_noise": 0.01,
+            "mask_ratio": 0.0,
+            "mask_block": 1,
+            "average_decay": 0.9,
+            "block_steps": 2,
+        },
         "inpaint": {"max_steps": 3},
     }
 
@@ -57,6 +71,19 @@ def fast_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heat maps of one pixel: drawing them takes most of a run's time and has tests of its own."""
+    from PIL import Image
+
+    def write(path: Path, **parts: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (1, 1)).save(path)
+
+    monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", write)
+    monkeypatch.setattr("ssdnet_jax.figures.heatmap.heatmap_figure", lambda **parts: None)
 
 
 @pytest.fixture(autouse=True)
