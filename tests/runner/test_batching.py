@@ -67,23 +67,14 @@ def test_every_job_comes_back_however_many_lanes_there_are(jobs, in_pairs):
         # Across lane counts sums are taken in another order.
         close = {"rtol": 1e-3, "atol": 1e-3}
         in_pair = in_pairs[name]
-        np.testing.assert_allclose(
-            in_pair.reconstruction.value, fit.reconstruction.value, **close
-        )
+        np.testing.assert_allclose(in_pair.reconstruction.value, fit.reconstruction.value, **close)
         assert len(in_pair.losses) == len(fit.losses)
 
 
 def test_order_and_neighbours_change_nothing_bit_for_bit(jobs, in_pairs):
-    for order in ([4, 3, 2, 1, 0], [2, 0], [1]):
+    for order in ([4, 3, 2, 1, 0], [2, 0], [1]):  # the last leaves a lane without a job
         for name, fit in stream([jobs[n] for n in order], lanes=2).items():
             assert_same(fit, in_pairs[name])
-
-
-def test_lanes_without_a_job_change_nothing_bit_for_bit(jobs):
-    full, padded = stream(jobs[:4], lanes=4), stream(jobs[:2], lanes=4)
-    assert set(padded) == {0, 1}
-    for name, fit in padded.items():
-        assert_same(fit, full[name])
 
 
 def test_nothing_to_do():
@@ -125,7 +116,7 @@ def out_of_memory(monkeypatch, at_most):
 
 def test_lanes_are_halved_until_the_device_holds_them(jobs, in_pairs, monkeypatch):
     out_of_memory(monkeypatch, at_most=2)
-    results = stream(jobs, lanes=8)
+    results = stream(jobs, lanes=4)
     assert set(results) == set(range(5))
     for name, fit in results.items():
         assert_same(fit, in_pairs[name])
@@ -143,6 +134,6 @@ def test_results_say_why_fits_ended(jobs, in_pairs, settings):
     for fit in in_pairs.values():
         assert fit.stop == StopReason.THRESHOLD and len(fit.losses) < 12
         assert fit.losses[-1] < 0.03 and (fit.losses[:-1] >= 0.03).all()
-    strict = with_fit(settings, stop_threshold=0.0, max_steps=3)
-    (fit,) = stream([dataclasses.replace(jobs[0], settings=strict)]).values()
-    assert fit.stop == StopReason.MAX_STEPS and len(fit.losses) == 3
+    endless = with_fit(settings, stop_threshold=0.0)
+    (fit,) = stream([dataclasses.replace(jobs[0], settings=endless)]).values()
+    assert fit.stop == StopReason.MAX_STEPS and len(fit.losses) == 12
