@@ -21,7 +21,7 @@ from ssdnet_jax.methods.ssdnet import SSDnet
 
 
 def test_every_name_makes_its_method():
-    assert METHODS == ("ssdnet", *NAMES)
+    assert list(METHODS) == ["ssdnet", *NAMES]
     for name in METHODS:
         method = make_method(name, AUTO)
         assert method.name == name and method.config == AUTO
