@@ -92,7 +92,7 @@ def test_what_a_baseline_takes_it_is_given():
 
 def test_a_map_that_is_not_finite_is_an_error():
     with pytest.raises(InputError, match="mine gave a map that is not finite"):
-        finished(made(lambda image: image[..., 0] / np.zeros(1, np.float32)), 1 - IMAGE)
+        finished(made(lambda image: np.full(image.shape[:2], np.inf)), IMAGE)
 
 
 def test_missing_pixels_take_the_nearest_known_value():
