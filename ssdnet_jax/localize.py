@@ -15,7 +15,7 @@ from ssdnet_jax.methods.base import FittedLocalization
 from ssdnet_jax.methods.ssdnet import make_ssdnet
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import lanes_that_fit
-from ssdnet_jax.runner.stream import Failure, Incoming, Stream
+from ssdnet_jax.runner.stream import Failure, Incoming, Stream, localizations
 
 
 def localize(
@@ -108,6 +108,8 @@ def localize_batch(
             raise found.error
         last = found.done[0].fits[0]
         report(Progress("score", len(last.losses), len(last.losses), float(last.losses[-1])))
-        localized = method.finish(found.done, found.size)
-        results |= {done.name: each for done, each in zip(found.done, localized, strict=True)}
+        for done, _, result in localizations(method, found):
+            if isinstance(result, Exception):
+                raise result
+            results[done.name] = result
     return [results[str(index)] for index in range(len(images))]

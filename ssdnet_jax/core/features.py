@@ -6,6 +6,7 @@ have edges and grain as values of their own. Two kinds: VGG19's, and a bank of o
 when there are no weights.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -104,12 +105,35 @@ def principal_components(
     """
     channels = features.shape[-1]
     x = features.reshape(-1, channels)
-    _, vectors = jnp.linalg.eigh(x.T @ x / x.shape[0])
+    vectors = _eigenvectors(x.T @ x / x.shape[0])
     vectors = vectors[:, ::-1][:, :count]
     largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], axis=0)
     vectors = vectors * jnp.sign(largest)
     vectors = jnp.pad(vectors, ((0, 0), (0, count - vectors.shape[1])))
     return features @ vectors
+
+
+@jax.custom_batching.custom_vmap
+def _eigenvectors(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
+    """Of a symmetric matrix, by ascending eigenvalues."""
+    return jnp.linalg.eigh(matrix)[1]
+
+
+@_eigenvectors.def_vmap
+def _eigenvectors_of_batch(
+    axis_size: int, in_batched: list[bool], matrices: Float[Array, "b c c"]
+) -> tuple[Float[Array, "b c c"], bool]:
+    """On a CPU one matrix after another.
+
+    XLA's batched `eigh` waits in a thread of the pool whose other threads do the work: where as
+    many of them run at once as there are cores, none of them ever ends (jaxlib 0.10.2).
+    """
+    found = lax.platform_dependent(
+        matrices,
+        cpu=functools.partial(lax.map, _eigenvectors),
+        default=lambda matrices: jnp.linalg.eigh(matrices)[1],
+    )
+    return found, True
 
 
 def _vgg19_maps(weights: VGG19Weights, image: Array) -> FeatureMaps:

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.data.files import link_or_copy, write_atomically
 from ssdnet_jax.errors import InputError
 
-_SHAPES = {"image": 3, "reconstructions": 4, "losses": 2, "stop": 1, "restorations": 1, "size": 1}
+# Of each array: how many axes it has, and whether it holds floats or integers.
+_ARRAYS = {
+    "image": (3, np.floating),
+    "reconstructions": (4, np.floating),
+    "losses": (2, np.floating),
+    "stop": (1, np.integer),
+    "restorations": (1, np.integer),
+    "size": (1, np.integer),
+}
+_BY_SEED = ("reconstructions", "losses", "stop", "restorations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +49,7 @@ def write_fits(path: Path, fits: StoredFits) -> None:
     if fits.path is not None:
         link_or_copy(fits.path, path)
         return
-    arrays = {name: getattr(fits, name) for name in _SHAPES}
+    arrays = {name: getattr(fits, name) for name in _ARRAYS}
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
@@ -51,13 +61,17 @@ def read_fits(path: Path) -> StoredFits:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _SHAPES}
-        for name, axes in _SHAPES.items():
-            if arrays[name].ndim != axes:
-                raise ValueError(f"{name} has {arrays[name].ndim} axes")
-        seeds = {len(arrays[name]) for name in ("reconstructions", "losses", "stop")}
-        if len(seeds) != 1 or not arrays["losses"].size or len(arrays["size"]) != 2:
+            arrays = {name: file[name] for name in _ARRAYS}
+        for name, (axes, kind) in _ARRAYS.items():
+            array = arrays[name]
+            if array.ndim != axes or not array.size or not np.issubdtype(array.dtype, kind):
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if len({len(arrays[name]) for name in _BY_SEED}) != 1 or len(arrays["size"]) != 2:
             raise ValueError("arrays of different lengths")
+        if arrays["size"].min() < 1 or np.isnan(arrays["losses"][:, 0]).any():
+            raise ValueError("an image without pixels, or a fit without steps")
+        for stop in arrays["stop"].tolist():
+            StopReason(stop)
     except Exception as error:  # damaged archives fail in too many ways to list
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); expected fits of ssdnet") from error

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.core.fit import StopReason
+from ssdnet_jax.core.target import target_shape
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
+from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Bucket, Done, Fitted, FittedLocalization, Job, Prepared, alone
 from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
 
@@ -26,16 +28,24 @@ class FinishedSSDnet(SSDnet):
         return self.config.scoring_needs_vgg19
 
     def prepare(self, source: StoredFits, key: PRNGKeyArray) -> Prepared:
-        """Takes the image from the fits."""
+        """Takes the image from the fits, which must be those of this configuration."""
         height, width = source.size.tolist()
         whole, fitted_whole = (np.zeros(s, bool) for s in ((height, width), source.image.shape[:2]))
         pixels = resize_image(source.image, (height, width))
         prepared = Prepared(key, pixels, whole, source.image, fitted_whole, fits=source)
-        return self._planned(prepared)
+        prepared = self._planned(prepared)
+        plan = prepared.plan
+        expected = (plan.seeds, *target_shape(plan, channels=source.image.shape[-1]))
+        if source.reconstructions.shape != expected:
+            raise InputError(
+                f"{source.path or 'fits'}: found reconstructions of shape "
+                f"{source.reconstructions.shape}; expected {expected}"
+            )
+        return prepared
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the plan; there is nothing to fit."""
-        return super().bucket(prepared)._replace(stage="score")
+        return super().bucket(prepared)._replace(stage="score", settings=None)
 
     def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
         """None: the fits are there."""

@@ -101,7 +101,9 @@ class SSDnet:
         return prepared if prepared.incomplete else self._planned(prepared)
 
     def _planned(self, prepared: Prepared) -> Prepared:
-        noise = float(_noise_deviation(prepared.fitted))
+        # Pixels are fitted and scored alike with and without noise: one plan, one bucket.
+        measured = not self.config.target_kind.is_image
+        noise = float(_noise_deviation(prepared.fitted)) if measured else 0.0
         plan = self.config.plan(prepared.fitted_missing.shape, noise=noise)
         return dataclasses.replace(prepared, plan=plan)
 
@@ -116,7 +118,8 @@ class SSDnet:
         """Computes the targets of images of one plan in one call."""
         plan = group[0].plan
         images = gather([alone(prepared.fitted) for prepared in group], size)
-        targets = _encode(images, self.vgg19, plan)
+        # An error of the device is to show here, where it is known whose images it was.
+        targets = jax.block_until_ready(_encode(images, self.vgg19, plan))
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
             for place, prepared in enumerate(group)

@@ -63,9 +63,7 @@ def lanes_that_fit(
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if device.platform == "cpu" or not limit:
         return 1
-    analysis = _compiled(shape, settings, vgg19).memory_analysis()
-    lane = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
-    most = int(_USABLE * limit // lane)
+    most = int(_USABLE * limit // lane_bytes(shape, settings, vgg19))
     return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
 
 
@@ -101,16 +99,18 @@ def _physical_memory() -> int:
         return 4 * 2**30
 
 
-def _compiled(
+def lane_bytes(
     shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
-) -> Any:
-    """The program of one lane, for its memory."""
+) -> int:
+    """Memory that the program of one lane takes of a device; see `lanes_that_fit`."""
     key = jax.random.split(jax.random.key(0), 1)
     image, known = jnp.zeros((1, *shape)), jnp.ones((1, *shape[:2]))
     function = functools.partial(lane_programs.init_lanes, settings=settings)
     lanes = jax.eval_shape(function, key, image, known, jnp.ones(1, bool))
     block = functools.partial(lane_programs.fit_lanes, settings=settings)
-    return jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
+    compiled = jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
+    analysis = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
 
 
 def _kept(

@@ -95,7 +95,7 @@ def joined(address: str | None) -> Iterator[str]:
             stack.callback(ray.shutdown)
         kind, count = _slots()
         try:
-            device = ray.get(_remote(_device).remote(kind))
+            device = ray.get(_remote(worker_device).remote(kind))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
                 raise error.cause from error
@@ -135,7 +135,7 @@ def run(
     seeds = method.config.fit.seeds
     fits = len(sources) * seeds  # of all images, as in `runner.run`
     most_lanes = fits if options.lanes else -(-fits // slots)
-    images = _batch_size(kind, options.lanes, most_lanes, seeds, len(todo), slots)
+    images = batch_size(kind, options.lanes, most_lanes, seeds, len(todo), slots)
     task_options = {
         "lanes": options.lanes,
         "devices": 1,
@@ -148,7 +148,7 @@ def run(
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
     with read_ahead([_reading(sources[name]) for name in todo], images + 2) as read:
-        batches = _batches(zip(todo, read, strict=True), images)
+        batches = cut_batches(zip(todo, read, strict=True), images, _BATCH_BYTES)
         try:
             while not options.stop():
                 # A few more tasks than can run, so that no device waits for the driver.
@@ -234,7 +234,7 @@ def _remote(function: Callable[..., Any]) -> Any:
     return ray.remote(**device, max_retries=_RETRIES)(function)
 
 
-def _batch_size(kind: str, lanes: int, most_lanes: int, seeds: int, images: int, slots: int) -> int:
+def batch_size(kind: str, lanes: int, most_lanes: int, seeds: int, images: int, slots: int) -> int:
     """Images of a task: enough to fill its lanes, on a GPU several times if there are as many."""
     lanes = min(lanes or (_GPU_LANES if kind == "GPU" else 1), most_lanes)
     filling = -(-lanes // seeds)
@@ -253,15 +253,15 @@ def _reading(read: Reader) -> Callable[[], _Source]:
     return task
 
 
-def _batches(
-    images: Iterable[tuple[str, _Source]], most: int
+def cut_batches(
+    images: Iterable[tuple[str, _Source]], most: int, most_bytes: int
 ) -> Iterator[list[tuple[str, _Source]]]:
-    """Cuts a stream into lists of at most `most`, shorter where images are large."""
+    """Cuts a stream into lists of at most `most` images and about `most_bytes` of pixels."""
     batch: list[tuple[str, _Source]] = []
     size = 0
     for name, source in images:
         pixels = source.pixels.nbytes if isinstance(source, DecodedImage) else 0
-        if batch and (len(batch) == most or size + pixels > _BATCH_BYTES):
+        if batch and (len(batch) == most or size + pixels > most_bytes):
             yield batch
             batch, size = [], 0
         batch.append((name, source))
@@ -307,7 +307,7 @@ def _one_line(error: BaseException) -> str:
 # What follows runs in a worker.
 
 
-def _device(kind: str) -> str:
+def worker_device(kind: str) -> str:
     """The worker's device in words.
 
     Raises:
@@ -334,7 +334,7 @@ def _run_batch(
     """Scores images on one device, by a run into a folder that then goes."""
     registry.adopt(shared.registered)
     startup.use_compilation_cache()
-    _device(kind)
+    worker_device(kind)
     sources = {name: _reader(source) for name, source in images}
     terminal = _Problems()
     with tempfile.TemporaryDirectory(prefix="ssdnet-") as folder:

@@ -1,15 +1,16 @@
 """Putting results on disk, in the writing thread: files first, then the row that says so."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
-from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group
+from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import Terminal, one_line
 from ssdnet_jax.runner.workdir import Row, Workdir
 
@@ -41,25 +42,18 @@ class Record:
 
     def finish(self, group: Group) -> None:
         """Scores a group of images and writes their files and rows."""
-        self._submit(lambda: self._finish(group.done, group.size, group.started))
+        self._submit(lambda: self._finish(group))
 
-    def _finish(self, group: Sequence[Done], size: int, started: Sequence[float]) -> None:
-        try:
-            results = self._method.finish(group, size)
-        except IMAGE_ERRORS as error:
-            if len(group) == 1:
-                self._write_error(group[0].name, error, started[0])
-            else:  # one of them may be to blame
-                for done, begun in zip(group, started, strict=True):
-                    self._finish([done], 1, [begun])
-            return
-        for done, result, begun in zip(group, results, started, strict=True):
+    def _finish(self, group: Group) -> None:
+        for done, started, result in localizations(self._method, group):
             try:
+                if isinstance(result, Exception):
+                    raise result
                 row = self._write(done, result)
             except IMAGE_ERRORS as error:
-                self._write_error(done.name, error, begun)
+                self._write_error(done.name, error, started)
             else:
-                self._append(row, begun)
+                self._append(row, started)
                 self.finished += 1
 
     def fail(self, failure: Failure) -> None:
@@ -124,6 +118,7 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
     )
 
 
+@functools.cache  # once a process
 def _warm_up_writers() -> None:
     import skimage.filters  # noqa: F401
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.methods.base import Bucket, Done, Fitted, Job, Method, Prepared
+from ssdnet_jax.methods.base import Bucket, Done, Fitted, Job, Localization, Method, Prepared
 from ssdnet_jax.methods.ssdnet import check_fit
 from ssdnet_jax.runner.batching import Failed, Progress, fit_stream
 
@@ -55,6 +55,23 @@ class Group:
     done: Sequence[Done]
     size: int
     started: Sequence[float]
+
+
+def localizations(
+    method: Method, group: Group
+) -> Iterator[tuple[Done, float, Localization | Exception]]:
+    """Scores a group: of each image when it began, and its result or why it has none."""
+    try:
+        results = method.finish(group.done, group.size)
+    except IMAGE_ERRORS as error:
+        if group.size == 1:
+            yield group.done[0], group.started[0], error
+            return
+        for done, started in zip(group.done, group.started, strict=True):
+            # One of them may be to blame, or their number.
+            yield from localizations(method, Group([done], 1, [started]))
+    else:
+        yield from zip(group.done, group.started, results, strict=True)
 
 
 class _Name(NamedTuple):
@@ -116,7 +133,7 @@ class Stream:
         """
         while not stop() and (bucket := self._fullest_bucket()) is not None:
             self._size, devices = lanes(bucket)
-            if bucket.settings is None or bucket.stage == "score":
+            if bucket.settings is None:  # nothing to fit
                 while not stop() and (images := self._next_images(bucket, self._size)):
                     self._begin(images, self._size)
                     yield from self._given(all_of_them=True)
@@ -181,7 +198,7 @@ class Stream:
             if not encoded[0].incomplete:
                 encoded = self._method.encode(encoded, size)
         except IMAGE_ERRORS as error:
-            if len(images) > 1:  # one of them may be to blame
+            if size > 1:  # one of them may be to blame, or their number
                 for image in images:
                     self._begin([image], 1)
             else:

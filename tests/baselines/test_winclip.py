@@ -13,7 +13,9 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError, NoWeightsError
-from ssdnet_jax.runner.executors import run_method
+from ssdnet_jax.methods.registry import make_method
+from ssdnet_jax.runner import run as runs
+from ssdnet_jax.runner.startup import with_weights
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -145,13 +147,14 @@ def test_other_images_are_refused(clip, shape):
 
 
 def run(folder, **options):
-    config = Config(image_size=64)
-    workdir = open_workdir(folder, config, method="winclip", root=None)
+    method = make_method("winclip:class_name=cloth", Config(image_size=64))
+    method = with_weights(method, report=print, **options)
+    workdir = open_workdir(folder, method, root=None)
     sources = {"a.png": lambda: DecodedImage(grid_texture((40, 56), period=8, seed=0), None, ())}
-    terminal = Terminal(io.StringIO(), io.StringIO())
-    return run_method("winclip", sources, config, workdir, terminal, **options)
+    return runs.run(method, sources, workdir, Terminal(io.StringIO(), io.StringIO()))
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_run_takes_the_weights_by_path(tmp_path, clip_folder, clip_sizes, monkeypatch):
     load = functools.partial(clip_weights.load_clip_weights, sizes=clip_sizes)
     monkeypatch.setattr(clip_weights, "load_clip_weights", load)

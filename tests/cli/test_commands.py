@@ -27,7 +27,7 @@ def get_sweep():
 @pytest.fixture(params=["evaluate", "reproduce", "sweep"])
 def command(request, tiny, dataset, tmp_path):
     """A command's name with flags for a dataset of two defective images and many seeds."""
-    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
     own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
     flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", "--seeds=0,1,2,3,4,5,6,7"]
     if request.param == "reproduce":
@@ -76,11 +76,11 @@ def test_lanes_and_devices_reach_the_runs(command, monkeypatch):
     name, flags = command
     seen = []
 
-    def record(method, sources, config, workdir, terminal, *, options, **_):
+    def record(method, sources, workdir, terminal, *, options):
         seen.append((options.lanes, options.devices))
         return Summary(0, 0, 0, 0.0)
 
-    monkeypatch.setattr(executors, "run_method", record)
+    monkeypatch.setattr(executors, "run", record)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
     main_of(name)([f"ssdnet-{name}", *flags, "--lanes=3", "--devices=1"])
     assert len(seen) >= 8 and set(seen) == {(3, 1)}
@@ -120,7 +120,7 @@ def test_how_a_command_ends_early(capsys, error, status, out, err):
 @pytest.mark.slow  # half a minute: Ray and its workers start
 def test_a_cluster_gives_the_numbers_of_this_machine(tiny, dataset, tmp_path):
     pytest.importorskip("ray")
-    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
     own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
     words = ["-c", "from ssdnet_jax.cli.evaluate import console; console()", *own]
     words += [f"--dataset={dataset}", "--seeds=0,1", "--methods=ssdnet,spectral_residual"]

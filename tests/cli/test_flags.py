@@ -7,7 +7,7 @@ import pytest
 from ssdnet_jax import config_files
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.ssdnet import Arguments, help_text, parse
-from ssdnet_jax.config import AUTO, Config, field_names, from_config_dict
+from ssdnet_jax.config import AUTO, PAPER, Config, field_names, from_config_dict
 from ssdnet_jax.config_files import config_names, load_config
 from ssdnet_jax.errors import ConfigError
 
@@ -61,7 +61,7 @@ def test_a_flag_and_its_value_are_one_word_or_two():
         ("fit.learning_rate", "2e-3", 0.002),
         ("fit.stop_threshold", "-100", -100.0),
         ("fit.max_steps", "300", 300),
-        ("fit.forward", "image", "image"),
+        ("score.coverage", "paper", "paper"),
         ("network.activation", "none", "none"),
         ("network.sigmoid", "false", False),
         ("network.sigmoid", "False", False),
@@ -85,7 +85,9 @@ def test_tuples_of_several_entries_can_be_set(text):
 
 
 def test_every_field_is_a_flag_and_its_printed_value_can_be_typed_again():
-    config = from_config_dict({"image_size": 0, "fit": {"forward": "image", "max_steps": 9}})
+    config = from_config_dict(
+        {"image_size": 0, "score": {"coverage": "paper"}, "fit": {"max_steps": 9}}
+    )
     words = [line for line in config_help(config).splitlines() if line.startswith("--config.")]
     assert len(words) == len(field_names())
     assert parsed(*words).config == config
@@ -131,14 +133,14 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
         (["--config=elsewhere/configs/grid.py"], ["elsewhere/configs/grid.py"]),
         (["--config=grid.yaml"], ["grid.yaml"]),
         (["--image_size=a"], ["config.image_size", "'a'", "an integer"]),
-        (["--config=grid", "--image_size=8"], ["config.loss.patch_sizes", "8 x 8"]),
+        (["--config.loss.patch_sizes=40", "--image_size=64"], ["config.loss.patch_sizes", "64 x"]),
         (["--image_size=8"], ["config.network.channels_down", "8 x 8"]),
         (["--config.fit.max_steps=3.5"], ["config.fit.max_steps", "3.5", "an integer"]),
         (["--config.fit.max_steps="], ["config.fit.max_steps", "''"]),
         (["--config.fit.learning_rate=fast"], ["config.fit.learning_rate", "'fast'", "a number"]),
         (["--config.fit.learning_rate=nan"], ["config.fit.learning_rate", "a number"]),
         (["--config.fit.learning_rate=1e999"], ["config.fit.learning_rate", "finite"]),
-        (["--config.fit.forward=imag"], ["config.fit.forward", "'imag'", "image, patch"]),
+        (["--config.score.coverage=men"], ["config.score.coverage", "'men'", "mean, paper"]),
         (["--config.network.sigmoid=1"], ["config.network.sigmoid", "True or False"]),
         (["--config.loss.patch_sizes=a,b"], ["config.loss.patch_sizes", "16,32"]),
         (["--config.loss.patch_sizes=" + "(" * 500], ["config.loss.patch_sizes"]),
@@ -151,11 +153,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
 @pytest.mark.parametrize("name", ["grid", "grid.py", "configs/grid.py"])
 def test_shipped_configurations_are_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load_config(name) == Config()
+    assert load_config(name) == PAPER
 
 
 def test_the_default_is_one_setting_for_every_texture():
-    assert load_config("auto") == load_config("default") == AUTO
+    assert load_config("auto") == AUTO == Config()
 
 
 def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatch):
@@ -168,7 +170,6 @@ def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatc
 def test_shipped_configurations_are_the_settings_of_the_paper():
     assert config_names() == [
         "auto",
-        "default",
         "fabric",
         "fabric_knots",
         "grid",
@@ -247,7 +248,7 @@ def test_every_field_is_explained():
     for block in blocks:
         _, *explanation = block.splitlines()
         assert "".join(explanation).strip(), block
-    assert "or patch" in next(b for b in blocks if b.startswith("fit.forward"))
+    assert "mean or paper" in next(b for b in blocks if b.startswith("score.coverage"))
     assert "hidden at each step" in next(b for b in blocks if b.startswith("inpaint.mask_ratio"))
     whole = next(b for b in blocks if b.startswith("features.kind"))
     assert whole.rstrip().endswith("auto: vgg19 if there are weights, else filters")
@@ -258,7 +259,7 @@ def test_fields_are_listed_also_without_the_source_of_the_package(monkeypatch):
         raise OSError("could not get source code")
 
     monkeypatch.setattr(inspect, "getsource", missing)
-    assert "--config.fit.learning_rate=0.01" in config_help(Config())
+    assert "--config.fit.learning_rate=0.005" in config_help(Config())
 
 
 def test_lanes_and_devices_are_counts():

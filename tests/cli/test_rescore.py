@@ -10,7 +10,7 @@ from ssdnet_jax.cli import rescore as main_rescore
 from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.data.synthetic import grid_texture
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 
 QUICK = [
     "--config=grid",
@@ -101,7 +101,10 @@ def test_a_lost_fit_is_an_error_row_and_the_rest_goes_on(finished, tmp_path, cap
         (("--run={tmp}", "--workdir={tmp}/x"), "found no run.json with results.csv"),
         (("--run={out}", "--workdir={tmp}/x", "--config.fit.seeds=3"), "decides the fit"),
         (("--run={out}", "--workdir={tmp}/x", "--config=grid"), "the run has its own"),
-        (("--run={out}", "--workdir={tmp}/x", "--config.score.patch_sizes=99"), "at most 32"),
+        (
+            ("--run={out}", "--workdir={tmp}/x", "--config.score.patch_sizes=99"),
+            "at least 99 pixels",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(finished, tmp_path, capsys, flags, message):

@@ -21,10 +21,10 @@ from ssdnet_jax.cli.ssdnet import help_text, main
 from ssdnet_jax.config import from_config_dict, to_config_dict
 from ssdnet_jax.config_files import load_config
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.runner import run as run_module
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import COLUMNS
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 PICTURE = grid_texture((40, 56), period=8)
 BYTES = np.round(255 * PICTURE[..., 0]).astype(np.uint8)
 
@@ -267,7 +267,7 @@ def test_the_seed_changes_the_result_and_nothing_else_does(ssdnet, tmp_path):
         (["--workdir={tmp}/out", "--input={tmp}/*.gif"], ["{tmp}/*.gif", "matches no image"]),
         (["--workdir={tmp}/a.png"], ["{tmp}/a.png", "work folder"]),
         (["--workdir={tmp}/a.png/below"], ["{tmp}/a.png/below", "work folder"]),
-        (["--workdir={tmp}/out", "--method=other"], ["--method", "'other'", "expected ssdnet"]),
+        (["--workdir={tmp}/out", "--method=other"], ["--method", "'other'", "expected one of ssdnet"]),
         (["--workdir={tmp}/out", "--config.fit.steps=3"], ["config.fit.steps", "no such field"]),
         (["--workdir={tmp}/out", "--config.seed=x"], ["config.seed", "'x'", "an integer"]),
         (["--workdir={tmp}/out", "--image_size=7"], ["config.loss.patch_sizes", "7 x 7"]),
@@ -299,8 +299,8 @@ def test_at_its_own_size_a_picture_too_small_for_a_patch_is_named(ssdnet, tmp_pa
     flags = ["--image_size=0", "--config.loss.patch_sizes=16", "--config.loss.patch_strides=8"]
     status, _, stderr = ssdnet(f"--input={picture}", f"--workdir={tmp_path / 'out'}", *flags)
     assert status == 1
-    assert stderr.startswith("ssdnet: a.png: config.loss.patch_sizes: found a patch of 16 pixels")
-    assert "12 x 56" in stderr
+    assert stderr.startswith("ssdnet: a.png: config.loss.patch_sizes: found (16,), which needs")
+    assert "at least 16 pixels a side; the image is fitted at 12 x 56" in stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--helpfull", "--helpshort"])
@@ -321,20 +321,17 @@ def test_an_interrupted_run_keeps_what_is_finished(ssdnet, quick, tmp_path, monk
     put(tmp_path / "in" / "a.png")
     put(tmp_path / "in" / "b.png")
     flags = [f"--input={tmp_path}/in", f"--workdir={tmp_path}/out"]
-    put_result = run_module.Stream.put
 
-    def interrupted(stream, result):
-        put_result(stream, result)
+    def interrupted(terminal, row):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module.Stream, "put", interrupted)
     monkeypatch.setattr(sys, "argv", ["ssdnet", *quick, *flags])
-    with pytest.raises(SystemExit) as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
+        patch.setattr(Terminal, "end_image", interrupted)  # after the first row
         console()
     assert caught.value.code == 130
     assert capsys.readouterr().err.strip() == "ssdnet: interrupted; finished images are kept"
     assert set(rows(tmp_path / "out")) == {"a.png"}
-    monkeypatch.setattr(run_module.Stream, "put", put_result)
     assert ssdnet(*flags)[1].startswith("1 finished, 1 finished before in ")
 
 

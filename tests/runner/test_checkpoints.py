@@ -6,7 +6,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.skip_network import apply_skip_network, flatten_parameters, init_skip_network
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.batching import Fitted
+from ssdnet_jax.methods.base import Fitted, alone
 from ssdnet_jax.runner.checkpoints import load_network, save_networks
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -25,8 +25,9 @@ def params(network):
 
 
 def fitted(params):
-    vector = np.asarray(flatten_parameters(params))
-    return Fitted(0, IMAGE, np.ones(3, np.float32), StopReason.THRESHOLD, 0, vector)
+    vector = alone(flatten_parameters(params))
+    losses = np.ones(3, np.float32)
+    return Fitted(0, alone(IMAGE), losses, StopReason.THRESHOLD, 0, vector)
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import pytest
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.methods.ssdnet import SSDnet
 from ssdnet_jax.runner.run import run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -42,12 +43,12 @@ def pictures(sides, seed):
 def test_a_bucket_compiles_its_fit_once_and_more_pictures_compile_nothing(tiny, compiled, tmp_path):
     # Seven steps, unlike other tests: programs of this setting have not been compiled yet.
     values = {**tiny, "image_size": 0, "fit": {**tiny["fit"], "max_steps": 7}}
-    config = from_config_dict(values)
+    method = SSDnet(from_config_dict(values))
 
     def score(name, sides, seed):
-        workdir = open_workdir(tmp_path / name, config, method="ssdnet", root=None)
+        workdir = open_workdir(tmp_path / name, method, root=None)
         terminal = Terminal(io.StringIO(), io.StringIO())
-        summary = run(pictures(sides, seed), config, workdir, terminal)
+        summary = run(method, pictures(sides, seed), workdir, terminal)
         assert (summary.finished, summary.failed) == (2 * len(sides), 0)
         found = list(compiled)
         compiled.clear()

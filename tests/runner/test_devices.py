@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,60 +8,66 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.config import PAPER, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.runner import devices
+from ssdnet_jax.runner.devices import devices_that_fit, lane_bytes, lanes_that_fit
 
 SCRIPT = """
 import sys
 from pathlib import Path
+import itertools
 import jax
 import numpy as np
-from ssdnet_jax import stages
-from ssdnet_jax.runner import programs
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.methods.base import Job, alone
 from ssdnet_jax.runner.batching import fit_stream
+from ssdnet_jax.runner.programs import forget_programs
 
-config = from_config_dict({
+settings = from_config_dict({
     "image_size": 32,
-    "network": {"channels_down": (2,), "channels_up": (2,), "channels_skip": (1,)},
-    "loss": {"patch_sizes": 8, "patch_strides": 4}, "score": {"patch_sizes": 8},
-    "fit": {"max_steps": 9, "block_steps": 4, "stop_threshold": 0.03},
-})
+    "features": {"kind": "pixels"},
+    "network": {"channels_down": (2,), "channels_up": (2,), "channels_skip": (1,),
+                "sigmoid": True},
+    "loss": {"patch_sizes": 8, "patch_strides": 4},
+    "score": {"method": "patches", "patch_sizes": 8},
+    "fit": {"max_steps": 9, "block_steps": 4, "stop_threshold": 0.03, "learning_rate": 0.01,
+            "input_noise": 0.01, "mask_ratio": 0.0, "average_decay": 0.9},
+}).fit_settings
 
 def jobs():
+    known = np.ones((32, 32), np.float32)
     for seed in range(6):
-        prepared = stages.prepare(grid_texture((32, 32), period=5 + seed, seed=seed), config)
-        yield stages.fit_jobs(prepared, config, jax.random.key(seed), [seed])[0]
+        image = np.asarray(grid_texture((32, 32), period=5 + seed, seed=seed))
+        yield Job(seed, "fit", jax.random.key(seed), alone(image), known, settings)
+
+def fitted(lanes, devices):
+    waiting = jobs()
+    take = lambda most: list(itertools.islice(waiting, most))
+    results = {r.name: r for r in fit_stream(take, lanes=lanes, devices=devices)}
+    assert set(results) == set(range(6)), set(results)
+    return results
+
+def mu(fit):
+    return np.asarray(fit.reconstruction.value)
 
 assert jax.local_device_count() == 4
-maps = []
-for lanes, devices in ((1, 1), (1, 4), (2, 4)):
-    waiting = jobs()
-    results = fit_stream(lambda: next(waiting, None), lanes=lanes, devices=devices)
-    maps.append({r.name: r for r in results})
-    assert set(maps[-1]) == set(range(6)), set(maps[-1])
-for several in maps[1:]:
-    for name, alone in maps[0].items():
-        assert len(alone.losses) == len(several[name].losses)
-        np.testing.assert_allclose(
-            several[name].reconstruction, alone.reconstruction, rtol=1e-4, atol=1e-5
-        )
-for name, alone in maps[0].items():
-    # One lane a device is the same program as one lane on one device.
-    np.testing.assert_array_equal(maps[1][name].reconstruction, alone.reconstruction)
+first, two_each = fitted(1, 1), fitted(2, 4)
+for name, by_itself in first.items():
+    assert len(by_itself.losses) == len(two_each[name].losses)
+    np.testing.assert_allclose(mu(two_each[name]), mu(by_itself), rtol=1e-4, atol=1e-4)
 
-# Traced programs are kept for several devices too.
+# One lane a device is the same program as one lane on one device. Traced programs are kept for
+# several devices too.
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 for kept in (0, 4):
     assert len(list(Path(sys.argv[1]).glob("*.stablehlo"))) == kept
-    programs._program.cache_clear()
-    waiting = jobs()
-    results = fit_stream(lambda: next(waiting, None), lanes=1, devices=4)
-    for result in results:
-        alone = maps[0][result.name]
-        np.testing.assert_array_equal(result.reconstruction, alone.reconstruction)
+    forget_programs()
+    for name, fit in fitted(1, 4).items():
+        np.testing.assert_array_equal(mu(fit), mu(first[name]))
 print("same")
 """
 
@@ -88,11 +95,9 @@ def test_on_a_processor_pictures_share_its_cores_and_come_out_the_same(tmp_path,
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(pixels.astype(np.uint8).squeeze()).save(tmp_path / "in" / f"{seed}.png")
     config = tmp_path / "tiny.py"
-    config.write_text(
-        f"def get_config():\n    return {tiny | {'features': {'kind': 'pixels'}}!r}\n"
-    )
+    config.write_text(f"def get_config():\n    return {tiny!r}\n")
     maps = []
-    for count in ("1", "3", None):
+    for count in ("1", None):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         environment.pop("JAX_NUM_CPU_DEVICES", None)
         environment |= {"JAX_NUM_CPU_DEVICES": count} if count else {}
@@ -107,14 +112,17 @@ def test_on_a_processor_pictures_share_its_cores_and_come_out_the_same(tmp_path,
         )
         assert done.returncode == 0, done.stderr
         maps.append([(workdir / "maps" / f"{seed}.png.tiff").read_bytes() for seed in range(3)])
-    assert maps[0] == maps[1] == maps[2]
+    assert maps[0] == maps[1]
 
 
-PATCHES_ALONE = {"fit": {"forward": "patch"}, "loss": {"patch_sizes": (64,)}}
-
-
-class _Core:
+class Core:
     platform = "cpu"
+
+
+def memory_of(monkeypatch, size):
+    """A machine with so many bytes of memory."""
+    said = {"SC_PHYS_PAGES": size // 4096, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", said.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -124,19 +132,62 @@ class _Core:
         (1024, 24, {}, 3),  # of a quarter of the memory, a step of each takes 1.8 GiB
         (1024, 1, {}, 1),  # one at least
         (256, 24, {"loss": {"w_perc": 1.0}}, 1),  # keeps all cores busy alone
-        (256, 24, PATCHES_ALONE, 1),
     ],
 )
 def test_devices_of_a_processor_are_as_many_as_its_memory_holds(
     monkeypatch, side, gibibytes, fields, expected
 ):
-    monkeypatch.setattr(jax, "local_devices", lambda: [_Core()] * 8)
-    monkeypatch.setattr(devices, "_physical_memory", lambda: gibibytes * 2**30)
-    settings = from_config_dict({"features": {"kind": "pixels"}, **fields}).fit_settings
-    assert devices.devices_that_fit((side, side, 3), settings) == expected
+    monkeypatch.setattr(jax, "local_devices", lambda: [Core()] * 8)
+    memory_of(monkeypatch, gibibytes * 2**30)
+    loss = {**dataclasses.asdict(PAPER.loss), **fields.get("loss", {})}
+    settings = from_config_dict({**dataclasses.asdict(PAPER), "loss": loss}).fit_settings
+    assert devices_that_fit((side, side, 3), settings) == expected
 
 
-def test_memory_of_a_machine_is_known_or_taken_for_small(monkeypatch):
-    assert 2**28 < devices._physical_memory() < 2**50
+def test_a_machine_that_does_not_say_its_memory_is_taken_for_small(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [Core()] * 8)
+    shape = (512, 512, 3)
+    memory_of(monkeypatch, 4 * 2**30)
+    small = devices_that_fit(shape, PAPER.fit_settings)
+    memory_of(monkeypatch, 64 * 2**30)
+    assert 1 < small < devices_that_fit(shape, PAPER.fit_settings)
     monkeypatch.delattr(os, "sysconf")
-    assert devices._physical_memory() == 4 * 2**30
+    assert devices_that_fit(shape, PAPER.fit_settings) == small
+
+
+class Accelerator:
+    """A device with so many bytes of memory."""
+
+    platform = "gpu"
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def memory_stats(self):
+        return {"bytes_limit": self.memory}
+
+
+def test_a_cpu_takes_one_lane(tiny):
+    assert lanes_that_fit((32, 32, 1), from_config_dict(tiny).fit_settings) == 1
+
+
+@pytest.mark.usefixtures("fast_compilation")
+def test_other_devices_take_what_their_memory_holds(tiny, monkeypatch):
+    settings = from_config_dict(tiny).fit_settings
+    lane = lane_bytes((32, 32, 1), settings)
+    assert lane > 32 * 32 * 4
+    monkeypatch.setattr(devices, "lane_bytes", lambda *_: lane)  # which compiles
+    for held, expected in ((1, 1), (7, 4), (8, 8), (0.5, 1), (1000, 64)):
+        device = Accelerator(held * lane / 0.8 + 1)
+        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
+        assert lanes_that_fit((32, 32, 1), settings) == expected
+
+
+@pytest.mark.usefixtures("fast_compilation")
+def test_lanes_are_counted_for_a_perceptual_loss_too(tiny, monkeypatch):
+    # The program cannot even be traced without weights.
+    vgg19 = random_vgg19_weights(0, channels=(2, 2, 2, 2))
+    loss = {**tiny["loss"], "w_perc": 1.0, "perceptual_size": 8, "patches_per_step": 2}
+    config = from_config_dict({**tiny, "loss": loss})
+    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator(2**40)])
+    assert lanes_that_fit((32, 32, 1), config.fit_settings, vgg19) == 64

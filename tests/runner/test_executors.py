@@ -1,30 +1,33 @@
 import csv
 import io
+import signal
 
 import jax
 import numpy as np
 import pytest
 import tifffile
 
-from ssdnet_jax.baselines.registry import NAMES, load_baseline
 from ssdnet_jax.baselines.spectral_residual import spectral_residual
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.images import DecodedImage, resize_image, resize_map
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.executors import Execution, executing, run_method
+from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.run import run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
 PICTURE = grid_texture((60, 80), period=8, seed=0)
 CONFIG = Config(image_size=64)
 
 
-def score(path, sources, method="spectral_residual"):
-    workdir = open_workdir(path, CONFIG, method=method, root=None)
-    terminal = Terminal(io.StringIO(), io.StringIO())
-    return run_method(method, sources, CONFIG, workdir, terminal)
+def score(path, sources):
+    method = make_method("spectral_residual", CONFIG)
+    workdir = open_workdir(path, method, root=None)
+    return run(method, sources, workdir, Terminal(io.StringIO(), io.StringIO()))
 
 
 def source(pixels=PICTURE, missing=None):
@@ -41,6 +44,7 @@ def test_a_baseline_fills_a_work_folder(tmp_path):
     assert (row["path"], row["status"], row["steps"], row["loss"]) == ("s/a.png", "ok", "", "")
     assert float(row["score"]) == pytest.approx(actual.max())
     assert (tmp_path / "heatmaps" / "s" / "a.png.png").is_file()
+    assert not (tmp_path / "fits").exists()
 
 
 def test_finished_images_are_not_scored_again(tmp_path):
@@ -69,14 +73,23 @@ def test_missing_pixels_take_the_nearest_known_value(tmp_path):
     assert np.isfinite(tifffile.imread(tmp_path / "maps" / "a.png.tiff")).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_is_a_function_of_an_image(name):
-    baseline = load_baseline(name)
-    assert baseline.function.__name__ == name and "image" in baseline.takes
+@pytest.fixture
+def chosen_cache(monkeypatch):
+    """A compilation cache that the user has chosen: this process keeps its settings."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
 
 
-def test_more_devices_than_there_are_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(startup, "use_compilation_cache", lambda: None)
+def test_a_local_execution_has_the_options_of_the_command_line(chosen_cache):
+    with executing(Execution(3, 1, "local", None), save_params=True) as executor:
+        assert executor.run is run and executor.device == startup.device_name()
+        options = executor.options
+        assert (options.lanes, options.devices, options.save_params) == (3, 1, True)
+        assert not options.stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert options.stop()
+
+
+def test_more_devices_than_there_are_is_a_clear_error(chosen_cache):
     asked = Execution(0, jax.local_device_count() + 1, "local", None)
     expected = r"--devices: found \d+; expected at most \d+, as many as this machine has"
     with pytest.raises(ConfigError, match=expected), executing(asked):

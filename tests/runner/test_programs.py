@@ -9,7 +9,6 @@ import pytest
 
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import fit_block, init_fit
-from ssdnet_jax.runner import programs
 from ssdnet_jax.runner.programs import forget_programs, program
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -27,10 +26,10 @@ def cache(tmp_path, monkeypatch):
     """A compilation cache folder, and programs forgotten as by a new process."""
     monkeypatch.setattr(scale, "traced", 0, raising=False)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    programs._program.cache_clear()
+    forget_programs()
     yield tmp_path
     jax.config.update("jax_compilation_cache_dir", None)
-    programs._program.cache_clear()
+    forget_programs()
 
 
 def test_a_program_computes_its_function(cache):

@@ -17,10 +17,10 @@ from ssdnet_jax.core import registry
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import ray_executor
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.executors import run_method
-from ssdnet_jax.runner.run import Options
+from ssdnet_jax.runner.run import Options, run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
@@ -89,19 +89,12 @@ def failing(error):
 class Run:
     """One run into a work folder, with what it printed."""
 
-    def __init__(
-        self, execute, path, sources, config, terminal=Terminal, method="ssdnet", **options
-    ):
+    def __init__(self, execute, path, sources, config, terminal=Terminal, name="ssdnet", **options):
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.workdir = open_workdir(path, config, method=method, root=None)
-        self.summary = execute(
-            method,
-            sources,
-            config,
-            self.workdir,
-            terminal(self.out, self.err),
-            options=Options(**options),
-        )
+        method = make_method(name, config)
+        self.workdir = open_workdir(path, method, root=None)
+        terminal = terminal(self.out, self.err)
+        self.summary = execute(method, sources, self.workdir, terminal, options=Options(**options))
 
     def counts(self):
         return self.summary.finished, self.summary.failed, self.summary.finished_before
@@ -145,11 +138,11 @@ def mixed_sources():
 
 def test_results_are_those_of_a_local_run_bit_for_bit(one_node, tmp_path, config):
     sources = mixed_sources()
-    local = Run(run_method, tmp_path / "local", sources, config)
+    local = Run(run, tmp_path / "local", sources, config)
     assert local.counts() == (4, 3, 0)
     with ray_executor.joined(None) as device:
         assert device.startswith("CPU (") and device.endswith(", 2 at once by Ray")
-        assert_same(Run(ray_executor.run_method, tmp_path / "ray", sources, config), local)
+        assert_same(Run(ray_executor.run, tmp_path / "ray", sources, config), local)
     assert ray.is_initialized()  # it was there before
 
 
@@ -159,8 +152,8 @@ def test_lanes_and_seeds_are_those_of_a_local_run(one_node, tmp_path, tiny):
     config = from_config_dict({**tiny, "fit": {**tiny["fit"], "seeds": 2}})
     sources = {f"{seed}.png": picture(seed) for seed in range(5)}
     options = {"lanes": 4, "save_params": True}
-    local = Run(run_method, tmp_path / "local", sources, config, **options)
-    spread = Run(ray_executor.run_method, tmp_path / "ray", sources, config, **options)
+    local = Run(run, tmp_path / "local", sources, config, **options)
+    spread = Run(ray_executor.run, tmp_path / "ray", sources, config, **options)
     assert "uncertainty/0.png.tiff" in local.files()
     assert_same(spread, local)
     image = picture()().pixels[:32, :32]
@@ -180,8 +173,8 @@ def test_a_loss_of_ones_own_is_known_to_the_workers(one_node, tmp_path, tiny):
     try:
         sources = {"a.png": picture(0)}
         with ray_executor.joined(None):
-            found = Run(ray_executor.run_method, tmp_path / "ray", sources, config)
-        assert_same(found, Run(run_method, tmp_path / "local", sources, config))
+            found = Run(ray_executor.run, tmp_path / "ray", sources, config)
+        assert_same(found, Run(run, tmp_path / "local", sources, config))
     finally:
         del registry.RECONSTRUCTION_ERRORS._entries["of_the_test"]
 
@@ -189,17 +182,17 @@ def test_a_loss_of_ones_own_is_known_to_the_workers(one_node, tmp_path, tiny):
 def test_baselines_run_too(one_node, tmp_path, config):
     sources = {name: picture(seed) for seed, name in enumerate(["a.png", "b.png"])}
     found = [
-        Run(execute, tmp_path / name, sources, config, method="spectral_residual")
-        for name, execute in (("local", run_method), ("ray", ray_executor.run_method))
+        Run(execute, tmp_path / name, sources, config, name="spectral_residual")
+        for name, execute in (("local", run), ("ray", ray_executor.run))
     ]
     assert_same(*found)
 
 
 def test_finished_images_are_neither_read_nor_fitted_again(one_node, tmp_path, config):
     sources = {"a.png": picture(), "b.png": failing(InputError("damaged"))}
-    first = Run(ray_executor.run_method, tmp_path, sources, config)
+    first = Run(ray_executor.run, tmp_path, sources, config)
     again = {"a.png": failing(AssertionError()), "b.png": picture(1), "c.png": picture(2)}
-    second = Run(ray_executor.run_method, tmp_path, again, config)
+    second = Run(ray_executor.run, tmp_path, again, config)
     assert (first.counts(), second.counts()) == ((1, 1, 0), (2, 0, 1))
     assert [row[:2] for row in second.rows()] == [(name, "ok") for name in again]
 
@@ -214,7 +207,7 @@ def test_a_stop_keeps_what_is_finished(one_node, tmp_path, config):
 
     sources = {f"{seed}.png": picture(seed) for seed in range(8)}
     stopped = Run(
-        ray_executor.run_method,
+        ray_executor.run,
         tmp_path,
         sources,
         config,
@@ -223,37 +216,29 @@ def test_a_stop_keeps_what_is_finished(one_node, tmp_path, config):
     )
     assert stopped.summary.stopped
     assert 1 <= stopped.summary.finished == len(stopped.rows()) < 8
-    rest = Run(ray_executor.run_method, tmp_path, sources, config)
+    rest = Run(ray_executor.run, tmp_path, sources, config)
     assert rest.summary.finished + rest.summary.finished_before == 8
 
 
 def test_an_error_in_the_program_itself_is_not_hidden(one_node, tmp_path, config):
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # in this process
         sources = {"a.png": failing(ZeroDivisionError())}
-        Run(ray_executor.run_method, tmp_path, sources, config)
-    images = [("a.png", picture()())]
-    shared = ray_executor._Shared(None, None, {})
-    task = ray.remote(ray_executor._run_batch).remote("CPU", "none", images, config, shared, {})
-    with pytest.raises(ModuleNotFoundError, match="none"):
-        ray_executor._get(task, ["a.png"])
+        Run(ray_executor.run, tmp_path, sources, config)
+    sources = {"a.png": picture()}
+    with pytest.raises(TypeError):  # in a worker
+        Run(ray_executor.run, tmp_path / "b", sources, config, name="spectral_residual:width='x'")
 
 
-def test_images_that_kill_their_workers_fail_and_are_named():
-    class Lost:
-        """Stands for a task whose workers have all died."""
+def test_images_that_kill_their_workers_fail_and_are_named(one_node, tmp_path, config, monkeypatch):
+    def get(ref):
+        raise ray.exceptions.WorkerCrashedError
 
-    with pytest.MonkeyPatch.context() as patch:
-
-        def get(ref):
-            raise ray.exceptions.WorkerCrashedError
-
-        patch.setattr(ray, "get", get)
-        results = ray_executor._get(Lost(), ["a.png", "b.png"])
-    assert [(row.path, row.status) for row in results.rows] == [
-        ("a.png", "error"),
-        ("b.png", "error"),
-    ]
-    assert results.problems[1].startswith("b.png: its worker was lost 11 times (Ray: WorkerCrashed")
+    monkeypatch.setattr(ray, "get", get)
+    sources = {name: picture() for name in ("a.png", "b.png")}
+    done = Run(ray_executor.run, tmp_path, sources, config, name="spectral_residual")
+    assert [row[:2] for row in done.rows()] == [("a.png", "error"), ("b.png", "error")]
+    expected = "ssdnet: b.png: its worker was lost 11 times (Ray: WorkerCrashed"
+    assert any(line.startswith(expected) for line in done.err.getvalue().splitlines())
 
 
 @pytest.mark.parametrize(
@@ -273,14 +258,13 @@ def test_images_that_kill_their_workers_fail_and_are_named():
 def test_tasks_fill_their_lanes(kind, lanes, seeds, images, slots, expected):
     fits = images * seeds
     most = fits if lanes else -(-fits // slots)
-    assert ray_executor._batch_size(kind, lanes, most, seeds, images, slots) == expected
+    assert ray_executor.batch_size(kind, lanes, most, seeds, images, slots) == expected
 
 
-def test_a_stream_is_cut_by_number_and_by_size(monkeypatch):
+def test_a_stream_is_cut_by_number_and_by_size():
     small, large = (DecodedImage(np.zeros((8, n, 1), np.float32), None, ()) for n in (8, 80))
-    monkeypatch.setattr(ray_executor, "_BATCH_BYTES", large.pixels.nbytes)
     stream = [small, small, small, large, large, OSError("x"), OSError("y"), small]
-    batches = list(ray_executor._batches(enumerate(stream), 2))
+    batches = list(ray_executor.cut_batches(enumerate(stream), 2, large.pixels.nbytes))
     assert [[n for n, _ in batch] for batch in batches] == [[0, 1], [2], [3], [4, 5], [6, 7]]
 
 
@@ -288,9 +272,9 @@ def test_a_stream_is_cut_by_number_and_by_size(monkeypatch):
 def test_the_loss_of_every_first_node_changes_nothing(workers_environment, tmp_path, tiny):
     from ray.cluster_utils import Cluster
 
-    config = from_config_dict({**tiny, "fit": {"max_steps": 300, "block_steps": 50}})
+    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "max_steps": 300, "block_steps": 50}})
     sources = {f"{seed}.png": picture(seed) for seed in range(8)}
-    local = Run(run_method, tmp_path / "local", sources, config)
+    local = Run(run, tmp_path / "local", sources, config)
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **STORE_OPTIONS})
     nodes = [cluster.add_node(num_cpus=1, **STORE_OPTIONS) for _ in range(2)]
@@ -310,9 +294,7 @@ def test_the_loss_of_every_first_node_changes_nothing(workers_environment, tmp_p
     try:
         with ray_executor.joined(cluster.address) as device:
             assert device.endswith(", 2 at once by Ray")
-            spread = Run(
-                ray_executor.run_method, tmp_path / "ray", sources, config, terminal=Killing
-            )
+            spread = Run(ray_executor.run, tmp_path / "ray", sources, config, terminal=Killing)
             alive = [node for node in ray.nodes() if node["Alive"]]
     finally:
         cluster.shutdown()
@@ -325,15 +307,15 @@ def test_the_loss_of_every_first_node_changes_nothing(workers_environment, tmp_p
 def test_tasks_on_gpus_are_those_of_a_local_run(workers_environment, tmp_path, config):
     # Ray believes in two GPUs; with JAX_PLATFORMS the user has asked for the CPU on them.
     sources = {f"{seed}.png": picture(seed) for seed in range(4)}
-    local = Run(run_method, tmp_path / "local", sources, config, lanes=2)
+    local = Run(run, tmp_path / "local", sources, config, lanes=2)
     start(num_cpus=2, num_gpus=2)
     try:
         with ray_executor.joined(None):
-            spread = Run(ray_executor.run_method, tmp_path / "ray", sources, config, lanes=2)
+            spread = Run(ray_executor.run, tmp_path / "ray", sources, config, lanes=2)
             with pytest.MonkeyPatch.context() as patch:
                 patch.delenv("JAX_PLATFORMS")
                 with pytest.raises(InputError, match="JAX found no GPU on this node"):
-                    ray_executor._device("GPU")
+                    ray_executor.worker_device("GPU")
     finally:
         ray.shutdown()
     assert_same(spread, local)

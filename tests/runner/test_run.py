@@ -12,7 +12,8 @@ from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.localize import localize
-from ssdnet_jax.runner import run as stream_module
+from ssdnet_jax.methods.ssdnet import SSDnet
+from ssdnet_jax.runner import stream as stream_module
 from ssdnet_jax.runner import workdir as workdirs
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.checkpoints import load_network
@@ -29,14 +30,15 @@ def config(tiny):
 
 
 @pytest.fixture(autouse=True)
-def quick_figures(monkeypatch):
-    """Figures have tests of their own and take most of the time."""
+def figures(monkeypatch):
+    """Their titles only: figures have tests of their own and take most of the time."""
 
     def write(path, **parts):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(parts["title"])
 
     monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", write)
+    monkeypatch.setattr("ssdnet_jax.figures.heatmap.heatmap_figure", lambda **parts: None)
 
 
 class Run:
@@ -44,8 +46,8 @@ class Run:
 
     def __init__(self, path, sources, config):
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.workdir = open_workdir(path, config, method="ssdnet", root=None)
-        self.summary = run(sources, config, self.workdir, Terminal(self.out, self.err))
+        self.workdir = open_workdir(path, SSDnet(config), root=None)
+        self.summary = run(SSDnet(config), sources, self.workdir, Terminal(self.out, self.err))
 
     def counts(self):
         return self.summary.finished, self.summary.failed, self.summary.finished_before
@@ -237,16 +239,16 @@ def test_the_terminal_is_told_about_every_image(tmp_path, config):
             calls.append((row.path, row.status))
 
     sources = {"a.png": picture(), "b.png": failing(InputError("damaged"))}
-    workdir = open_workdir(tmp_path, config, method="ssdnet", root=None)
-    run(sources, config, workdir, Recorder(io.StringIO(), io.StringIO()))
+    workdir = open_workdir(tmp_path, SSDnet(config), root=None)
+    run(SSDnet(config), sources, workdir, Recorder(io.StringIO(), io.StringIO()))
     assert calls[0] == 2 and ("a.png",) in calls
     assert {call for call in calls[1:] if len(call) == 2} == {("a.png", "ok"), ("b.png", "error")}
 
 
 def run_with(path, sources, config, **values):
-    workdir = open_workdir(path, config, method="ssdnet", root=None)
+    workdir = open_workdir(path, SSDnet(config), root=None)
     terminal = Terminal(io.StringIO(), io.StringIO())
-    return run(sources, config, workdir, terminal, options=Options(**values))
+    return run(SSDnet(config), sources, workdir, terminal, options=Options(**values))
 
 
 def maps(path):
@@ -335,7 +337,7 @@ def test_the_device_failing_on_one_image_spares_the_others(tmp_path, config, mon
 
     def limited(take, **options):
         for result in fit_stream(take, **options):
-            bad = result.name.relative == "b.png"
+            bad = result.name.image == "b.png"
             yield Failed(result.name, jax.errors.JaxRuntimeError("no memory")) if bad else result
 
     monkeypatch.setattr(stream_module, "fit_stream", limited)

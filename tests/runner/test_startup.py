@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.config import AUTO, Config
+from ssdnet_jax.config import AUTO, PAPER, Config
 from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.startup import clip_weights, find_inputs, vgg19_weights
+from ssdnet_jax.runner.startup import find_inputs, with_weights
 from ssdnet_jax.runner.workdir import open_workdir
 
 
@@ -22,7 +23,7 @@ def put(folder, *names):
 
 
 def used_workdir(path):
-    open_workdir(path, Config(), method="ssdnet", root=None)
+    open_workdir(path, make_method("ssdnet", Config()), root=None)
     put(path, "maps/a.png.tiff", "heatmaps/a.png.png", "masks/s/a.png.png")
 
 
@@ -156,63 +157,78 @@ def test_a_missing_device_is_an_error_of_one_line(monkeypatch):
         startup.device_name()
 
 
-def test_weights_are_loaded_only_if_they_are_needed(tmp_path):
-    missing = str(tmp_path / "missing.npz")
-    assert vgg19_weights(missing, print, needed=False) is None
-    with pytest.raises(InputError, match=r"missing.npz"):
-        vgg19_weights(missing, print, needed=True)
+@pytest.fixture
+def no_downloads(monkeypatch):
+    """VGG19's weights are not to be had, unless a file is named."""
+
+    def load(path, *, report):
+        raise InputError(f"VGG19 weights: {path or 'no network'}")
+
+    monkeypatch.delenv("SSDNET_VGG19_WEIGHTS", raising=False)
+    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", load)
 
 
-def test_clip_weights_are_loaded_only_if_they_are_needed(tmp_path):
-    missing = str(tmp_path / "missing.pt")
-    assert clip_weights(missing, needed=False) is None
-    with pytest.raises(InputError, match=r"missing.pt"):
-        clip_weights(missing, needed=True)
-
-
-def test_weights_and_what_is_reported_of_them_are_passed_on(monkeypatch):
-    weights, lines = random_vgg19_weights(0, (2, 2, 2, 2)), []
+@pytest.fixture
+def downloads(monkeypatch):
+    """Where VGG19's weights are asked for, these."""
+    weights = random_vgg19_weights(0, (2, 2, 2, 2))
 
     def load(path, *, report):
         report(f"reading {path}")
         return weights
 
     monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", load)
-    assert vgg19_weights("w.npz", lines.append, needed=True) is weights
-    assert lines == ["reading w.npz"]
+    return weights
 
 
-def test_automatic_features_become_those_of_the_weights_that_there_are(monkeypatch):
-    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", lambda *_, **__: {})
-    said = []
-    assert startup.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=True)
+@pytest.fixture
+def said():
+    return []
+
+
+def test_weights_are_loaded_only_if_they_are_needed(no_downloads, said):
+    for text in ("ssdnet", "spectral_residual"):
+        method = with_weights(make_method(text, PAPER), vgg19_path="missing", report=said.append)
+        assert method.vgg19 is None and method.config == PAPER
+    with pytest.raises(InputError, match="missing"):
+        with_weights(make_method("fca", PAPER), vgg19_path="missing", report=said.append)
     assert said == []
 
 
-def test_without_weights_a_filter_bank_takes_their_place_and_the_terminal_says_so(monkeypatch):
-    monkeypatch.delenv("SSDNET_VGG19_WEIGHTS", raising=False)
+def test_clip_weights_are_loaded_only_if_they_are_needed(tmp_path, said):
+    missing = str(tmp_path / "missing.pt")
+    with_weights(make_method("spectral_residual", PAPER), clip_path=missing, report=said.append)
+    with pytest.raises(InputError, match=r"missing.pt"):
+        with_weights(make_method("winclip", PAPER), clip_path=missing, report=said.append)
 
-    def none(*_, **__):
-        raise InputError("VGG19 weights: no network")
 
-    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", none)
-    said = []
-    assert startup.settled(AUTO, None, said.append) == AUTO.settled(has_vgg19=False)
+def test_weights_and_what_is_reported_of_them_are_passed_on(downloads, said):
+    method = with_weights(make_method("fca", AUTO), vgg19_path="w.npz", report=said.append)
+    assert method.vgg19 is downloads and said == ["reading w.npz"]
+
+
+def test_automatic_features_become_those_of_the_weights_that_there_are(downloads, said):
+    method = with_weights(make_method("ssdnet", AUTO), report=said.append)
+    assert method.config == AUTO.resolve_features(has_vgg19=True)
+    assert method.vgg19 is downloads and method.needs_vgg19
+
+
+def test_without_weights_a_filter_bank_takes_their_place_and_the_terminal_says_so(
+    no_downloads, said
+):
+    method = with_weights(make_method("ssdnet", AUTO), report=said.append)
+    assert method.config == AUTO.resolve_features(has_vgg19=False)
     (message,) = said
     assert "filter bank" in message and "no network" in message
 
 
-def test_weights_that_were_named_and_cannot_be_used_are_an_error(tmp_path, monkeypatch):
+def test_weights_that_were_named_and_cannot_be_used_are_an_error(tmp_path, monkeypatch, said):
+    method = make_method("ssdnet", AUTO)
     with pytest.raises(InputError, match=r"absent\.npz"):
-        startup.settled(AUTO, str(tmp_path / "absent.npz"), print)
+        with_weights(method, vgg19_path=str(tmp_path / "absent.npz"), report=said.append)
     monkeypatch.setenv("SSDNET_VGG19_WEIGHTS", str(tmp_path / "none.npz"))
     with pytest.raises(InputError, match=r"none\.npz"):
-        startup.settled(AUTO, None, print)
-
-
-def test_other_configurations_need_no_weights_to_be_settled(monkeypatch):
-    monkeypatch.setattr("ssdnet_jax.data.weights.load_vgg19_weights", None)
-    assert startup.settled(Config(), None, print) == Config()
+        with_weights(method, report=said.append)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import termios
 
 import pytest
 
-from ssdnet_jax.runner import terminal as module
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.terminal import Terminal, duration, one_line
 from ssdnet_jax.runner.workdir import Row
@@ -227,5 +226,5 @@ def test_durations_read_as_spoken(seconds, text):
 
 
 def test_no_live_line_is_made_for_a_pipe(monkeypatch):
-    monkeypatch.setattr(module, "_live_line", lambda stream: pytest.fail("made"))
+    monkeypatch.setattr("tqdm.tqdm", lambda **options: pytest.fail("made"))
     Terminal(io.StringIO(), io.StringIO())

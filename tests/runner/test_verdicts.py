@@ -8,6 +8,7 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner.run import Summary, summary_line
 from ssdnet_jax.runner.verdicts import write_verdicts
 from ssdnet_jax.runner.workdir import Row, open_workdir
@@ -16,7 +17,7 @@ from ssdnet_jax.runner.workdir import Row, open_workdir
 @pytest.fixture
 def workdir(tmp_path):
     """Maps of a good picture, a bad one, and a row of one that failed."""
-    opened = open_workdir(tmp_path / "out", Config(), method="fca", root=None)
+    opened = open_workdir(tmp_path / "out", make_method("fca", Config()), root=None)
     generator = np.random.default_rng(0)
     for name in ("good.png", "s/bad.png"):
         score_map = generator.exponential(size=(64, 48)).astype(np.float32)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import workdir as module
 from ssdnet_jax.runner.workdir import (
     COLUMNS,
@@ -25,8 +26,8 @@ FINISHED = Row("a.png", "ok", 0.25, 0.125, 0.5, 30, 1e-4, 12.5)
 
 
 def opened(path, config=None, *, method="ssdnet", root=None, missing=None, **run):
-    config = config or Config()
-    return open_workdir(path, config, method=method, root=root, missing=missing, run=run)
+    method = make_method(method, config or Config())
+    return open_workdir(path, method, root=root, missing=missing, run=run)
 
 
 def finish(workdir, row):
@@ -172,7 +173,7 @@ def test_scores_in_the_table_are_those_of_the_maps_to_the_last_bit(tmp_path):
             {"config": from_config_dict({"fit": {"epochs": 3}, "loss": {"patch_strides": 4}})},
             ["config.fit.epochs: 10 there, 3 here", "config.loss.patch_strides: [8] there"],
         ),
-        ({"method": "other"}, ["method: ssdnet there, other here"]),
+        ({"method": "fca"}, ["method: ssdnet there, fca here"]),
         ({"root": None}, ["root:", "None here"]),
         ({"missing": Path("/masks")}, ["missing: None there, /masks here"]),
     ],
@@ -195,6 +196,8 @@ def test_of_a_baseline_only_the_size_and_the_seed_are_compared(tmp_path):
     for change in ({"image_size": 64}, {"seed": 3}):
         with pytest.raises(ConfigError, match=f"config.{next(iter(change))}"):
             opened(tmp_path, from_config_dict(change), method="glcm")
+    with pytest.raises(ConfigError, match=r"config\.options: nothing there, \{'window': 7\} here"):
+        opened(tmp_path, method="glcm:window=7")
 
 
 def test_the_same_folder_of_images_may_be_named_in_another_way(tmp_path, monkeypatch):
