@@ -267,7 +267,10 @@ def test_the_seed_changes_the_result_and_nothing_else_does(ssdnet, tmp_path):
         (["--workdir={tmp}/out", "--input={tmp}/*.gif"], ["{tmp}/*.gif", "matches no image"]),
         (["--workdir={tmp}/a.png"], ["{tmp}/a.png", "work folder"]),
         (["--workdir={tmp}/a.png/below"], ["{tmp}/a.png/below", "work folder"]),
-        (["--workdir={tmp}/out", "--method=other"], ["--method", "'other'", "expected one of ssdnet"]),
+        (
+            ["--workdir={tmp}/out", "--method=other"],
+            ["--method", "'other'", "expected one of ssdnet"],
+        ),
         (["--workdir={tmp}/out", "--config.fit.steps=3"], ["config.fit.steps", "no such field"]),
         (["--workdir={tmp}/out", "--config.seed=x"], ["config.seed", "'x'", "an integer"]),
         (["--workdir={tmp}/out", "--image_size=7"], ["config.loss.patch_sizes", "7 x 7"]),
