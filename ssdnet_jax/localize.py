@@ -95,7 +95,7 @@ def localize_batch(
             yield Incoming(str(index), method.prepare(decoded, own_key))
 
     most = max(1, len(images) * method.config.fit.seeds)
-    results: dict[str, FittedLocalization] = {}
+    results: dict[str, Any] = {}
     stream = Stream(method, prepared())
     for found in stream.results(
         lanes=lambda bucket: (

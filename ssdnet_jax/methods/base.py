@@ -6,8 +6,8 @@ A method hands back results; it does not write files, nor to the terminal.
 """
 
 import dataclasses
-from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
 
+_T = TypeVar("_T")
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that an image could be unlike
 
@@ -44,6 +45,12 @@ class Member:
     def value(self) -> PyTree:
         """The entry alone."""
         return jax.tree.map(lambda leaf: leaf[self.place], self.batch)
+
+
+def known_to_be(value: _T | None) -> _T:
+    """A value that the order of calls has made sure of."""
+    assert value is not None
+    return value
 
 
 def alone(value: PyTree) -> Member:
@@ -77,7 +84,7 @@ class Bucket(NamedTuple):
     """
 
     stage: str
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     settings: FitSettings | None = None
     plan: Plan | None = None
 
@@ -115,6 +122,13 @@ class Prepared:
         return not self.filled and bool(self.fitted_missing.any())
 
 
+class JobName(NamedTuple):
+    """Which fit of which image a job is."""
+
+    image: str
+    seed: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One fit to be done.
@@ -128,7 +142,7 @@ class Job:
       settings: what is compiled into the fit.
     """
 
-    name: Hashable
+    name: JobName
     stage: str
     key: PRNGKeyArray
     values: Member
@@ -149,7 +163,7 @@ class Fitted:
       params: entry (parameters,) of a batch, theta after the last step.
     """
 
-    name: Hashable
+    name: JobName
     reconstruction: Member
     losses: np.ndarray
     stop: StopReason
@@ -271,8 +285,8 @@ class Method(Protocol):
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Analyses images of one bucket in one call, in a batch filled up to `size`."""
 
-    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
-        """The fits of an image, one a name; none where there is nothing to fit."""
+    def jobs(self, prepared: Prepared, name: str) -> list[Job]:
+        """The fits of an image, one a seed; none where there is nothing to fit."""
 
     def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
         """Puts what inpainting found where pixels are missing."""

@@ -1,7 +1,7 @@
 """The methods SSDnet is compared with, as methods of the run loop."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,7 @@ from jaxtyping import PRNGKeyArray
 from ssdnet_jax.baselines.registry import Baseline
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.data.images import DecodedImage
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import (
     Bucket,
     Done,
@@ -71,8 +70,8 @@ class BaselineMethod:
         """With the weights that it needs."""
         return dataclasses.replace(self, vgg19=vgg19, clip=clip)
 
-    def prepare(self, source: DecodedImage, key: PRNGKeyArray) -> Prepared:
-        """Checks and resizes an image and fills its missing pixels."""
+    def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
+        """Checks and resizes a `DecodedImage` and fills its missing pixels."""
         image = resized_image(source.pixels, self.config, missing=source.missing)
         pixels = fill_nearest(image.pixels, image.missing)
         fitted = fill_nearest(image.fitted, image.fitted_missing)
@@ -86,7 +85,7 @@ class BaselineMethod:
         """Nothing is computed ahead."""
         return list(group)
 
-    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+    def jobs(self, prepared: Prepared, name: str) -> list[Job]:
         """None: nothing is fitted in lanes."""
         return []
 
@@ -100,7 +99,15 @@ class BaselineMethod:
 
     def _localization(self, prepared: Prepared) -> Localization:
         weights = {"vgg19": self.vgg19, "clip": self.clip}
-        found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
+        try:
+            found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
+        except (TypeError, ValueError) as error:
+            if not self.options:
+                raise
+            text = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+            raise ConfigError(
+                f"{self.name}: found {text}; it cannot be run so ({error})"
+            ) from error
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")

@@ -1,17 +1,27 @@
 """Fits that are on disk already, scored again: SSDnet without fitting."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.target import target_shape
-from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.methods.base import Bucket, Done, Fitted, FittedLocalization, Job, Prepared, alone
+from ssdnet_jax.methods.base import (
+    Bucket,
+    Done,
+    Fitted,
+    FittedLocalization,
+    Job,
+    JobName,
+    Prepared,
+    alone,
+    known_to_be,
+)
 from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
 
 
@@ -27,14 +37,14 @@ class FinishedSSDnet(SSDnet):
         """Whether the score or what was fitted has VGG19 features."""
         return self.config.scoring_needs_vgg19
 
-    def prepare(self, source: StoredFits, key: PRNGKeyArray) -> Prepared:
-        """Takes the image from the fits, which must be those of this configuration."""
+    def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
+        """Takes the image from `StoredFits`, which must be those of this configuration."""
         height, width = source.size.tolist()
         whole, fitted_whole = (np.zeros(s, bool) for s in ((height, width), source.image.shape[:2]))
         pixels = resize_image(source.image, (height, width))
         prepared = Prepared(key, pixels, whole, source.image, fitted_whole, fits=source)
         prepared = self._planned(prepared)
-        plan = prepared.plan
+        plan = known_to_be(prepared.plan)
         expected = (plan.seeds, *target_shape(plan, channels=source.image.shape[-1]))
         if source.reconstructions.shape != expected:
             raise InputError(
@@ -47,20 +57,21 @@ class FinishedSSDnet(SSDnet):
         """By the plan; there is nothing to fit."""
         return super().bucket(prepared)._replace(stage="score", settings=None)
 
-    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+    def jobs(self, prepared: Prepared, name: str) -> list[Job]:
         """None: the fits are there."""
         return []
 
     def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
         """Scores the stored fits."""
-        found = [dataclasses.replace(done, fits=_fits_of(done.prepared.fits)) for done in group]
+        found = [dataclasses.replace(done, fits=_fits_of(done)) for done in group]
         return super().finish(found, size)
 
 
-def _fits_of(stored: StoredFits) -> tuple[Fitted, ...]:
+def _fits_of(done: Done) -> tuple[Fitted, ...]:
+    stored = known_to_be(done.prepared.fits)
     fits = tuple(
         Fitted(
-            name=seed,
+            name=JobName(done.name, seed),
             reconstruction=alone(stored.reconstructions[seed]),
             losses=losses[~np.isnan(losses)],
             stop=StopReason(int(stored.stop[seed])),

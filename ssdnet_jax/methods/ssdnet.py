@@ -5,7 +5,7 @@ The host side of the method; what runs on the device is in `core`, a group of im
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from ssdnet_jax.core.score import ScoreMaps, score
 from ssdnet_jax.core.target import Target, decode, encode, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
-from ssdnet_jax.data.images import DecodedImage, resize_image, resize_map
+from ssdnet_jax.data.images import resize_image, resize_map
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import (
     Bucket,
@@ -29,10 +29,12 @@ from ssdnet_jax.methods.base import (
     Fitted,
     FittedLocalization,
     Job,
+    JobName,
     Member,
     Prepared,
     alone,
     gather,
+    known_to_be,
     localization_of,
     resized_image,
 )
@@ -93,8 +95,8 @@ class SSDnet:
         config = self.config.resolve_features(has_vgg19=vgg19 is not None)
         return dataclasses.replace(self, config=config, vgg19=vgg19)
 
-    def prepare(self, source: DecodedImage, key: PRNGKeyArray) -> Prepared:
-        """Checks and resizes an image; measures what its plan depends on."""
+    def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
+        """Checks and resizes a `DecodedImage`; measures what its plan depends on."""
         resized = resized_image(source.pixels, self.config, missing=source.missing)
         prepared = Prepared(key, *resized)
         check_against_image(self.config, prepared.fitted_missing.shape)
@@ -116,7 +118,7 @@ class SSDnet:
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Computes the targets of images of one plan in one call."""
-        plan = group[0].plan
+        plan = known_to_be(group[0].plan)
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
         targets = jax.block_until_ready(_encode(images, self.vgg19, plan))
@@ -125,20 +127,23 @@ class SSDnet:
             for place, prepared in enumerate(group)
         ]
 
-    def jobs(self, prepared: Prepared, names: Sequence[Hashable]) -> list[Job]:
+    def jobs(self, prepared: Prepared, name: str) -> list[Job]:
         """One fit a seed; stage one for an image with missing pixels (paper section 5.2)."""
         inpaint_key, key = jax.random.split(prepared.key)
         if prepared.plan is None:
             known = (~prepared.fitted_missing).astype(np.float32)
             settings = self.config.inpaint_settings
-            return [Job(names[0], "inpaint", inpaint_key, alone(prepared.fitted), known, settings)]
+            values = alone(prepared.fitted)
+            return [Job(JobName(name, 0), "inpaint", inpaint_key, values, known, settings)]
         # The first fit is that of a single seed.
-        keys = [jax.random.fold_in(key, seed) if seed else key for seed in range(len(names))]
-        values = Member(prepared.target.batch.values, prepared.target.place)
+        seeds = range(prepared.plan.seeds)
+        keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
+        target = known_to_be(prepared.target)
+        values = Member(target.batch.values, target.place)
         known = np.ones(values.batch.shape[1:3], np.float32)
         return [
-            Job(name, "fit", key, values, known, prepared.plan.fit)
-            for name, key in zip(names, keys, strict=True)
+            Job(JobName(name, seed), "fit", key, values, known, prepared.plan.fit)
+            for seed, key in zip(seeds, keys, strict=True)
         ]
 
     def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
@@ -156,18 +161,17 @@ class SSDnet:
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
-        plan = group[0].prepared.plan
-        target = gather([done.prepared.target for done in group], size)
+        plan = known_to_be(group[0].prepared.plan)
+        target = gather([known_to_be(done.prepared.target) for done in group], size)
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
         maps = _score(target, reconstructions, self.vgg19, plan)
         pictures = _decode(target, reconstructions, plan)
-        *found, kept = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
-        return [
-            _localization(done, *(array[i] for array in found), kept[i])
-            for i, done in enumerate(group)
-        ]
+        found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
+        # Places beyond the group only filled the batch.
+        of_each = [tuple(array[place] for array in found) for place in range(len(group))]
+        return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:

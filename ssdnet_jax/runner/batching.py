@@ -5,7 +5,7 @@ image holds its own lane only. The programs are those of `core.lanes`.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from ssdnet_jax.core.fit import StopReason, total_steps
 from ssdnet_jax.core.lanes import Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.methods.base import Fitted, Job, Member, gather
+from ssdnet_jax.methods.base import Fitted, Job, JobName, Member, gather
 from ssdnet_jax.runner import devices as on_devices
 
 
@@ -22,7 +22,7 @@ from ssdnet_jax.runner import devices as on_devices
 class Failed:
     """A job that the device could not do even alone, with what it said."""
 
-    name: Hashable
+    name: JobName
     error: Exception
 
 

@@ -22,7 +22,7 @@ from ssdnet_jax.core.networks import apply_network, network_structure
 from ssdnet_jax.core.skip_network import unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.methods.base import Fitted
+from ssdnet_jax.methods.base import Fitted, known_to_be
 
 _NETWORK, _PARAMETERS = "network.json", "parameters"
 
@@ -36,7 +36,7 @@ def save_networks(
     folder = Path(folder).absolute()
     channels = fits[0].reconstruction.value.shape[-1]
     structure = network_structure(network, channels=channels)
-    vectors = jnp.stack([jnp.asarray(fit.params.value) for fit in fits])
+    vectors = jnp.stack([jnp.asarray(known_to_be(fit.params).value) for fit in fits])
     tree = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(vectors)
     note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
     text = json.dumps(note, indent=2) + "\n"
@@ -61,7 +61,10 @@ def load_network(
     folder = Path(folder).absolute()
     try:
         note = json.loads((folder / _NETWORK).read_text(encoding="utf-8"))
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in note["network"].items()}
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in note["network"].items()
+        }
         network = NetworkConfig(**fields)
         channels, seeds = note["channels"], note["seeds"]
     except (OSError, ValueError, KeyError, TypeError) as error:

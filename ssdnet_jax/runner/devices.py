@@ -47,7 +47,7 @@ def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneRes
 
 
 def lanes_that_fit(
-    shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
+    shape: tuple[int, int, int], settings: FitSettings | None, vgg19: VGG19Weights | None = None
 ) -> int:
     """Lanes for one device: on a CPU one, elsewhere as many as memory holds, a power of two.
 
@@ -56,12 +56,12 @@ def lanes_that_fit(
 
     Args:
       shape: of the images.
-      settings: of the fits.
+      settings: of the fits; None where there is nothing to fit, which takes one.
       vgg19: weights of phi, if the loss has a perceptual term.
     """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    if device.platform == "cpu" or not limit:
+    if settings is None or device.platform == "cpu" or not limit:
         return 1
     most = int(_USABLE * limit // lane_bytes(shape, settings, vgg19))
     return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
@@ -109,7 +109,7 @@ def lane_bytes(
     lanes = jax.eval_shape(function, key, image, known, jnp.ones(1, bool))
     block = functools.partial(lane_programs.fit_lanes, settings=settings)
     compiled = jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
 
 

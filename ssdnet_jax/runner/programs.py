@@ -23,6 +23,7 @@ from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.data.files import write_atomically
 
+_CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 
 for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState):
@@ -115,14 +116,14 @@ def _program(
     donate: tuple[int, ...],
     placement: Placement | None,
 ) -> Callable[..., Any]:
-    def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    def jit(function: Callable[..., Any]) -> Any:
         if placement is None:
             return jax.jit(function, donate_argnums=donate)
         return placement.jit(function, donate)
 
     with_settings = functools.partial(function, settings=settings)
     plain = jit(placement.divided(with_settings) if placement else with_settings)
-    folder = jax.config.jax_compilation_cache_dir
+    folder = _CONFIG.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
         return plain
     name = _digest(function.__qualname__, leaves, structure, settings, donate, placement)
@@ -153,10 +154,10 @@ def _digest(*parts: Any) -> str:
     """Of everything that decides a traced program: the arguments, our source, JAX and its flags."""
     flags = (
         jax.default_backend(),
-        jax.config.jax_enable_x64,
-        jax.config.jax_default_matmul_precision,
-        jax.config.jax_default_prng_impl,
-        jax.config.jax_threefry_partitionable,
+        _CONFIG.jax_enable_x64,
+        _CONFIG.jax_default_matmul_precision,
+        _CONFIG.jax_default_prng_impl,
+        _CONFIG.jax_threefry_partitionable,
     )
     digest = hashlib.sha256(repr((parts, flags, jax.__version__, optax.__version__)).encode())
     for source in sorted((Path(__file__).parents[1] / "core").glob("*.py")):

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import logging
+import operator
 import os
 import socket
 import tempfile
@@ -292,7 +293,7 @@ def _write(results: _Results, workdir: Workdir, terminal: Terminal) -> None:
     for problem in results.problems:
         terminal.problem(problem)
     for name, content in results.files.items():
-        write_atomically(workdir.path / name, lambda file, content=content: file.write(content))
+        write_atomically(workdir.path / name, operator.methodcaller("write", content))
     for row in results.rows:
         workdir.append(row)
         terminal.end_image(row)

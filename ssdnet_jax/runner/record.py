@@ -91,13 +91,13 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
     """Writes an image's maps, mask and heat map; returns its row, without the time it took."""
     from ssdnet_jax.figures.heatmap import write_heatmap_figure
 
-    reconstruction, row = None, {}
+    reconstruction = steps = loss = None
     if isinstance(result, FittedLocalization):
         write_fits(workdir.fit_path(relative), result.fits)
         if len(result.fits.losses) > 1:
             write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
         reconstruction = result.reconstruction
-        row = {"steps": result.steps, "loss": float(result.losses[-1])}
+        steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)
     write_heatmap_figure(
@@ -114,7 +114,8 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
         score=result.score,
         threshold=result.threshold,
         anomalous_fraction=float(np.mean(result.mask)),
-        **row,
+        steps=steps,
+        loss=loss,
     )
 
 

@@ -1,6 +1,7 @@
 """Scoring many images into a work folder: read ahead, fitted in lanes, written behind."""
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +104,7 @@ def run(
             if progress.step:
                 record.warm_up()
 
-        tasks = [lambda name=name: _read(name, todo[name], method) for name in todo]
+        tasks = [functools.partial(_read, name, read, method) for name, read in todo.items()]
         with read_ahead(tasks, ahead) as incoming:
             stream = Stream(method, incoming, warn=terminal.problem, show=show)
             for result in stream.results(lanes=lanes, report=report, stop=options.stop):
@@ -165,7 +166,7 @@ def file_sources(
     """
     masks = masks or {}
     return {
-        path.as_posix(): lambda path=path: read_image(root / path, missing_mask=masks.get(path))
+        path.as_posix(): functools.partial(read_image, root / path, missing_mask=masks.get(path))
         for path in relatives
     }
 
@@ -176,5 +177,5 @@ def _read(name: str, read: Reader, method: Method) -> Incoming:
         source = read()
         prepared = method.prepare(source, image_key(method.config.seed, name))
     except IMAGE_ERRORS as error:
-        return Incoming(name, error=error)
+        return Incoming(name, error)
     return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

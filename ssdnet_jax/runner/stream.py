@@ -6,14 +6,23 @@ back in groups, which are scored in one call.
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import jax
 
 from ssdnet_jax.errors import SSDnetError
-from ssdnet_jax.methods.base import Bucket, Done, Fitted, Job, Localization, Method, Prepared
+from ssdnet_jax.methods.base import (
+    Bucket,
+    Done,
+    Fitted,
+    Job,
+    Localization,
+    Method,
+    Prepared,
+    known_to_be,
+)
 from ssdnet_jax.methods.ssdnet import check_fit
 from ssdnet_jax.runner.batching import Failed, Progress, fit_stream
 
@@ -28,9 +37,8 @@ class Incoming:
     """An image that has been read, or why it could not be."""
 
     name: str
-    prepared: Prepared | None = None
+    prepared: Prepared | Exception
     warnings: tuple[str, ...] = ()
-    error: Exception | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +80,6 @@ def localizations(
             yield from localizations(method, Group([done], 1, [started]))
     else:
         yield from zip(group.done, group.started, results, strict=True)
-
-
-class _Name(NamedTuple):
-    """Which fit of which image a job is."""
-
-    image: str
-    seed: int
 
 
 @dataclasses.dataclass
@@ -139,7 +140,7 @@ class Stream:
                     yield from self._given(all_of_them=True)
                 continue
             for result in fit_stream(
-                lambda most, bucket=bucket: self._take(bucket, most),
+                functools.partial(self._take, bucket),
                 lanes=self._size,
                 devices=devices,
                 vgg19=self._method.vgg19,
@@ -205,9 +206,7 @@ class Stream:
                 self._fail(images[0][0], error)
             return
         for (name, _), prepared in zip(images, encoded, strict=True):
-            seeds = 1 if prepared.plan is None else prepared.plan.seeds
-            jobs = self._method.jobs(prepared, [_Name(name, seed) for seed in range(seeds)])
-            if jobs:
+            if jobs := self._method.jobs(prepared, name):
                 self._running[name] = _Image(prepared)
                 self._jobs.extend(jobs)
             else:
@@ -223,10 +222,10 @@ class Stream:
 
     def _put(self, result: Fitted | Failed) -> None:
         """Takes the result of a job; the image's last one completes it."""
-        image = self._running.get(result.name.image)
+        name, seed = result.name
+        image = self._running.get(name)
         if image is None:  # another seed of it has failed
             return
-        name, seed = result.name
         try:
             if isinstance(result, Failed):
                 raise result.error
@@ -242,7 +241,7 @@ class Stream:
             self._fail(name, error)
             return
         image.fits[seed] = result
-        if len(image.fits) == image.prepared.plan.seeds:
+        if len(image.fits) == known_to_be(image.prepared.plan).seeds:
             del self._running[name]
             fits = tuple(image.fits[seed] for seed in sorted(image.fits))
             self._done(Done(name, image.prepared, fits))
@@ -255,8 +254,8 @@ class Stream:
             return False
         for warning in incoming.warnings:
             self._warn(f"{incoming.name}: {warning}")
-        if incoming.prepared is None:
-            self._fail(incoming.name, incoming.error)
+        if isinstance(incoming.prepared, Exception):
+            self._fail(incoming.name, incoming.prepared)
         else:
             bucket = self._method.bucket(incoming.prepared)
             self._waiting[bucket].append((incoming.name, incoming.prepared))

@@ -49,31 +49,30 @@ class Terminal:
         with self._lock:
             if self._line is not None:
                 self._line.bar_format = _TEXT
-                self._describe(text)
+                self._describe(self._line, text)
 
     def progress(self, progress: Progress) -> None:
         """Shows step, rate, time left and loss of the current fit."""
-        if self._line is None:
-            return
-        with self._lock:
-            self._progress(progress)
+        if self._line is not None:
+            with self._lock:
+                self._progress(self._line, progress)
 
-    def _progress(self, progress: Progress) -> None:
+    def _progress(self, line: "tqdm", progress: Progress) -> None:
         if progress.stage == "score":
             self.stage(_STAGES["score"])
         elif progress.step == 0:
-            self._line.n = 0
+            line.n = 0
             self.stage("compiling (the first image of a size takes longer)")
         else:
-            if self._line.n == 0:
+            if line.n == 0:
                 # The first call compiles, which takes far longer than any step: the clock of the
                 # rate starts after it.
-                self._line.reset(total=progress.total)
-                self._line.initial = progress.step
-            self._line.bar_format = _STEPS
-            self._line.n = progress.step
-            self._line.set_postfix_str(f"loss {progress.loss:.2e}", refresh=False)
-            self._describe(_STAGES[progress.stage])
+                line.reset(total=progress.total)
+                line.initial = progress.step
+            line.bar_format = _STEPS
+            line.n = progress.step
+            line.set_postfix_str(f"loss {progress.loss:.2e}", refresh=False)
+            self._describe(line, _STAGES[progress.stage])
 
     def end_image(self, row: Row) -> None:
         """Counts an image that is done, and leaves a line for one that is finished."""
@@ -81,10 +80,10 @@ class Terminal:
         self._each = (time.monotonic() - self._started) / self._done
         if row.status == "ok":
             count = f"[{self._done}/{self._total}] " if self._total > 1 else ""
+            steps = f"{row.steps} steps, " if row.steps else ""
             self.note(
                 f"{count}{one_line(row.path)}: score {row.score:.3g}, "
-                f"{row.anomalous_fraction:.1%} anomalous, {row.steps} steps, "
-                f"{duration(row.seconds)}"
+                f"{row.anomalous_fraction:.1%} anomalous, {steps}{duration(row.seconds or 0.0)}"
             )
 
     def problem(self, text: str) -> None:
@@ -100,9 +99,9 @@ class Terminal:
         """The last lines of a run, the only ones on standard output."""
         self._print(one_line(text), self._out)
 
-    def _describe(self, text: str) -> None:
+    def _describe(self, line: "tqdm", text: str) -> None:
         name = self._name if len(self._name) <= 32 else f"…{self._name[-31:]}"
-        self._line.set_description_str(f"{self._count()}{name}{': ' if name else ''}{text}")
+        line.set_description_str(f"{self._count()}{name}{': ' if name else ''}{text}")
 
     def _count(self) -> str:
         """Images done, their rate and the time left, for several images."""
