@@ -1,4 +1,7 @@
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads of linear algebra in each would only wait for one another.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one test has compiled, the others find, in all workers and processes of the run.
+    _folder = tempfile.mkdtemp(prefix="ssdnet-tests-")
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # Examples compile programs, and machines are busy: how long one takes says nothing.
 hypothesis.settings.register_profile("no deadline", deadline=None)

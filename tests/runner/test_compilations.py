@@ -25,9 +25,12 @@ def compiled():
         if event == COMPILED:
             names.append(details.get("fun_name", "?"))
 
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)  # programs then bear their names
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield names
     jax.monitoring.unregister_event_duration_listener(listen)
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def pictures(sides, seed):

@@ -25,10 +25,11 @@ def scale(x, y, settings):
 def cache(tmp_path, monkeypatch):
     """A compilation cache folder, and programs forgotten as by a new process."""
     monkeypatch.setattr(scale, "traced", 0, raising=False)
+    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     forget_programs()
     yield tmp_path
-    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_compilation_cache_dir", before)
     forget_programs()
 
 
