@@ -8,7 +8,8 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.methods.base import Method, resized_image
+from ssdnet_jax.methods.base import Method
+from ssdnet_jax.methods.images import resized_image
 from ssdnet_jax.methods.registry import has_configuration
 
 CORRUPTIONS = ("noise", "missing")

@@ -19,8 +19,8 @@ from ssdnet_jax.methods.base import (
     Localization,
     Prepared,
     localization_of,
-    resized_image,
 )
+from ssdnet_jax.methods.images import resized_image
 
 
 @dataclasses.dataclass(frozen=True)

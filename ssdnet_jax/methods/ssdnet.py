@@ -36,8 +36,8 @@ from ssdnet_jax.methods.base import (
     gather,
     known_to_be,
     localization_of,
-    resized_image,
 )
+from ssdnet_jax.methods.images import resized_image
 
 _encode = jax.jit(encode, static_argnames="plan")
 _noise_deviation = jax.jit(noise_deviation)
