@@ -436,6 +436,20 @@ def test_a_batch_is_its_images_alone_bit_for_bit_at_the_same_number_of_lanes(of_
             assert_equal_results(expected, localize(image, of_filters, key, missing=mask))
 
 
+def test_a_group_of_images_comes_back_in_one_transfer(of_filters, monkeypatch):
+    images = [grid_texture((48, 48), period=8, seed=seed) for seed in range(3)]
+    transfers, device_get = [], jax.device_get
+
+    def counted(tree):
+        if max(leaf.ndim for leaf in jax.tree.leaves(tree)) > 2:  # more than counts and losses
+            transfers.append(jax.tree.map(lambda leaf: leaf.shape[0], tree))
+        return device_get(tree)
+
+    monkeypatch.setattr(jax, "device_get", counted)
+    assert len(localize_batch(images, of_filters, lanes=3)) == 3
+    assert transfers == [(3, 3, 3, 3)]  # maps, normalized maps, images, reconstructions
+
+
 def test_several_seeds_share_the_lanes_of_a_batch(config):
     seeds = dataclasses.replace(config, fit=dataclasses.replace(config.fit, seeds=3))
     images = [GREY, grid_texture((32, 32), period=6, seed=5)]
@@ -459,10 +473,10 @@ def test_three_equal_channels_are_one(config):
 
 @pytest.mark.parametrize("name", ["config", "of_filters"])
 def test_results_are_float32_also_where_jax_makes_float64(name, request):
-    config, (images, masks) = request.getfixturevalue(name), different_images()
-    expected = localize(images[1], config, KEY, missing=masks[1])
+    config, (images, _) = request.getfixturevalue(name), different_images()
+    expected = localize(images[0], config, KEY)
     with jax.enable_x64(True):
-        result = localize(images[1], config, KEY, missing=masks[1])
+        result = localize(images[0], config, KEY)
     for name in ("score_map", "image", "reconstruction", "losses"):
         assert getattr(result, name).dtype == np.float32
     assert result.steps == expected.steps
