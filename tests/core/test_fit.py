@@ -28,7 +28,7 @@ KNOWN = jnp.ones((SIDE, SIDE))
 IMAGE = jnp.asarray(grid_texture((SIDE, SIDE), period=8.0))
 SETTINGS = FitSettings(
     network=dataclasses.replace(
-        PAPER.network, channels_down=(8, 8), channels_up=(8, 8), channels_skip=(2, 2)
+        PAPER.network, channels_down=(12,), channels_up=(12,), channels_skip=(2,)
     ),
     loss=LossConfig(patch_sizes=(8,), patch_strides=(4,), patches_per_step=10),
     fit=dataclasses.replace(PAPER.fit, max_steps=40, stop_threshold=0.0),
@@ -42,6 +42,7 @@ def fit(key, image, known, vgg19, settings):
 
 
 fit_jit = jax.jit(fit, static_argnames="settings")
+apply = jax.jit(apply_skip_network, static_argnames="config")
 block_jit = jax.jit(fit_block, static_argnames="settings")
 reconstruct_jit = jax.jit(reconstruct)
 
@@ -101,7 +102,8 @@ def test_the_parameters_after_a_stop_are_those_that_met_the_threshold():
     quiet = dict(input_noise=0.0, stop_threshold=float(np.median(fitted().history[10:20])))
     settings = changed(**quiet)
     state = fit_jit(KEY, IMAGE, KNOWN, None, settings=settings)
-    output = apply_skip_network(network_parameters(state, settings), IMAGE[None], SETTINGS.network)
+    params = network_parameters(state, settings)
+    output = apply(params, IMAGE[None], config=SETTINGS.network)
     error = np.mean((output[0] - IMAGE) ** 2)
     assert error == pytest.approx(float(state.history[int(state.step) - 1]), rel=0.3)
 
@@ -164,7 +166,6 @@ def test_a_fit_that_is_never_finite_says_so():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"mask_ratio": 0.3},
         {"mask_ratio": 0.3, "mask_block": 4},
         {"permute_ratio": 0.5},
         {"input_noise": 0.1},

@@ -23,11 +23,19 @@ TINY = NetworkConfig(channels_down=(2, 3), channels_up=(2, 3), channels_skip=(1,
 
 def test_the_network_named_skip_is_the_skip_network():
     key, images = jax.random.key(0), jnp.linspace(0, 1, 2 * 16 * 16).reshape(2, 16, 16, 1)
-    params = init_network(key, TINY, channels=1)
-    expected = init_skip_network(key, TINY, channels=1)
+    init, init_skip = (
+        jax.jit(function, static_argnames=("config", "channels"))
+        for function in (init_network, init_skip_network)
+    )
+    apply, apply_skip = (
+        jax.jit(function, static_argnames="config")
+        for function in (apply_network, apply_skip_network)
+    )
+    params = init(key, config=TINY, channels=1)
+    expected = init_skip(key, config=TINY, channels=1)
     assert jax.tree.all(jax.tree.map(np.array_equal, params, expected))
     np.testing.assert_array_equal(
-        apply_network(params, images, TINY), apply_skip_network(expected, images, TINY)
+        apply(params, images, config=TINY), apply_skip(expected, images, config=TINY)
     )
     assert smallest_side(TINY) == smallest_image_side(TINY)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -30,6 +31,8 @@ def skip_config(down, up, skip, **options):
 
 
 apply = jax.jit(apply_skip_network, static_argnames="config")
+init = jax.jit(init_skip_network, static_argnames=("config", "channels"))
+WIDE = dataclasses.replace(PAPER_NETWORK, channels_down=(128,) * 5, channels_up=(128,) * 5)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -143,7 +146,7 @@ def arrays_by_torch_name(params, config, names):
     [
         (PAPER_NETWORK, 1, 1_037_193),
         (PAPER_NETWORK, 3, 1_037_523),
-        (NetworkConfig(channels_down=(128,) * 5, channels_up=(128,) * 5), 3, 2_184_307),
+        (WIDE, 3, 2_184_307),
     ],
 )
 def test_parameter_counts_of_known_networks(config, channels, count):
@@ -151,7 +154,7 @@ def test_parameter_counts_of_known_networks(config, channels, count):
 
 
 def test_initial_values_follow_torch():
-    params = init_skip_network(jax.random.key(0), PAPER_NETWORK, channels=1)
+    params = init(jax.random.key(0), config=PAPER_NETWORK, channels=1)
     kernel = params["scale0"]["scale1"]["up_conv"]["kernel"]
     bound = 1 / np.sqrt(np.prod(kernel.shape[:3]))
     assert np.abs(kernel).max() <= bound
@@ -160,15 +163,15 @@ def test_initial_values_follow_torch():
     assert 0 < np.abs(bias).max() <= bound
     assert (params["scale0"]["up_norm"]["scale"] == 1).all()
     assert (params["scale0"]["up_norm"]["shift"] == 0).all()
-    other = init_skip_network(jax.random.key(1), PAPER_NETWORK, channels=1)
+    other = init(jax.random.key(1), config=PAPER_NETWORK, channels=1)
     assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
 
 
 def test_the_flax_module_draws_the_same_uniform_distribution(fast_compilation):
     key, channels = jax.random.key(0), 3
-    init = jax.jit(SkipNetwork(TINY, channels).init)
-    flax = flatten_dict(init(key, jnp.zeros((1, 16, 16, channels)))["params"])
-    ours = flatten_dict(init_skip_network(key, TINY, channels=channels))
+    module = jax.jit(SkipNetwork(TINY, channels).init)
+    flax = flatten_dict(module(key, jnp.zeros((1, 16, 16, channels)))["params"])
+    ours = flatten_dict(init(key, config=TINY, channels=channels))
     assert {p: (x.shape, x.dtype) for p, x in ours.items()} == {
         p: (x.shape, x.dtype) for p, x in flax.items()
     }
@@ -190,7 +193,7 @@ def test_the_flax_module_draws_the_same_uniform_distribution(fast_compilation):
 
 
 def test_flattening_comes_back():
-    params = init_skip_network(jax.random.key(0), TINY, channels=1)
+    params = init(jax.random.key(0), config=TINY, channels=1)
     structure = parameter_structure(TINY, channels=1)
     again = unflatten_parameters(flatten_parameters(params), structure)
     jax.tree.map(np.testing.assert_array_equal, again, params)
@@ -202,7 +205,7 @@ def test_the_smallest_image_goes_through_and_a_smaller_one_does_not(padding, sca
     channels = (2,) * scales
     config = skip_config(channels, channels, channels, padding=padding)
     side = smallest_image_side(config)
-    params = init_skip_network(jax.random.key(0), config, channels=1)
+    params = init(jax.random.key(0), config=config, channels=1)
     assert apply(params, jnp.ones((1, side, side, 1)), config=config).shape[1] == side
     if padding == "reflection":
         with pytest.raises((TypeError, ValueError)):
@@ -212,8 +215,8 @@ def test_the_smallest_image_goes_through_and_a_smaller_one_does_not(padding, sca
 @pytest.mark.parametrize("shape", [(16, 16), (17, 23), (12, 31)])
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
 def test_output_has_the_size_of_the_input_and_lies_in_the_unit_interval(shape, upsampling):
-    config = skip_config((4, 4), (4, 4), (2, 2), upsampling=upsampling)
-    params = init_skip_network(jax.random.key(0), config, channels=3)
+    config = skip_config((4, 4), (4, 4), (2, 2), upsampling=upsampling, sigmoid=True)
+    params = init(jax.random.key(0), config=config, channels=3)
     x = jax.random.uniform(jax.random.key(1), (2, *shape, 3))
     output = apply(params, x, config=config)
     # An even deeper branch is cropped to the skip branch, which has the image's own size.
@@ -222,7 +225,7 @@ def test_output_has_the_size_of_the_input_and_lies_in_the_unit_interval(shape, u
 
 
 def test_a_lane_does_not_depend_on_its_neighbour():
-    params = init_skip_network(jax.random.key(0), TINY, channels=1)
+    params = init(jax.random.key(0), config=TINY, channels=1)
     x = jax.random.uniform(jax.random.key(1), (2, 1, 16, 16, 1))
     lanes = jax.jit(jax.vmap(lambda x: apply_skip_network(params, x, TINY)))
     with_other = lanes(x.at[1].set(100.0))
@@ -233,7 +236,7 @@ def test_a_lane_does_not_depend_on_its_neighbour():
 @pytest.mark.parametrize("activation", ["leaky_relu", "elu", "swish", "none"])
 def test_every_activation_gives_another_finite_output(activation):
     config = skip_config((4,), (4,), (2,), activation=activation, sigmoid=False)
-    params = init_skip_network(jax.random.key(0), config, channels=1)
+    params = init(jax.random.key(0), config=config, channels=1)
     x = jax.random.uniform(jax.random.key(1), (1, 8, 8, 1))
     output = apply(params, x, config=config)
     leaky = apply(params, x, config=skip_config((4,), (4,), (2,), sigmoid=False))
@@ -251,5 +254,5 @@ def test_centre_crop_keeps_the_middle():
 
 def test_an_odd_image_keeps_its_size_also_without_skip_connections():
     config = NetworkConfig(channels_down=(2, 3), channels_up=(2, 3), channels_skip=(0, 0))
-    params = init_skip_network(jax.random.key(0), config, channels=1)
-    assert apply_skip_network(params, jnp.zeros((1, 13, 17, 1)), config).shape == (1, 13, 17, 1)
+    params = init(jax.random.key(0), config=config, channels=1)
+    assert apply(params, jnp.zeros((1, 13, 17, 1)), config=config).shape == (1, 13, 17, 1)
