@@ -31,15 +31,10 @@ _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What text is cut into.
+    """What text is cut into."""
 
-    Attributes:
-      ranks: pair of symbols -> its place among the merges; the lowest is merged first.
-      ids: symbol -> token, from 0.
-    """
-
-    ranks: Mapping[Merge, int]
-    ids: Mapping[str, int]
+    ranks: Mapping[Merge, int]  # pair of symbols -> its place among the merges; lowest first
+    ids: Mapping[str, int]  # symbol -> token, from 0
 
     @property
     def start(self) -> int:

@@ -22,17 +22,11 @@ _MATMUL = lax.Precision.HIGHEST
 
 
 class Regression(NamedTuple):
-    """X = XZ + E.
+    """X = XZ + E."""
 
-    Attributes:
-      coefficients: Z.
-      sparse: E.
-      iterations: how many were made.
-    """
-
-    coefficients: Float[Array, "n n"]
-    sparse: Float[Array, "d n"]
-    iterations: Int[Array, ""]
+    coefficients: Float[Array, "n n"]  # Z
+    sparse: Float[Array, "d n"]  # E
+    iterations: Int[Array, ""]  # how many were made
 
 
 @functools.partial(

@@ -14,17 +14,11 @@ _GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else ar
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A method that needs no configuration.
+    """A method that needs no configuration."""
 
-    Attributes:
-      name: one of `NAMES`, also its module's and function's.
-      function: image (H, W, C) in [0, 1] -> raw map (H, W).
-      takes: names of its keyword arguments.
-    """
-
-    name: str
-    function: Callable[..., Float[Array, "h w"]]
-    takes: tuple[str, ...]
+    name: str  # one of `NAMES`, also its module's and function's
+    function: Callable[..., Float[Array, "h w"]]  # image (H, W, C) in [0, 1] -> raw map (H, W)
+    takes: tuple[str, ...]  # names of its keyword arguments
 
     @property
     def is_random(self) -> bool:

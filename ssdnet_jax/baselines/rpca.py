@@ -14,17 +14,11 @@ from ssdnet_jax.errors import ConfigError, InputError
 
 
 class Decomposition(NamedTuple):
-    """D = L + S.
+    """D = L + S."""
 
-    Attributes:
-      low_rank: L.
-      sparse: S.
-      iterations: how many were made.
-    """
-
-    low_rank: Float[Array, "m n"]
-    sparse: Float[Array, "m n"]
-    iterations: Int[Array, ""]
+    low_rank: Float[Array, "m n"]  # L
+    sparse: Float[Array, "m n"]  # S
+    iterations: Int[Array, ""]  # how many were made
 
 
 @functools.partial(

@@ -19,21 +19,13 @@ _MATMUL = lax.Precision.HIGHEST
 
 
 class SmoothSparse(NamedTuple):
-    """y = background + anomaly + noise of one channel.
+    """y = background + anomaly + noise of one channel."""
 
-    Attributes:
-      background: B theta.
-      anomaly: B_a theta_a.
-      smoothness: lambda.
-      sparsity: gamma.
-      iterations: how many were made.
-    """
-
-    background: Float[Array, "h w"]
-    anomaly: Float[Array, "h w"]
-    smoothness: Float[Array, ""]
-    sparsity: Float[Array, ""]
-    iterations: Int[Array, ""]
+    background: Float[Array, "h w"]  # B theta
+    anomaly: Float[Array, "h w"]  # B_a theta_a
+    smoothness: Float[Array, ""]  # lambda
+    sparsity: Float[Array, ""]  # gamma
+    iterations: Int[Array, ""]  # how many were made
 
 
 class _Smoother(NamedTuple):

@@ -28,25 +28,15 @@ DATASET_HELP = """\
 
 @dataclasses.dataclass(frozen=True)
 class DatasetArguments(Execution):
-    """What the command lines of these commands have in common; None where a flag was not given.
+    """What the command lines of these commands have in common; None where a flag was not given."""
 
-    Attributes:
-      dataset: folder or CSV.
-      workdir: where results go.
-      categories: the ones wanted.
-      mask_suffix: what a mask's name has after its image's name.
-      masks: folder of masks.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
-    """
-
-    dataset: Path
-    workdir: Path
-    categories: tuple[str, ...] | None
-    mask_suffix: str | None
-    masks: str | None
-    vgg19_weights: str | None
-    clip_weights: str | None
+    dataset: Path  # folder or CSV
+    workdir: Path  # where results go
+    categories: tuple[str, ...] | None  # the ones wanted
+    mask_suffix: str | None  # what a mask's name has after its image's name
+    masks: str | None  # folder of masks
+    vgg19_weights: str | None  # file of VGG19
+    clip_weights: str | None  # file of CLIP
 
     def samples(self) -> list[Sample]:
         """The dataset, without images that a run has written into it."""

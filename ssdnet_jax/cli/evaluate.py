@@ -98,27 +98,16 @@ _OWN = (
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(DatasetArguments):
-    """What the command line says; None where a flag was not given.
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      configs: by method, the configurations of those that have one of their own.
-      methods: as `methods.registry` has them, each once; with `maps` the one name of the maps.
-      seeds: each once.
-      maps: folder of existing maps, which have no seeds.
-      condition: under which images are scored.
-      every: which of the defective images, 0: all images.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    configs: Mapping[str, Config]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    maps: Path | None
-    condition: Condition
-    every: int
-    help_config: bool
+    config: Config  # `--config` with its overrides applied, checked
+    configs: Mapping[str, Config]  # by method, the configurations of those that have their own
+    methods: tuple[str, ...]  # as `methods.registry` has them, each once; with `maps` their name
+    seeds: tuple[int, ...]  # each once
+    maps: Path | None  # folder of existing maps, which have no seeds
+    condition: Condition  # under which images are scored
+    every: int  # which of the defective images, 0: all images
+    help_config: bool  # whether only the configuration's fields are asked for
 
 
 def main(arguments: Sequence[str]) -> int:

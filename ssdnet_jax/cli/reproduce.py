@@ -87,23 +87,14 @@ _OWN = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "ever
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(DatasetArguments):
-    """What the command line says; None where a flag was not given.
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      configs: by method, the configurations of those that name one of their own.
-      config_names: of the configurations that are compared, with their overrides.
-      protocol: what is compared.
-      note: what to say of the data.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    configs: Mapping[str, Config]
-    config_names: tuple[str, ...]
-    protocol: Protocol
-    note: str | None
-    help_config: bool
+    config: Config  # `--config` with its overrides applied, checked
+    configs: Mapping[str, Config]  # by method, the configurations of those that name their own
+    config_names: tuple[str, ...]  # of the configurations that are compared, with their overrides
+    protocol: Protocol  # what is compared
+    note: str | None  # what to say of the data
+    help_config: bool  # whether only the configuration's fields are asked for
 
 
 def main(arguments: Sequence[str]) -> int:

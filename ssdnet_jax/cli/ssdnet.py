@@ -68,29 +68,17 @@ input or work folder), 130 interrupted, 143 terminated. The same command again g
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Execution):
-    """What the command line says; None where a flag was not given.
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      input: picture, folder or glob.
-      missing: mask of missing pixels, or a folder of masks.
-      workdir: where results go.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
-      method: one of `METHODS`, with options as `methods.registry` has them.
-      save_params: whether fitted networks are kept.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    input: str | None
-    missing: str | None
-    workdir: str | None
-    vgg19_weights: str | None
-    clip_weights: str | None
-    method: str
-    save_params: bool
-    help_config: bool
+    config: Config  # `--config` with its overrides applied, checked
+    input: str | None  # picture, folder or glob
+    missing: str | None  # mask of missing pixels, or a folder of masks
+    workdir: str | None  # where results go
+    vgg19_weights: str | None  # file of VGG19
+    clip_weights: str | None  # file of CLIP
+    method: str  # one of `METHODS`, with options as `methods.registry` has them
+    save_params: bool  # whether fitted networks are kept
+    help_config: bool  # whether only the configuration's fields are asked for
 
 
 def main(arguments: Sequence[str]) -> int:

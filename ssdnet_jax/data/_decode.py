@@ -34,19 +34,12 @@ _open_lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class RawImage:
-    """An image as its file stores it.
+    """An image as its file stores it."""
 
-    Attributes:
-        samples: (H, W, C) of any real dtype, C in {1, 3}.
-        full_scale: the sample that means 1.0; None for kinds without one (signed integers, ...).
-        alpha: (H, W) opacity in [0, 1], or None for a file without transparency.
-        notes: what was dropped or converted on the way, one line each.
-    """
-
-    samples: np.ndarray
-    full_scale: float | None
-    alpha: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
+    samples: np.ndarray  # (H, W, C) of any real dtype, C in {1, 3}
+    full_scale: float | None  # the sample that means 1.0; None for signed integers, ...
+    alpha: np.ndarray | None = None  # (H, W) opacity in [0, 1]; None: no transparency
+    notes: tuple[str, ...] = ()  # what was dropped or converted on the way, one line each
 
 
 def decode(path: Path) -> RawImage:

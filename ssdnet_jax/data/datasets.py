@@ -16,22 +16,14 @@ MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label", "_ground_truth")
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One test image and its label.
+    """One test image and its label."""
 
-    Attributes:
-        path: absolute path of the image.
-        relative: its name within the set, with forward slashes and without "..": the path relative
-            to the root of the set, where the layout does not say otherwise.
-        category: the kind of object or texture, such as "grid".
-        defect: the kind of defect, or "good".
-        mask_path: absolute path of the mask; None for "good" images.
-    """
-
-    path: Path
-    relative: str
-    category: str
-    defect: str
-    mask_path: Path | None
+    path: Path  # absolute path of the image
+    relative: str  # its name within the set, with forward slashes and without "..": the path
+    # relative to the root of the set, where the layout does not say otherwise
+    category: str  # the kind of object or texture, such as "grid"
+    defect: str  # the kind of defect, or "good"
+    mask_path: Path | None  # absolute path of the mask; None for "good" images
 
 
 def read_dataset(

@@ -36,18 +36,12 @@ IMAGE_SUFFIXES = (
 
 @dataclasses.dataclass(frozen=True)
 class DecodedImage:
-    """One image read from a file.
+    """One image read from a file."""
 
-    Attributes:
-        pixels: float32 (H, W, C) in [0, 1]; C is 1 for grey, 3 for colour; 0 where missing.
-        missing: bool (H, W), True where there is no value (NaN, fully transparent or masked); None
-            if every pixel is there.
-        warnings: what the reader dropped or converted, one line each.
-    """
-
-    pixels: np.ndarray
-    missing: np.ndarray | None
-    warnings: tuple[str, ...]
+    pixels: np.ndarray  # float32 (H, W, C) in [0, 1], C 1 (grey) or 3 (colour); 0 where missing
+    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN, fully transparent
+    # or masked); None if every pixel is there
+    warnings: tuple[str, ...]  # what the reader dropped or converted, one line each
 
 
 def read_image(

@@ -42,16 +42,12 @@ ConvolutionWeights = dict[str, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class WeightSpecification:
-    """Which weights are meant.
+    """Which weights are meant."""
 
-    Attributes:
-        kernel_shapes: Convolution name -> kernel shape (out, in, height, width), in network order.
-        sha256: Hexadecimal digest over the little-endian float32 C-order bytes of each
-            convolution's kernel (out, in, height, width) and then its bias, in network order.
-    """
-
-    kernel_shapes: Mapping[str, tuple[int, int, int, int]]
-    sha256: str
+    kernel_shapes: Mapping[str, tuple[int, int, int, int]]  # convolution -> kernel shape (out, in,
+    # height, width), in network order
+    sha256: str  # hexadecimal digest over the little-endian float32 C-order bytes of each
+    # convolution's kernel (out, in, height, width) and then its bias, in network order
 
     @property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -57,19 +57,12 @@ def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3
 
 
 class Steps(NamedTuple):
-    """The steps of the curves: what there is at each score that a defective pixel has, in order.
+    """The steps of the curves: what there is at each score that a defective pixel has, in order."""
 
-    Attributes:
-        above: int (n,), normal pixels that score higher.
-        down_to: int (n,), normal pixels that score as high or higher.
-        positives: int (n,), defective pixels of this score.
-        weights: float (n,), sum of their `region_weights`.
-    """
-
-    above: np.ndarray
-    down_to: np.ndarray
-    positives: np.ndarray
-    weights: np.ndarray
+    above: np.ndarray  # int (n,), normal pixels that score higher
+    down_to: np.ndarray  # int (n,), normal pixels that score as high or higher
+    positives: np.ndarray  # int (n,), defective pixels of this score
+    weights: np.ndarray  # float (n,), sum of their `region_weights`
 
 
 def step_sums(

@@ -35,31 +35,19 @@ class PooledMetrics:
     first and the last in each of 254 stretches of it (of the sum of both axes, so that straight
     lines are within 1 / 127 of either full axis; of recall for precision and recall). Without
     both classes it has no points.
-
-    Attributes:
-        auroc: area under the receiver operating characteristic, in [0, 1].
-        auprc: average precision, in [0, 1].
-        f1_max: largest F1 of any threshold, in [0, 1].
-        aupro: area under the per-region overlap curve up to the limit, over the limit, in [0, 1];
-            regions of all images weigh the same.
-        images: how many images.
-        defective_images: how many of them have a pixel in their mask.
-        pixels: how many pixels.
-        roc: false positive rate and true positive rate, from (0, 0) to (1, 1).
-        precision_recall: recall and precision, from (0, 1) to all pixels chosen.
-        pro: false positive rate and mean per-region overlap, from (0, 0) to the limit.
     """
 
-    auroc: float
-    auprc: float
-    f1_max: float
-    aupro: float
-    images: int
-    defective_images: int
-    pixels: int
-    roc: Curve
-    precision_recall: Curve
-    pro: Curve
+    auroc: float  # area under the receiver operating characteristic, in [0, 1]
+    auprc: float  # average precision, in [0, 1]
+    f1_max: float  # largest F1 of any threshold, in [0, 1]
+    aupro: float  # area under the per-region overlap curve up to the limit, over it, in [0, 1];
+    # regions of all images weigh the same
+    images: int  # how many images
+    defective_images: int  # how many of them have a pixel in their mask
+    pixels: int  # how many pixels
+    roc: Curve  # false positive rate and true positive rate, from (0, 0) to (1, 1)
+    precision_recall: Curve  # recall and precision, from (0, 1) to all pixels chosen
+    pro: Curve  # false positive rate and mean per-region overlap, from (0, 0) to the limit
 
 
 def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**20) -> PooledMetrics:

@@ -26,29 +26,19 @@ Corruption = tuple[str, float]  # one of `CORRUPTIONS`, and its level; at level 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is compared.
+    """What is compared."""
 
-    Attributes:
-      methods: names of methods, the one that chooses the pictures first; "ssdnet:NAME" is SSDnet
-        by a configuration of its own.
-      seeds: of what is random, the fits; corruptions do not depend on them. Other methods are run
-        with the first.
-      parts: some of `PARTS`.
-      noise: standard deviations, in units of the image.
-      missing: shares of pixels, in [0, 1).
-      every: of the images, each which one of a category is corrupted; 0: the first of each kind of
-        defect, as in the paper's ablations.
-      missing_values: what methods that cannot inpaint see of a missing pixel: the nearest known
-        value, or 0.
-    """
-
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    parts: tuple[str, ...] = PARTS
-    noise: tuple[float, ...] = LEVELS
-    missing: tuple[float, ...] = LEVELS
-    every: int = 0
-    missing_values: MissingValues = "nearest"
+    methods: tuple[str, ...]  # names of methods, the one that chooses the pictures first;
+    # "ssdnet:NAME" is SSDnet by a configuration of its own
+    seeds: tuple[int, ...]  # of what is random, the fits; corruptions do not depend on them. Other
+    # methods are run with the first
+    parts: tuple[str, ...] = PARTS  # some of `PARTS`
+    noise: tuple[float, ...] = LEVELS  # standard deviations, in units of the image
+    missing: tuple[float, ...] = LEVELS  # shares of pixels, in [0, 1)
+    every: int = 0  # of the images, each which one of a category is corrupted; 0: the first of each
+    # kind of defect, as in the paper's ablations
+    missing_values: MissingValues = "nearest"  # what methods that cannot inpaint see of a missing
+    # pixel: the nearest known value, or 0
 
     @property
     def corruptions(self) -> tuple[Corruption, ...]:
@@ -68,21 +58,14 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-      clean: all defective images as they are; None if no part needs that.
-      curves: by corruption, those images that are corrupted.
-      map_sets: the maps behind `clean`, one a method, of the first seed.
-      failures: by method, why it could not be started.
-      not_run: by method, what nobody has given it; these are not failures.
-    """
-
-    clean: Evaluation | None
-    curves: Mapping[Corruption, Evaluation]
-    map_sets: tuple[MapSet, ...]
-    failures: Mapping[str, str]
-    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    clean: Evaluation | None  # all defective images as they are; None if no part needs that
+    curves: Mapping[Corruption, Evaluation]  # by corruption, those images that are corrupted
+    map_sets: tuple[MapSet, ...]  # the maps behind `clean`, one a method, of the first seed
+    failures: Mapping[str, str]  # by method, why it could not be started
+    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by method, what nobody
+    # has given it; these are not failures
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:

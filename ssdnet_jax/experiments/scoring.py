@@ -23,23 +23,14 @@ _SHOWN_PROBLEMS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all runs of one command share.
+    """What all runs of one command share."""
 
-    Attributes:
-      dataset: where the samples come from, noted in the runs' folders.
-      terminal: shows progress and problems.
-      executor: what scores images.
-      vgg19_path: file of VGG19, for configurations and methods that need it.
-      clip_path: file of CLIP, likewise.
-      note: what else to note in each run.json.
-    """
-
-    dataset: Path
-    terminal: Terminal
-    executor: Executor
-    vgg19_path: str | None = None
-    clip_path: str | None = None
-    note: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dataset: Path  # where the samples come from, noted in the runs' folders
+    terminal: Terminal  # shows progress and problems
+    executor: Executor  # what scores images
+    vgg19_path: str | None = None  # file of VGG19, for configurations and methods that need it
+    clip_path: str | None = None  # file of CLIP, likewise
+    note: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for each run.json
 
     def noting(self, **note: str) -> "Context":
         """The same with something more to note."""

@@ -23,17 +23,11 @@ _MASK_COLOR = (255, 40, 90)
 
 
 class Case(NamedTuple):
-    """What is shown of an image.
+    """What is shown of an image."""
 
-    Attributes:
-      image: float (h, w, C) in [0, 1], no side longer than `SIDE`.
-      mask: bool (H, W), at the size of the comparison.
-      maps: by method (H, W); without those that could not be evaluated.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    maps: dict[str, np.ndarray]
+    image: np.ndarray  # float (h, w, C) in [0, 1], no side longer than `SIDE`
+    mask: np.ndarray  # bool (H, W), at the size of the comparison
+    maps: dict[str, np.ndarray]  # by method (H, W); without those that could not be evaluated
 
 
 def read_case(

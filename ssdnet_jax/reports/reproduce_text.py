@@ -61,24 +61,15 @@ _METRICS = ("auprc", "auroc")  # in the order of the paper's table
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the numbers were made.
+    """How the numbers were made."""
 
-    Attributes:
-      name: of the dataset.
-      protocol: what was compared.
-      image_size: side of the square that was fitted, in pixels; 0: the image's own size.
-      config_names: the configurations of SSDnet, each with the fields that were changed; empty
-        where it is not compared.
-      note: what the user says about the data.
-      facts: what else to say, such as command, device and versions, in the order to show.
-    """
-
-    name: str
-    protocol: Protocol
-    image_size: int
-    config_names: tuple[str, ...]
-    note: str | None
-    facts: Mapping[str, str]
+    name: str  # of the dataset
+    protocol: Protocol  # what was compared
+    image_size: int  # side of the square that was fitted, in pixels; 0: the image's own size
+    config_names: tuple[str, ...]  # the configurations of SSDnet, each with the fields that were
+    # changed; empty where it is not compared
+    note: str | None  # what the user says about the data
+    facts: Mapping[str, str]  # what else to say, as command, device, versions; in the order to show
 
     @property
     def seeds(self) -> str:
