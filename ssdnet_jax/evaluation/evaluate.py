@@ -288,7 +288,7 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
 def _image_auroc(rows: Sequence[ImageMetrics], score: str) -> float | None:
     scored = [row for row in rows if row.score is not None]
     return _or_none(
-        metrics.image_auroc(
+        metrics.auroc(
             np.array([not row.good for row in scored], bool),
             np.array([getattr(row, score) for row in scored], float),
         )

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ssdnet_jax.evaluation.metrics import aupro
+from ssdnet_jax.evaluation.metrics import pixel_metrics
 from ssdnet_jax.evaluation.pooled import pooled_metrics
 
 METRICS = ("auroc", "auprc", "f1_max", "aupro")
@@ -124,7 +124,7 @@ def test_many_images_equal_scikit_learn_on_all_pixels():
 def test_one_image_equals_its_own_metrics(limit):
     (mask, scores), *_ = scenes(1)
     result = assert_equals_reference([(mask, scores)], limit=limit)
-    assert result.aupro == pytest.approx(aupro(mask, scores, limit=limit), abs=1e-12)
+    assert result.aupro == pytest.approx(pixel_metrics(mask, scores, limit=limit).aupro, abs=1e-12)
 
 
 EDGES = [
@@ -226,7 +226,7 @@ def test_bins_of_many_pixels_are_counted_exactly(mebibytes, passes):
     np.testing.assert_allclose(values(result)[:3], expected, rtol=0, atol=1e-12)
     # The images side by side, no two regions touching, are one image with the same regions.
     side_by_side = [np.concatenate(arrays, axis=1) for arrays in zip(*pairs, strict=True)]
-    assert result.aupro == pytest.approx(aupro(*side_by_side), abs=1e-12)
+    assert result.aupro == pytest.approx(pixel_metrics(*side_by_side).aupro, abs=1e-12)
 
 
 @pytest.mark.parametrize(("mebibytes", "powers"), [(4, 6), (16, 6), (4, 1 / 16)])
