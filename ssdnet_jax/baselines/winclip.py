@@ -16,7 +16,7 @@ from ssdnet_jax.baselines.clip_model import (
 )
 from ssdnet_jax.baselines.clip_prompts import normalize, state_embeddings
 from ssdnet_jax.baselines.clip_weights import CLIPSizes, CLIPWeights
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels
 from ssdnet_jax.errors import ConfigError
 
 # By model: its image tower on the device, and by class name the embeddings of the two states.
@@ -60,8 +60,7 @@ def winclip(
             "clip is None; expected weights, from "
             "ssdnet_jax.baselines.clip_weights.load_clip_weights(PATH)"
         )
-    if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; expected above 0")
+    check(temperature > 0, "temperature", temperature, "above 0")
     grid = clip.sizes.grid
     if not windows or not all(1 <= window <= grid for window in windows):
         raise ConfigError(f"windows are {windows}; expected sides from 1 to {grid} patches")
