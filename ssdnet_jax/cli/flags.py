@@ -54,9 +54,9 @@ EXECUTION_FLAGS: dict[str, str | bool | None] = {
 }
 
 
-def parse_flags(
+def read_flags(
     arguments: Sequence[str], own: Mapping[str, str | bool | None]
-) -> tuple[Config, dict[str, Any]]:
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Parses a command's own flags beside those that make the configuration.
 
     The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
@@ -67,21 +67,11 @@ def parse_flags(
         default is a truth value are switches, the others take text.
 
     Returns:
-      The configuration, checked, and the values of the command's own flags.
+      The configuration's name; the fields given, by dotted name without "config." and not checked
+      yet; the values of the command's own flags.
 
     Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
-    """
-    name, overrides, given = read_flags(arguments, own)
-    return with_overrides(load_config(name), overrides), given
-
-
-def read_flags(
-    arguments: Sequence[str], own: Mapping[str, str | bool | None]
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """`parse_flags` without a configuration: its name, the fields given, the command's own flags.
-
-    Fields are by dotted name without "config.", and not checked yet.
+      ConfigError: an unknown flag or field (names the nearest valid one).
     """
     values = flags.FlagValues()
     for name, default in own.items():

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnet_jax.cli.commands import exit_status, run_parsed, run_process
+from ssdnet_jax.cli.commands import Command, Configured, exit_status
 from ssdnet_jax.cli.flags import (
     EXECUTION_FLAGS,
     check_method,
     execution_values,
-    parse_flags,
+    read_flags,
     shared_help,
 )
-from ssdnet_jax.config import Config
+from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
@@ -67,10 +67,9 @@ input or work folder), 130 interrupted, 143 terminated. The same command again g
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Execution):
+class Arguments(Execution, Configured):
     """What the command line says; None where a flag was not given."""
 
-    config: Config  # `--config` with its overrides applied, checked
     input: str | None  # picture, folder or glob
     missing: str | None  # mask of missing pixels, or a folder of masks
     workdir: str | None  # where results go
@@ -78,12 +77,6 @@ class Arguments(Execution):
     clip_weights: str | None  # file of CLIP
     method: str  # one of `METHODS`, with options as `methods.registry` has them
     save_params: bool  # whether fitted networks are kept
-    help_config: bool  # whether only the configuration's fields are asked for
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_parsed(arguments, "ssdnet", help_text, parse, _run)
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -119,14 +112,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parses the command line; `--flag=value` and `--flag value` are the same.
-
-    Args:
-      arguments: `sys.argv`, the program's name first.
-
-    Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
-    """
+    """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
         "input": None,
         "missing": None,
@@ -138,7 +124,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "save_params": False,
         "help_config": False,
     }
-    config, given = parse_flags(arguments, own)
+    name, overrides, given = read_flags(arguments, own)
+    config = with_overrides(load_config(name), overrides)
     check_method("--method", given["method"], own_configuration=False)
     return Arguments(config=config, **{**given, **execution_values(given)})
 
@@ -148,6 +135,5 @@ def help_text() -> str:
     return _USAGE.format(**shared_help())
 
 
-def console() -> None:
-    """Entry point of the `ssdnet` command; exits with its status."""
-    run_process(main, "ssdnet", "finished images")
+COMMAND = Command("ssdnet", "finished images", help_text, parse, _run)
+main, console = COMMAND.main, COMMAND.console
