@@ -18,19 +18,8 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
 
 IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".pgm",
-    ".ppm",
-    ".pbm",
-    ".pnm",
-    ".npy",
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".npy"),
 )
 
 

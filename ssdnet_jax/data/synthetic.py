@@ -6,8 +6,7 @@ Everything is drawn from `numpy.random.default_rng(seed)`: the same arguments gi
 from collections.abc import Callable
 
 import numpy as np
-
-DEFECT_KINDS = ("scratch", "blob", "bend", "swap")
+from numpy.random import Generator
 
 
 def grid_texture(
@@ -78,7 +77,7 @@ def stochastic_texture(
 
 
 def _to_image(
-    brightness: np.ndarray, channels: int, noise: float, generator: np.random.Generator
+    brightness: np.ndarray, channels: int, noise: float, generator: Generator
 ) -> np.ndarray:
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; expected 1 or 3")
@@ -118,29 +117,19 @@ def plant_defect(
     Raises:
         ValueError: an unknown kind, or a defect that touches no pixel of the image.
     """
-    planters: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-        "scratch": _scratch,
-        "blob": _blob,
-        "bend": _bend,
-        "swap": _swap,
-    }
-    if kind not in planters:
+    if kind not in _PLANTERS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(DEFECT_KINDS)}")
     generator = np.random.default_rng(seed)
     row, column = np.indices(image.shape[:2], dtype=np.float64)
     offsets = np.stack([row - center[0], column - center[1]])
-    defective, mask = planters[kind](image, offsets, size, contrast, generator)
+    defective, mask = _PLANTERS[kind](image, offsets, size, contrast, generator)
     if not mask.any():
         raise ValueError(f"a defect at {center} touches no pixel of an image of {image.shape[:2]}")
     return np.clip(defective, 0.0, 1.0).astype(np.float32), mask
 
 
 def _scratch(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     direction = generator.uniform(0, np.pi)
     along = offsets[0] * np.sin(direction) + offsets[1] * np.cos(direction)
@@ -155,31 +144,20 @@ def _scratch(
 
 
 def _blob(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     angle = np.arctan2(offsets[0], offsets[1])
     radius = np.full(angle.shape, size / 2)
     for wave in (2, 3, 5):
-        radius += (
-            size
-            * generator.uniform(0.02, 0.06)
-            * np.sin(wave * angle + generator.uniform(0, 2 * np.pi))
-        )
+        height = size * generator.uniform(0.02, 0.06)
+        radius += height * np.sin(wave * angle + generator.uniform(0, 2 * np.pi))
     edge = max(0.7, size / 25)
     stain = 1 / (1 + np.exp((np.hypot(*offsets) - radius) / edge))
     return image * (1 - min(1.0, 2 * contrast) * stain[..., None]), stain > 0.5
 
 
 def _bend(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import map_coordinates
 
@@ -196,11 +174,7 @@ def _bend(
 
 
 def _swap(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import gaussian_filter
 
@@ -210,6 +184,15 @@ def _swap(
     displaced = np.roll(image, distance.astype(int), axis=(0, 1))
     alpha = gaussian_filter(mask.astype(np.float64), 0.7)[..., None]
     return image * (1 - alpha) + displaced * alpha, mask
+
+
+_PLANTERS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "scratch": _scratch,
+    "blob": _blob,
+    "bend": _bend,
+    "swap": _swap,
+}
+DEFECT_KINDS = tuple(_PLANTERS)
 
 
 def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
