@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,14 +12,14 @@ from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
-from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.figures.heatmap import outline, overlay, to_rgb
 from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 SIDE = 256  # pixels, the longest side of a picture
 CASES = 6  # best ones and as many worst ones
 _JPEG_QUALITY = 82
-_MASK_COLOR = (255, 40, 90)
+_OUTLINE: dict[str, Any] = {"color": (255, 40, 90), "width": 2}
 
 
 class Case(NamedTuple):
@@ -94,8 +94,8 @@ def case_card(
         return f'<article class="case">{head}<p class="note">{escape(str(error))}</p></article>'
     size = (image.shape[0], image.shape[1])
     figures = [
-        _figure(_to_bytes(image), "input", "image"),
-        _figure(_outline(image, resize_missing(mask, size)), "mask", "mask"),
+        _figure(to_rgb(image), "input", "image"),
+        _figure(outline(image, resize_missing(mask, size), **_OUTLINE), "mask", "mask"),
     ]
     for map_set in map_sets:
         if map_set.method not in maps:
@@ -132,17 +132,3 @@ def _figure(pixels: np.ndarray, caption: str, description: str) -> str:
         f'height="{pixels.shape[0]}" alt="{long_text}" title="{long_text}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
-
-
-def _to_bytes(image: np.ndarray) -> np.ndarray:
-    pixels = np.round(255 * image).astype(np.uint8)
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def _outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with a line around the mask, uint8 RGB."""
-    from scipy.ndimage import binary_dilation
-
-    pixels = _to_bytes(image)
-    pixels[binary_dilation(mask, iterations=2) & ~mask] = _MASK_COLOR
-    return pixels

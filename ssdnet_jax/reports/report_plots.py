@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssdnet_jax.figures.drawing import style_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -173,11 +175,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _style(axes: "Axes") -> None:
     axes.set_facecolor("none")
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_LINE)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_MUTED, pad=5)
+    style_axes(axes, text=_MUTED, line=_LINE, size=9, pad=5)
 
 
 def _svg(figure: "Figure") -> str:

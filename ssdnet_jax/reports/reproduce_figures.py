@@ -15,7 +15,17 @@ import numpy as np
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.experiments.reproduce import Results
-from ssdnet_jax.figures.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
+from ssdnet_jax.figures.drawing import (
+    LINE,
+    MUTED,
+    TEXT,
+    foot,
+    new_figure,
+    place,
+    save,
+    style_axes,
+    wrapped,
+)
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
@@ -230,11 +240,7 @@ def _panels(
         x = left + column * (panel_width + gap)
         y = height - top - row * (panel_height + between) - panel_height
         axes.append(place(figure, x, y, panel_width, panel_height))
-        axes[-1].set_axisbelow(True)
-        for side, spine in axes[-1].spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(LINE)
-        axes[-1].tick_params(length=0, labelsize=8.5, labelcolor=TEXT, pad=4)
+        style_axes(axes[-1], text=TEXT, line=LINE, size=8.5, pad=4)
     if legend:
         figure.legend(
             handles=list(legend),
