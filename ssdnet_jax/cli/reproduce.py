@@ -135,12 +135,7 @@ def _write(workdir: Path, setting: Setting, results: Results, samples: Sequence[
 
 def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
     """Says what went wrong and where the results are."""
-    failed = {
-        (row.path, row.error)
-        for evaluation in results.evaluations
-        for row in evaluation.rows
-        if row.status != "ok"
-    }
+    failed = {(row.path, row.error) for row in results.failed_rows}
     show_problems(sorted(failed), workdir / "reproduce.md", terminal)
     # The last row of a method is that of all categories.
     rows = table_rows(results.clean) if results.clean else []

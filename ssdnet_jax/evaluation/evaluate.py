@@ -285,6 +285,18 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
     return entry
 
 
+def means_over_seeds(rows: Sequence[ImageMetrics], metric: str) -> list[tuple[ImageMetrics, float]]:
+    """Of each method and image that has the metric a row, and the mean over seeds."""
+    images: dict[tuple[str, str], list[ImageMetrics]] = {}
+    for row in rows:
+        if getattr(row, metric) is not None:
+            images.setdefault((row.method, row.path), []).append(row)
+    return [
+        (of_image[0], float(np.mean([getattr(row, metric) for row in of_image])))
+        for of_image in images.values()
+    ]
+
+
 def _image_auroc(rows: Sequence[ImageMetrics], score: str) -> float | None:
     scored = [row for row in rows if row.score is not None]
     return _or_none(

@@ -14,7 +14,7 @@ from typing import Any
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import InputError, NoWeightsError
-from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
+from ssdnet_jax.evaluation.evaluate import Evaluation, ImageMetrics, MapSet, evaluate
 from ssdnet_jax.experiments.conditions import CORRUPTIONS, PLAIN, Condition, MissingValues
 from ssdnet_jax.experiments.scoring import Context, evaluating, score_method
 
@@ -71,6 +71,11 @@ class Results:
     def evaluations(self) -> tuple[Evaluation, ...]:
         """All of them."""
         return (*([self.clean] if self.clean else []), *self.curves.values())
+
+    @property
+    def failed_rows(self) -> list[ImageMetrics]:
+        """Of images and methods without metrics."""
+        return [row for found in self.evaluations for row in found.rows if row.status != "ok"]
 
 
 def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:

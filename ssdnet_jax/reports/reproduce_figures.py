@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, means_over_seeds
 from ssdnet_jax.experiments.reproduce import Results
 from ssdnet_jax.figures.drawing import (
     LINE,
@@ -137,13 +137,11 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
       metric: "auroc" or "auprc".
       label: how the numbers were made, for the foot of the figure.
     """
-    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     categories = sorted({row.category for row in evaluation.rows})
-    for row in evaluation.rows:
-        if (value := getattr(row, metric)) is not None:
-            for category in (row.category, ALL) if len(categories) > 1 else (row.category,):
-                images = values.setdefault(category, {}).setdefault(row.method, {})
-                images.setdefault(row.path, []).append(value)
+    for row, mean in means_over_seeds(evaluation.rows, metric):
+        for category in (row.category, ALL) if len(categories) > 1 else (row.category,):
+            values.setdefault(category, {}).setdefault(row.method, []).append(mean)
     methods = list(dict.fromkeys(row.method for row in evaluation.rows))
     panels = [c for c in (ALL, *categories) if c in values]
     lowest = min((getattr(r, metric) for r in evaluation.rows if r.auroc is not None), default=0.0)
@@ -153,10 +151,7 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
     left = max(_LEFT, 0.25 + _LETTER * max(map(len, names)))
     figure, all_axes = _panels(len(panels), 0.42 + 0.3 * len(methods), label, left=left)
     for number, (axes, category) in enumerate(zip(all_axes, panels, strict=True)):
-        found = {
-            method: [float(np.mean(seeds)) for seeds in images.values()]
-            for method, images in values[category].items()
-        }
+        found = values[category]
         for position, method in enumerate(methods):
             if method in found:
                 draw_box(axes, found[method], position, 0.62, styles[method][0])

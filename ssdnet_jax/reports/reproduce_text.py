@@ -1,7 +1,7 @@
 """Tables of the paper's comparison: reproduce.md, table1.csv, robustness.csv, reproduce.json."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +232,7 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         for metric in _METRICS
     }
-    lines = [
-        "| data (images) | method | AUPRC | AUROC | paper's AUPRC | paper's AUROC |",
-        "|---|---|---|---|---|---|",
-    ]
-    last = None
+    lines, last = [], None
     for row in rows:
         label = f"{_plain(row['category'])} ({row['images']})" if row["category"] != last else ""
         last = row["category"]
@@ -248,28 +244,31 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
             is_best = row[metric] is not None and row[metric] == best[row["category"], metric]
             cells.append(f"**{text}**" if is_best else text)
         cells += [number(row[f"{metric}_published"], digits=2) for metric in _METRICS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    head = ["data (images)", "method", "AUPRC", "AUROC", "paper's AUPRC", "paper's AUROC"]
+    return markdown_table(head, lines)
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells as Markdown."""
+    rows = [f"| {' | '.join(cells)} |" for cells in (head, *lines)]
+    return "\n".join([rows[0], f"|{'---|' * len(head)}", *rows[1:]])
 
 
 def _published_table() -> str:
     methods = [method_name(m) for m in next(iter(PUBLISHED.values()))[2]]
     lines = [
-        "Table 1 of the paper (arXiv 2509.18354), AUPRC / AUROC:\n",
-        f"| data (images) | {' | '.join(methods)} |",
-        f"|---{'|---' * len(methods)}|",
+        [f"{name} ({images})", *(f"{auprc:.2f} / {auroc:.2f}" for auprc, auroc in numbers.values())]
+        for name, images, numbers in PUBLISHED.values()
     ]
-    for name, images, numbers in PUBLISHED.values():
-        cells = " | ".join(f"{auprc:.2f} / {auroc:.2f}" for auprc, auroc in numbers.values())
-        lines.append(f"| {name} ({images}) | {cells} |")
-    return "\n".join(lines)
+    table = markdown_table(["data (images)", *methods], lines)
+    return f"Table 1 of the paper (arXiv 2509.18354), AUPRC / AUROC:\n\n{table}"
 
 
 def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """AUPRC / AUROC, a row a category and method, a column a level."""
     levels = list(dict.fromkeys(row["level"] for row in rows))
-    head = " | ".join(f"{level:g}" for level in levels)
-    lines = [f"| data (images) | method | {head} |", f"|---|---{'|---' * len(levels)}|"]
+    lines = []
     keys = dict.fromkeys((row["category"], row["images"], row["method"]) for row in rows)
     found = {(row["category"], row["method"], row["level"]): row for row in rows}
     for category, images, method in keys:
@@ -277,8 +276,9 @@ def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for level in levels:
             row = found.get((category, method, level), {})
             cells.append(" / ".join(number(row.get(metric)) for metric in _METRICS))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "AUPRC / AUROC by level:\n\n" + "\n".join(lines)
+        lines.append(cells)
+    head = ["data (images)", "method", *(f"{level:g}" for level in levels)]
+    return f"AUPRC / AUROC by level:\n\n{markdown_table(head, lines)}"
 
 
 MISSING_WORDS = {"nearest": "the nearest known value", "zero": "0, as if that were their value"}
@@ -350,12 +350,7 @@ def _run_methods(setting: Setting, results: Results) -> list[str]:
 def _problems(results: Results) -> str:
     reasons = {**results.not_run, **results.failures}
     lines = [f"- {method_name(m)}: {_plain(reason)}" for m, reason in reasons.items()]
-    failed = {
-        (row.method, row.path, row.error)
-        for evaluation in results.evaluations
-        for row in evaluation.rows
-        if row.status != "ok"
-    }
+    failed = {(row.method, row.path, row.error) for row in results.failed_rows}
     lines += [f"- {method_name(m)}, {_plain(p)}: {_plain(e)}" for m, p, e in sorted(failed)]
     return "\n".join(lines)
 
