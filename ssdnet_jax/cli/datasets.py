@@ -52,11 +52,7 @@ class DatasetArguments(Execution):
 
 
 def dataset_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `DatasetArguments` from the values of `DATASET_FLAGS` among others.
-
-    Raises:
-      ConfigError: an illegal value, or a flag that is needed is not there.
-    """
+    """The fields of `DatasetArguments` from the values of `DATASET_FLAGS`; raises ConfigError."""
     categories = listed_words("--categories", given["categories"])
     for name in ("dataset", "workdir"):
         if not given[name] and not given.get("help_config"):

@@ -103,11 +103,7 @@ def read_flags(
 
 
 def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Execution` from the values of `EXECUTION_FLAGS` among others.
-
-    Raises:
-      ConfigError: an illegal value or combination.
-    """
+    """The fields of `Execution` from the values of `EXECUTION_FLAGS`; raises ConfigError."""
     executor = one_of("--executor", given["executor"], EXECUTORS)
     if executor == "ray" and given["devices"] is not None:
         raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
@@ -118,12 +114,9 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_method(flag: str, text: str, *, own_configuration: bool) -> None:
-    """Raises ConfigError where a method, as `methods.registry` has it, is none.
+    """Raises ConfigError where the text of a flag is no method, as `methods.registry` has it.
 
-    Args:
-      flag: that names it, with its dashes.
-      text: what was given.
-      own_configuration: whether it may name a configuration, as "ssdnet:grid".
+    `own_configuration` says whether it may name a configuration, as "ssdnet:grid".
     """
     try:
         if has_configuration(text):
@@ -143,12 +136,8 @@ def methods_and_configs(
 ) -> tuple[tuple[str, ...], dict[str, Config]]:
     """Checks the methods of `--methods`; gives the configurations of those that name their own.
 
-    Args:
-      methods: as `methods.registry` has them.
-      overrides: fields that the command line changes, in these configurations too.
-
-    Raises:
-      ConfigError: there is no such method, or two would write into one folder.
+    `overrides` change these too. Raises ConfigError where there is no such method, or two would
+    write into one folder.
     """
     folders: dict[str, str] = {}
     for method in methods:

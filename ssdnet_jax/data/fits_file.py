@@ -44,11 +44,7 @@ def write_fits(path: Path, fits: StoredFits) -> None:
 
 
 def read_fits(path: Path) -> StoredFits:
-    """What `write_fits` wrote.
-
-    Raises:
-      InputError: the file is not there, or damaged.
-    """
+    """What `write_fits` wrote; raises InputError if it is not there, or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}

@@ -195,12 +195,7 @@ def _walk(root: Path, depth: int | None = None) -> Iterator[Path]:
 def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes an image, bilinearly, smoothed before shrinking (`skimage.transform.resize`).
 
-    Args:
-        pixels: float (H, W, C) in [0, 1].
-        size: (height, width) wanted.
-
-    Returns:
-        float32 (height, width, C) in [0, 1].
+    Float (H, W, C) in [0, 1] becomes float32 of the size, (height, width), that is wanted.
     """
     return np.clip(_resize(pixels, size), 0.0, 1.0)
 

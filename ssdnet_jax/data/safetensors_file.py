@@ -48,8 +48,7 @@ def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.nda
     """Reads the named tensors of a `.safetensors` file, nothing else of it.
 
     Raises:
-        InputError: If the file cannot be read, is no safetensors file, is truncated, or lacks a
-            name.
+        InputError: If the file cannot be read, is damaged or truncated, or lacks a name.
     """
     path = Path(path)
     try:
@@ -76,10 +75,7 @@ def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.nda
 def find_tensors(read: Read, source: str | Path, names: Iterable[str]) -> dict[str, Place]:
     """Where the named tensors are, by the header alone, in the order of the file.
 
-    Args:
-        read: gives bytes of the file.
-        source: Named in errors.
-        names: Names in its header.
+    `read` gives bytes of the file, which errors call `source`.
 
     Raises:
         InputError: If this is no safetensors file, or lacks a name.

@@ -34,13 +34,8 @@ def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3
     So they are sorted once, by value alone, which takes a fraction of the time of sorting all
     pixels with their labels for each curve anew, as scikit-learn does.
 
-    Args:
-        mask: as above.
-        score_map: as above.
-        limit: false positive rate at which the integral of AUPRO ends, in (0, 1].
-
-    Raises:
-        ValueError: a limit outside (0, 1], or arrays that do not have two axes.
+    `limit` is the false positive rate, in (0, 1], at which the integral of AUPRO ends. Another is a
+    ValueError, as are arrays that do not have two axes.
     """
     check_limit(limit)
     labels, scores = _flatten(mask, score_map)
@@ -157,11 +152,8 @@ def auprc(mask: np.ndarray, score_map: np.ndarray) -> float:
 def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """1 / size of its region on each True pixel, 0 elsewhere, and the number of regions.
 
-    Args:
-        mask: bool (H, W); its regions are 8-connected.
-
-    Returns:
-        float64 (H, W) that sums to the number of regions, and that number.
+    Regions of the mask, bool (H, W), are 8-connected; the weights, float64 (H, W), sum to their
+    number.
     """
     from scipy.ndimage import label
 

@@ -96,17 +96,11 @@ def reproduce(
     *,
     configs: Mapping[str, Config] | None = None,
 ) -> Results:
-    """Scores what is not scored yet, and measures everything.
+    """Scores the defective images of one dataset that are not scored yet, and measures everything.
 
-    A method that cannot be started, for want of its weights for example, is left out.
-
-    Args:
-      samples: defective images of one dataset.
-      protocol: what is compared.
-      config: SSDnet's; of it baselines take `image_size` and `seed`.
-      workdir: runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN below it.
-      context: of the command.
-      configs: by method, the configurations of those that have one of their own.
+    A method that cannot be started, for want of its weights for example, is left out. `config` is
+    SSDnet's, of which baselines take `image_size` and `seed`; `configs` are by method those of
+    their own. Runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
 
     Raises:
       ConfigError: a run's folder holds results of another configuration.

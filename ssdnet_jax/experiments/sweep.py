@@ -98,13 +98,7 @@ def run_sweep(
     """Scores what is not scored yet and measures all of it, seed by seed.
 
     After each seed of a variant sweep.csv is written anew, so that a look at it is never far off.
-
-    Args:
-      samples: of one dataset.
-      configs: checked, by variant.
-      seeds: each once.
-      workdir: below it runs/VARIANT/seedN, ordinary work folders.
-      context: of the command.
+    Below the work folder runs/VARIANT/seedN are ordinary work folders.
 
     Returns:
       Metrics of single images; their method is the variant.

@@ -15,7 +15,7 @@ MAX_SIDE = 1024  # longer images are shrunk in figures, pixels
 
 
 def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
-    """Lays a score map in colour over the grey image.
+    """Lays a score map in colour over the grey image; uint8 (H, W, 3), RGB.
 
     The lowest scores leave the image as it is; the higher a score, the more of its colour shows,
     and the image's light and dark stay visible through it. The scale runs from the median of the
@@ -24,9 +24,6 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
     Args:
         image: float (H, W, C) in [0, 1].
         score_map: finite float (H, W), high where anomalous, any range.
-
-    Returns:
-        uint8 (H, W, 3), RGB.
 
     Raises:
         ValueError: the two differ in size, or the map is not finite.

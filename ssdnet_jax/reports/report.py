@@ -71,14 +71,8 @@ def write_report(
 ) -> None:
     """Writes the report, atomically.
 
-    Args:
-      path: the HTML file.
-      name: of the dataset.
-      samples: all that were evaluated.
-      map_sets: one a method, those whose maps and curves are shown.
-      evaluation: rows and pooled metrics.
-      summary: of the evaluation, see `summarize`.
-      notes: how the numbers were made, in the order to show.
+    `samples` are all that were evaluated, `map_sets` those whose maps and curves are shown, one a
+    method; `notes` say how the numbers were made, in the order to show.
     """
     title = f"{name}: anomaly localization"
     sections = [

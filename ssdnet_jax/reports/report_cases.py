@@ -33,15 +33,9 @@ class Case(NamedTuple):
 def read_case(
     sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
 ) -> Case:
-    """Reads a defective image, its mask and its maps, one at least.
+    """Reads a defective image, its mask and its maps, one at least; raises InputError.
 
-    Args:
-      sample: the image.
-      map_sets: one a method.
-      rows: by method and path, those of the map sets.
-
-    Raises:
-      InputError: the image cannot be read.
+    `rows` are those of the map sets, of which there is one a method, by method and path.
     """
     image = read_image(sample.path).pixels
     factor = min(1.0, SIDE / max(image.shape[:2]))
@@ -63,9 +57,7 @@ def best_and_worst(
 ) -> tuple[list[ImageMetrics], list[ImageMetrics]]:
     """The images of highest and of lowest AUPRC, best and worst first; none is in both.
 
-    Args:
-      rows: of one method and seed; those without AUPRC are left out.
-      count: how many of each at most.
+    `rows` are of one method and seed, those without AUPRC are left out; `count` of each at most.
     """
     ordered = ranked(rows)
     count = min(count, (len(ordered) + 1) // 2)
@@ -75,15 +67,10 @@ def best_and_worst(
 def case_card(
     sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
 ) -> str:
-    """A card with the image, its mask and a heat map of each method.
+    """A card, in HTML, of a defective image, its mask and a heat map of each method.
 
-    Args:
-      sample: a defective image.
-      map_sets: one a method.
-      rows: by method and path, those of the map sets.
-
-    Returns:
-      HTML; a map that could not be evaluated is left blank, as is an image that cannot be read.
+    A map that could not be evaluated is left blank, as is an image that cannot be read. `rows` are
+    as in `read_case`.
     """
     title = escape(sample.relative)
     name = escape(f"{sample.category} / {sample.defect} / {sample.path.name}")

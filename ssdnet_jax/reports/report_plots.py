@@ -38,17 +38,11 @@ def number(
 
 
 def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
-    """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method.
+    """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method; an `<svg>`.
 
     The box reaches from quartile to quartile, its line is the median, the whiskers end at the last
-    image within 1.5 box lengths; dots are the images. Fewer than four images get no box.
-
-    Args:
-      groups: by the row's label.
-      methods: in the order of their colours; not all need to be in every group.
-
-    Returns:
-      An `<svg>` element.
+    image within 1.5 box lengths; dots are the images. Fewer than four images get no box. Groups are
+    by the row's label; methods, in the order of their colours, need not be in every group.
     """
     labels = [f"…{x[1 - _LONGEST_LABEL :]}" if len(x) > _LONGEST_LABEL else x for x in groups]
     slot = 0.20 if max(_sizes(groups)) >= _SMALLEST_BOX else 0.14  # inches for one method
@@ -120,14 +114,10 @@ def draw_box(axes: "Axes", values: Sequence[float], at: float, thick: float, col
 
 
 def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]]) -> str:
-    """Curves side by side, with the main one of each method in front.
+    """Curves side by side, with the main one of each method in front; an `<svg>`.
 
-    Args:
-      panels: title -> label of x, label of y, and by method its curves: the first is drawn
-        strong, the others faint. Titles that hold "PRO" get an x axis up to the last point.
-
-    Returns:
-      An `<svg>` element.
+    Panels are title -> label of x, label of y, and by method its curves: the first is drawn strong,
+    the others faint. Titles that hold "PRO" get an x axis up to the last point.
     """
     width, side = 9.6, 2.55
     height = side + 0.80

@@ -63,17 +63,9 @@ def write_figures(
     samples: Sequence[Sample],
     curves: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Writes all figures of the parts that were asked for.
+    """Writes all figures of the parts that were asked for; title -> name of the file, in order.
 
-    Args:
-      folder: where they go.
-      setting: how the numbers were made.
-      results: what was measured.
-      samples: all that were evaluated.
-      curves: of `reproduce_text.curve_rows`.
-
-    Returns:
-      Title -> name of the file, in the order to show.
+    `samples` are all that were evaluated, `curves` those of `reproduce_text.curve_rows`.
     """
     found: dict[str, str] = {}
     names = setting.config_names
@@ -126,16 +118,11 @@ def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: str) -> None:
-    """Writes Fig. 3 or 4: a metric over the images of each category, a box a method.
+    """Writes Fig. 3 or 4: AUROC or AUPRC over the images of each category, a box a method.
 
     Boxes reach from quartile to quartile, the line is the median, whiskers end at the last image
-    within 1.5 box lengths; dots are the images, each with its mean over seeds.
-
-    Args:
-      path: the PNG.
-      evaluation: what was measured.
-      metric: "auroc" or "auprc".
-      label: how the numbers were made, for the foot of the figure.
+    within 1.5 box lengths; dots are the images, each with its mean over seeds. At the foot `label`
+    says how the numbers were made.
     """
     values: dict[str, dict[str, list[float]]] = {}
     categories = sorted({row.category for row in evaluation.rows})
@@ -168,15 +155,10 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
 def write_curves(
     path: Path, rows: Sequence[Mapping[str, Any]], metric: str, x_label: str, *, label: str
 ) -> None:
-    """Writes one of Figs. 5 to 8: a metric against the level of a corruption, a line a method.
+    """Writes one of Figs. 5 to 8: AUROC or AUPRC against a corruption's level, a line a method.
 
-    Args:
-      path: the PNG.
-      rows: of `reproduce_text.curve_rows`, those of one corruption. Where there are several seeds a
-        band shows one standard deviation over them.
-      metric: "auroc" or "auprc".
-      x_label: what the level is.
-      label: how the numbers were made, for the foot of the figure.
+    `rows` are those of `reproduce_text.curve_rows` of one corruption. Where there are several seeds
+    a band shows one standard deviation over them. At the foot `label` says how they were made.
     """
     from matplotlib.lines import Line2D
 

@@ -176,13 +176,8 @@ def write_markdown(
 ) -> None:
     """Writes reproduce.md atomically.
 
-    Args:
-      path: the file.
-      setting: how the numbers were made.
-      results: what was measured.
-      table: of `table_rows`; empty if it is not wanted.
-      curves: of `curve_rows`.
-      figures: title -> path relative to the file, in the order to show.
+    `table` is of `table_rows`, empty if it is not wanted, and `curves` of `curve_rows`; `figures`
+    are title -> path relative to the file, in the order to show.
     """
     parts = [f"# The paper's comparison on {_plain(setting.name)}", _lead(setting, results)]
     if table:
