@@ -72,7 +72,8 @@ def glcm(
         raise ConfigError("angles is empty; expected at least one angle")
     if window > min(image.shape[:2]):
         raise InputError(f"window {window} is larger than the image {image.shape[:2]}")
-    padded = _reflect(quantize(luminance(image), levels), window)
+    border = (window // 2, (window - 1) // 2)  # so that each pixel has its window
+    padded = jnp.pad(quantize(luminance(image), levels), border, mode="reflect")
     offsets = [_offset(distance, angle) for angle in angles]
     maps = [_of_offset(padded, offset, statistic, window, levels) for offset in offsets]
     values = functools.reduce(operator.add, maps) / len(maps)
@@ -84,12 +85,6 @@ def glcm(
 def quantize(grey: Float[Array, "h w"], levels: int) -> Int[Array, "h w"]:
     """Grey bins 0 to levels - 1 of equal width over [0, 1]."""
     return jnp.clip(jnp.floor(grey * levels), 0, levels - 1).astype(jnp.int32)
-
-
-def _reflect(quantized: Int[Array, "h w"], window: int) -> Int[Array, "hh ww"]:
-    """So much border that each pixel has its window."""
-    before, after = window // 2, (window - 1) // 2
-    return jnp.pad(quantized, (before, after), mode="reflect")
 
 
 def _offset(distance: int, angle: float) -> tuple[int, int]:

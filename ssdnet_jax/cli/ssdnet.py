@@ -114,11 +114,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
-        "input": None,
-        "missing": None,
-        "workdir": None,
-        "vgg19_weights": None,
-        "clip_weights": None,
+        **dict.fromkeys(("input", "missing", "workdir", "vgg19_weights", "clip_weights")),
         "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
         "save_params": False,

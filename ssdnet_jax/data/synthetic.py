@@ -33,6 +33,8 @@ def grid_texture(
     Returns:
         float32 (height, width, channels) in [0, 1].
     """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; expected 1 or 3")
     generator = np.random.default_rng(seed)
     row, column = np.indices(size, dtype=np.float64)
     turn = np.deg2rad(angle)
@@ -45,44 +47,7 @@ def grid_texture(
         return 1.0 / (1.0 + np.exp((distance - line_fraction * period / 2) / 0.7))
 
     brightness = 0.2 + 0.55 * np.maximum(lines(across), lines(along))
-    return _to_image(brightness, channels, noise, generator)
-
-
-def stochastic_texture(
-    size: tuple[int, int],
-    *,
-    grain: float = 3.0,
-    contrast: float = 0.12,
-    channels: int = 1,
-    seed: int = 0,
-) -> np.ndarray:
-    """Draws a stationary random texture: white noise smoothed to a grain size.
-
-    Args:
-        size: (height, width) in pixels.
-        grain: standard deviation of the Gaussian that smooths the noise, in pixels.
-        contrast: standard deviation of the brightness, around a mean of 0.5.
-        channels: 1 or 3; colour textures have a fixed tint.
-        seed: draws the noise.
-
-    Returns:
-        float32 (height, width, channels) in [0, 1].
-    """
-    from scipy.ndimage import gaussian_filter
-
-    generator = np.random.default_rng(seed)
-    grains = gaussian_filter(generator.standard_normal(size), grain, mode="wrap")
-    brightness = 0.5 + contrast * (grains - grains.mean()) / grains.std()
-    return _to_image(brightness, channels, 0.0, generator)
-
-
-def _to_image(
-    brightness: np.ndarray, channels: int, noise: float, generator: Generator
-) -> np.ndarray:
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; expected 1 or 3")
-    tint = np.array([1.0, 0.9, 0.75])[:channels]
-    image = brightness[..., None] * tint
+    image = brightness[..., None] * np.array([1.0, 0.9, 0.75])[:channels]
     image += noise * generator.standard_normal(image.shape)
     return np.clip(image, 0.0, 1.0).astype(np.float32)
 

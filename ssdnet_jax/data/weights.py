@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
+from ssdnet_jax.data.files import user_cache_folder, write_to_cache
 from ssdnet_jax.data.remote_file import RemoteFile
 from ssdnet_jax.data.safetensors_file import Place, find_tensors, read_safetensors
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssdnet_jax.figures.drawing import style_axes
+from ssdnet_jax.figures.drawing import new_figure, place, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,18 +49,12 @@ def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
     step = slot * max(1, len(methods)) + 0.14  # for one group
     room = 0.15 + _LETTER * max(map(len, labels))
     width, height = 9.6, step * len(labels) + 0.55
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     gap = 0.5
     panel = (width - room - gap - 0.2) / 2
     for number, metric in enumerate(("auroc", "auprc")):
-        axes = figure.add_axes(
-            (
-                (room + number * (panel + gap)) / width,
-                0.30 / height,
-                panel / width,
-                step * len(labels) / height,
-            )
-        )
+        left = room + number * (panel + gap)
+        axes = place(figure, left, 0.30, panel, step * len(labels))
         _style(axes)
         lowest = 1.0
         for row, values in enumerate(groups.values()):
@@ -120,12 +114,10 @@ def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]])
     the others faint. Titles that hold "PRO" get an x axis up to the last point.
     """
     width, side = 9.6, 2.55
-    height = side + 0.80
-    figure = _figure(width, height)
+    figure = new_figure(width, side + 0.80)
     gap = (width - len(panels) * side) / len(panels)
     for number, (title, (x_label, y_label, methods)) in enumerate(panels.items()):
-        left = number * (side + gap) + 0.52
-        axes = figure.add_axes((left / width, 0.48 / height, side / width, side / height))
+        axes = place(figure, number * (side + gap) + 0.52, 0.48, side, side)
         _style(axes)
         axes.grid(color=_LINE, linewidth=0.8)
         end = 1.0
@@ -155,12 +147,6 @@ def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]])
 
 def _method_color(index: int) -> str:
     return f"#0a0a{index % METHOD_COLORS:02x}"
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
 
 
 def _style(axes: "Axes") -> None:

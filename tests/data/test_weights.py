@@ -18,7 +18,7 @@ import pytest
 
 from ssdnet_jax.data import remote_file
 from ssdnet_jax.data import weights as weights_module
-from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
+from ssdnet_jax.data.files import user_cache_folder, write_to_cache
 from ssdnet_jax.data.weights import (
     CACHE_FILE,
     VGG19_IMAGENET1K_V1,
