@@ -112,10 +112,9 @@ def feature_correspondence(
     blur_size: int = 5,
     border: Border = "published",
 ) -> Float[Array, "h w"]:
-    """The analysis itself, on any feature map; see `fca` for the options. Pure; compile with jit.
+    """The analysis itself, on any feature map, as a raw map of its size.
 
-    Returns:
-      Raw map of the feature map's size.
+    See `fca` for the options. Pure; compile with jit.
     """
     scaled = scale_channels(feature_map)
     reference = median_sorted_tile(scaled, tile_size=tile_size)

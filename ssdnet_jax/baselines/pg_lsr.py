@@ -8,16 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ssdnet_jax.baselines.pixels import (
-    check,
-    check_channels,
-    check_odd,
-    check_word,
-    compiled,
-    luminance,
-    of_width,
-    smooth,
-)
+from ssdnet_jax.baselines import pixels
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -36,7 +27,7 @@ class Regression(NamedTuple):
     iterations: Int[Array, ""]  # how many were made
 
 
-@compiled
+@pixels.compiled
 def pg_lsr(
     image: Float[Array, "h w c"],
     *,
@@ -91,20 +82,20 @@ def pg_lsr(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or smaller than a patch at `width`.
     """
-    check_channels(image)
-    check(width is None or width >= 1, "width", width, "at least 1, or None")
-    check(1 <= stride <= patch_size, "stride", stride, f"1 to patch_size {patch_size}")
-    check(trade_off > 0, "trade_off", trade_off, "above 0")
-    check(0 < filter_scale <= 2, "filter_scale", filter_scale, "above 0, at most 2")
+    pixels.check_channels(image)
+    pixels.check(width is None or width >= 1, "width", width, "at least 1, or None")
+    pixels.check(1 <= stride <= patch_size, "stride", stride, f"1 to patch_size {patch_size}")
+    pixels.check(trade_off > 0, "trade_off", trade_off, "above 0")
+    pixels.check(0 < filter_scale <= 2, "filter_scale", filter_scale, "above 0, at most 2")
     if subsets < 1 or not 0 < subset_share <= 1:
         raise ConfigError(
             f"subsets {subsets} and subset_share {subset_share}; expected at least 1 and within "
             f"(0, 1]"
         )
-    check(sigma >= 0, "sigma", sigma, "at least 0")
-    check_odd("kernel_size", kernel_size)
-    check_word("coverage", coverage, Coverage)
-    grey = of_width(luminance(image), width)
+    pixels.check(sigma >= 0, "sigma", sigma, "at least 0")
+    pixels.check_odd("kernel_size", kernel_size)
+    pixels.check_word("coverage", coverage, Coverage)
+    grey = pixels.of_width(pixels.luminance(image), width)
     if patch_size > min(grey.shape):
         raise InputError(
             f"patch_size {patch_size} is larger than the image, {grey.shape} after resizing "
@@ -121,7 +112,7 @@ def pg_lsr(
     painted = patch_grid.paint(scores, grey.shape, size=patch_size, stride=stride)
     if coverage == "mean":
         painted = painted / patch_grid.coverage(grey.shape, size=patch_size, stride=stride)
-    smoothed = smooth(painted, sigma=sigma, size=kernel_size)
+    smoothed = pixels.smooth(painted, sigma=sigma, size=kernel_size)
     return jax.image.resize(smoothed, image.shape[:2], "linear")
 
 
@@ -227,7 +218,7 @@ def rfs_filters(scale: float = 1.0) -> Float[np.ndarray, "38 49 49"]:
     axis = (np.arange(_SUPPORT)[:, None] - _SUPPORT // 2 + inside).ravel()
     x, y = axis[None, :], -axis[:, None]
 
-    def pixels(values: np.ndarray) -> np.ndarray:
+    def averaged(values: np.ndarray) -> np.ndarray:
         return values.reshape(_SUPPORT, samples, _SUPPORT, samples).mean((1, 3))
 
     def across(t: np.ndarray, sigma: float, order: int) -> np.ndarray:
@@ -241,10 +232,10 @@ def rfs_filters(scale: float = 1.0) -> Float[np.ndarray, "38 49 49"]:
                 along = x * np.cos(turn) - y * np.sin(turn)
                 over = x * np.sin(turn) + y * np.cos(turn)
                 profile = np.exp(-0.5 * np.square(along / (3 * sigma)))
-                filters.append(pixels(profile * across(over, sigma, order)))
+                filters.append(averaged(profile * across(over, sigma, order)))
     squared = (np.square(x) + np.square(y)) / np.square(10 * scale)
-    filters.append(pixels((squared - 2) * np.exp(-squared / 2)))
-    filters.append(pixels(np.exp(-squared / 2)))
+    filters.append(averaged((squared - 2) * np.exp(-squared / 2)))
+    filters.append(averaged(np.exp(-squared / 2)))
     bank = np.stack(filters)
     bank -= bank.mean((1, 2), keepdims=True)
     bank /= np.abs(bank).sum((1, 2), keepdims=True)

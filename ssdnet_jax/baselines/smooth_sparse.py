@@ -1,5 +1,6 @@
 """Smooth-sparse decomposition (SSD; Yan, Paynabar and Shi 2017)."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -77,21 +78,17 @@ def smooth_sparse(
     if min(image.shape[:2]) < _SMALLEST_SIDE:
         raise InputError(f"image is {image.shape[:2]}; expected at least {_SMALLEST_SIDE} pixels")
 
-    def channel_map(channel: Float[Array, "h w"]) -> Float[Array, "h w"]:
-        return jnp.abs(
-            decompose(
-                channel,
-                background_spacing=background_spacing,
-                anomaly_spacing=anomaly_spacing,
-                degree=degree,
-                smoothness=smoothness,
-                sparsity=sparsity,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-            ).anomaly
-        )
-
-    return jax.vmap(channel_map, in_axes=-1)(image).mean(0)
+    split = functools.partial(
+        decompose,
+        background_spacing=background_spacing,
+        anomaly_spacing=anomaly_spacing,
+        degree=degree,
+        smoothness=smoothness,
+        sparsity=sparsity,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return jnp.abs(jax.vmap(split, in_axes=-1)(image).anomaly).mean(0)
 
 
 def decompose(
@@ -113,9 +110,6 @@ def decompose(
     r = y - B_a theta_a, is solved by accelerated proximal gradient steps (Beck and Teboulle 2009).
 
     `values` are y, one channel; `smooth_sparse` says what the options are.
-
-    Raises:
-      ConfigError: an option outside of its range.
     """
     check(1 <= degree <= 5, "degree", degree, "1 to 5")
     check(background_spacing >= 2, "background_spacing", background_spacing, "at least 2 pixels")

@@ -8,16 +8,7 @@ from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Complex, Float
 
-from ssdnet_jax.baselines.pixels import (
-    check,
-    check_channels,
-    check_odd,
-    check_word,
-    compiled,
-    luminance,
-    of_width,
-    smooth,
-)
+from ssdnet_jax.baselines import pixels
 
 Order = Literal["square_then_smooth", "smooth_then_square"]
 Border = Literal["zero", "reflect"]
@@ -26,7 +17,7 @@ SpectrumBorder = Literal["edge", "reflect", "wrap"]
 _ROUNDING = 1e-6  # amplitudes below this share of the largest are rounding of the float32 FFT
 
 
-@compiled
+@pixels.compiled
 def spectral_residual(
     image: Float[Array, "h w c"],
     *,
@@ -72,15 +63,15 @@ def spectral_residual(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3).
     """
-    check_channels(image)
-    check(width is None or width >= 8, "width", width, "at least 8, or None")
-    check_odd("average_size", average_size)
-    check_odd("kernel_size", kernel_size)
-    check(sigma >= 0, "sigma", sigma, "at least 0")
-    check_word("order", order, Order)
-    check_word("border", border, Border)
-    check_word("spectrum_border", spectrum_border, SpectrumBorder)
-    small = of_width(luminance(image), width)
+    pixels.check_channels(image)
+    pixels.check(width is None or width >= 8, "width", width, "at least 8, or None")
+    pixels.check_odd("average_size", average_size)
+    pixels.check_odd("kernel_size", kernel_size)
+    pixels.check(sigma >= 0, "sigma", sigma, "at least 0")
+    pixels.check_word("order", order, Order)
+    pixels.check_word("border", border, Border)
+    pixels.check_word("spectrum_border", spectrum_border, SpectrumBorder)
+    small = pixels.of_width(pixels.luminance(image), width)
     spectrum = jnp.fft.fft2(small)
     amplitude = jnp.abs(spectrum)
     floor = _ROUNDING * jnp.max(amplitude) + jnp.finfo(jnp.float32).tiny
@@ -89,9 +80,9 @@ def spectral_residual(
     modulus = jnp.abs(jnp.fft.ifft2(jnp.exp(residual) * _phase(spectrum, amplitude, floor)))
     mode = "constant" if border == "zero" else "reflect"
     if order == "square_then_smooth":
-        saliency = smooth(lax.square(modulus), sigma=sigma, size=kernel_size, mode=mode)
+        saliency = pixels.smooth(lax.square(modulus), sigma=sigma, size=kernel_size, mode=mode)
     else:
-        saliency = lax.square(smooth(modulus, sigma=sigma, size=kernel_size, mode=mode))
+        saliency = lax.square(pixels.smooth(modulus, sigma=sigma, size=kernel_size, mode=mode))
     return jax.image.resize(saliency, image.shape[:2], "linear")
 
 

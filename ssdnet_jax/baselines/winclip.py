@@ -78,9 +78,8 @@ def harmonic_mean(scores: Float[Array, "scales h w"]) -> Float[Array, "h w"]:
 def spread_windows(scores: Float[Array, "places places"], *, window: int) -> Float[Array, "g g"]:
     """For each patch the harmonic mean of the scores of the windows that contain it.
 
-    Args:
-      scores: positive, of all windows at stride 1, by their upper left patch.
-      window: side in patches; g = places + window - 1.
+    Scores are positive, of all windows at stride 1, by their upper left patch; `window` is their
+    side in patches, g = places + window - 1.
     """
     margin = window - 1
 

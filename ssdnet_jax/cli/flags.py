@@ -155,16 +155,10 @@ def methods_and_configs(
     return tuple(methods), configs
 
 
-def methods_text() -> str:
-    """The names of all methods, over as many lines of a help text as they take."""
-    lines = textwrap.wrap(", ".join(METHODS), 60)
-    return f"\n{' ' * 26}".join(lines)
-
-
 def shared_help() -> dict[str, str]:
     """What the help of several commands has in common, by its place in their texts."""
     return {
-        "methods": methods_text(),
+        "methods": f"\n{' ' * 26}".join(textwrap.wrap(", ".join(METHODS), 60)),
         "config": CONFIG_HELP.format(names=", ".join(config_names())),
         "clip_weights": CLIP_WEIGHTS_HELP,
         "execution": EXECUTION_HELP,

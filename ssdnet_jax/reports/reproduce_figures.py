@@ -15,17 +15,7 @@ import numpy as np
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, means_over_seeds
 from ssdnet_jax.experiments.reproduce import Results
-from ssdnet_jax.figures.drawing import (
-    LINE,
-    MUTED,
-    TEXT,
-    foot,
-    new_figure,
-    place,
-    save,
-    style_axes,
-    wrapped,
-)
+from ssdnet_jax.figures import drawing
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
@@ -147,9 +137,9 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         axes.set_yticks(range(len(methods)), names if number % _COLUMNS == 0 else [""] * len(names))
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_xlim(start - 0.01, 1.01)
-        axes.grid(axis="x", color=LINE, linewidth=0.8)
-        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
-    save(figure, path)
+        axes.grid(axis="x", color=drawing.LINE, linewidth=0.8)
+        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=drawing.MUTED)
+    drawing.save(figure, path)
 
 
 def write_curves(
@@ -186,10 +176,10 @@ def write_curves(
         _title(axes, category, max((r["images"] for r in chosen), default=0))
         axes.set_ylim(-0.02, 1.02)
         axes.set_xticks(sorted({row["level"] for row in rows}))
-        axes.grid(color=LINE, linewidth=0.8)
-        axes.set_xlabel(x_label, fontsize=9, color=MUTED)
-        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
-    save(figure, path)
+        axes.grid(color=drawing.LINE, linewidth=0.8)
+        axes.set_xlabel(x_label, fontsize=9, color=drawing.MUTED)
+        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=drawing.MUTED)
+    drawing.save(figure, path)
 
 
 def _panels(
@@ -208,16 +198,16 @@ def _panels(
     longest = max((len(handle.get_label()) for handle in legend), default=0)
     legend_columns = min(len(legend), int(width / max(1.15, 0.6 + _LETTER * longest))) or 1
     top = 0.36 + 0.19 * math.ceil(len(legend) / legend_columns)
-    lines = len(wrapped(label, width - 0.3))
+    lines = len(drawing.wrapped(label, width - 0.3))
     height = top + rows * panel_height + (rows - 1) * between + 0.62 + 0.15 * lines
-    figure = new_figure(width, height)
+    figure = drawing.new_figure(width, height)
     axes = []
     for number in range(count):
         row, column = divmod(number, columns)
         x = left + column * (panel_width + gap)
         y = height - top - row * (panel_height + between) - panel_height
-        axes.append(place(figure, x, y, panel_width, panel_height))
-        style_axes(axes[-1], text=TEXT, line=LINE, size=8.5, pad=4)
+        axes.append(drawing.place(figure, x, y, panel_width, panel_height))
+        drawing.style_axes(axes[-1], text=drawing.TEXT, line=drawing.LINE, size=8.5, pad=4)
     if legend:
         figure.legend(
             handles=list(legend),
@@ -230,11 +220,11 @@ def _panels(
             borderaxespad=0,
             columnspacing=1.2,
         )
-    foot(figure, label, 0.15)
+    drawing.foot(figure, label, 0.15)
     return figure, axes
 
 
 def _title(axes: "Axes", category: str, images: int) -> None:
     name = "all images" if category == ALL else one_line(category)
     text = f"{name[:40]} ({images})"
-    axes.set_title(text, loc="left", fontsize=10, color=TEXT, pad=6, parse_math=False)
+    axes.set_title(text, loc="left", fontsize=10, color=drawing.TEXT, pad=6, parse_math=False)
