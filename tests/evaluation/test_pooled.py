@@ -108,7 +108,6 @@ def test_pixels_of_all_images_are_ranked_together():
     assert pooled_metrics(Pairs(pairs), limit=0.5).aupro == pytest.approx(
         (1 / 3 * 1 / 2 + 1 / 6 * (1 / 2 + 3 / 4) / 2) / 0.5
     )
-    assert (result.images, result.defective_images, result.pixels) == (2, 2, 5)
     np.testing.assert_allclose(result.roc[0], [0, 0, 0, 1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(result.roc[1], [0, 0, 1 / 2, 1 / 2, 1, 1])
     np.testing.assert_allclose(result.precision_recall[0], [0, 1 / 2, 1, 1])
@@ -116,8 +115,7 @@ def test_pixels_of_all_images_are_ranked_together():
 
 
 def test_many_images_equal_scikit_learn_on_all_pixels():
-    result = assert_equals_reference(list(scenes(9, size=16)))
-    assert (result.images, result.defective_images, result.pixels) == (9, 6, 9 * 16 * 16)
+    assert_equals_reference(list(scenes(9, size=16)))
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.3, 1.0])
@@ -186,9 +184,9 @@ def test_one_class_gives_nan_in_one_pass(mask):
     pairs = Pairs([(mask, np.arange(16.0).reshape(4, 4))] * 3)
     result = pooled_metrics(pairs)
     assert all(math.isnan(value) for value in values(result))
-    assert (result.images, result.pixels, pairs.passes) == (3, 48, 1)
+    assert pairs.passes == 1
     assert result.roc[0].size == result.precision_recall[0].size == result.pro[0].size == 0
-    assert pooled_metrics(Pairs([])).images == 0
+    assert math.isnan(pooled_metrics(Pairs([])).auroc)
 
 
 def test_less_memory_takes_more_passes_to_the_same_result():
