@@ -30,13 +30,8 @@ def embed_patches(
 ) -> Float[Array, "b tokens width"]:
     """Tokens that enter the image tower's transformer: the class token, then the patches by rows.
 
-    Args:
-      parameters: of the image tower.
-      images: of side `sizes.image_size`, grey (repeated) or RGB; CLIP's normalization is done here.
-      sizes: of the model.
-
-    Raises:
-      ValueError: images of another size.
+    Images are of side `sizes.image_size`, grey (repeated) or RGB; those of another size are a
+    ValueError. CLIP's normalization is done here.
     """
     side, patch, grid = sizes.image_size, sizes.patch_size, sizes.grid
     if images.shape[1:3] != (side, side) or images.shape[3] not in (1, 3):
@@ -57,10 +52,7 @@ def image_features(
 ) -> tuple[Float[Array, "b embedding"], Float[Array, "b tokens-1 width"]]:
     """The embedding of what the tokens show, and the patch tokens that the tower ends with.
 
-    Args:
-      parameters: of the image tower.
-      tokens: the class token and any of the patches, from `embed_patches`.
-      sizes: of the model.
+    Tokens are the class token and any of the patches, from `embed_patches`.
     """
     x = _transformer(parameters["layers"], tokens, heads=sizes.image_heads)
     x = _normalize(parameters["post_norm"], x)
@@ -69,22 +61,13 @@ def image_features(
 
 @functools.partial(jax.jit, static_argnames=("sizes", "window"))
 def window_features(
-    parameters: Parameters,
-    tokens: Float[Array, "b tokens width"],
-    *,
-    sizes: CLIPSizes,
-    window: int,
+    parameters: Parameters, tokens: Float[Array, "b tokens width"], *, sizes: CLIPSizes, window: int
 ) -> Float[Array, "b places places embedding"]:
     """Embeddings of all square windows of the image, stride one patch.
 
-    Of each window the class token and the window's own patches alone go through the tower: the rest
-    of the image is masked (WinCLIP, arXiv 2303.14814, section 4.2).
-
-    Args:
-      parameters: of the image tower.
-      tokens: all of `embed_patches`.
-      sizes: of the model.
-      window: side of the window in patches; `places` = grid - window + 1.
+    Of each window the class token and the window's own patches alone, of `embed_patches`, go
+    through the tower: the rest of the image is masked (WinCLIP, arXiv 2303.14814, section 4.2).
+    `window` is its side in patches; `places` = grid - window + 1.
     """
     batch, _, width = tokens.shape
     places = sizes.grid - window + 1
@@ -101,13 +84,10 @@ def window_features(
 def text_features(
     parameters: Parameters, tokens: Int[Array, "texts length"], *, sizes: CLIPSizes
 ) -> Float[Array, "texts embedding"]:
-    """Embeddings of texts.
+    """Embeddings of texts, from the tokens of `clip_tokens.tokenize`.
 
-    Args:
-      parameters: of the text tower.
-      tokens: of `clip_tokens.tokenize`. Columns of zeros at the end may be left out: a token sees
-        only those before it, and the end of the text is what is read.
-      sizes: of the model.
+    Columns of zeros at the end may be left out: a token sees only those before it, and the end of
+    the text is what is read.
     """
     x = parameters["token_embedding"][tokens] + parameters["positions"][: tokens.shape[1]]
     x = _transformer(parameters["layers"], x, heads=sizes.text_heads, is_causal=True)

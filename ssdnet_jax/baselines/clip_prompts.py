@@ -52,8 +52,7 @@ def prompts(class_name: str) -> tuple[list[str], list[str]]:
 def state_embeddings(clip: CLIPWeights, class_name: str) -> Float[Array, "2 embedding"]:
     """Embeddings of "normal" and "anomalous", each the mean over its prompts, of norm 1.
 
-    Raises:
-      ConfigError: the name is empty, too long, or not ASCII.
+    A name that is empty, too long, or not ASCII is a ConfigError.
     """
     if not class_name.strip() or set(class_name) & set("{}"):
         raise ConfigError(f"class_name is {class_name!r:.60}; expected words, as texture")

@@ -31,15 +31,10 @@ _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What text is cut into.
+    """What text is cut into."""
 
-    Attributes:
-      ranks: pair of symbols -> its place among the merges; the lowest is merged first.
-      ids: symbol -> token, from 0.
-    """
-
-    ranks: Mapping[Merge, int]
-    ids: Mapping[str, int]
+    ranks: Mapping[Merge, int]  # pair of symbols -> its place among the merges; lowest first
+    ids: Mapping[str, int]  # symbol -> token, from 0
 
     @property
     def start(self) -> int:
@@ -69,18 +64,10 @@ def make_vocabulary(merges: Sequence[Merge]) -> Vocabulary:
 
 
 def tokenize(vocabulary: Vocabulary, texts: Sequence[str], *, context: int) -> np.ndarray:
-    """Tokens of texts in lower case, with start and end, followed by zeros.
+    """Tokens of texts in lower case, with start and end, followed by zeros: int32 (texts, context).
 
-    Args:
-      vocabulary: of `read_vocabulary`.
-      texts: of printable ASCII characters.
-      context: tokens of a text at most.
-
-    Returns:
-      int32 (texts, context).
-
-    Raises:
-      ConfigError: a text has other characters or too many tokens.
+    A text with more tokens than `context`, or with other than printable ASCII characters, is a
+    ConfigError.
     """
     tokens = np.zeros((len(texts), context), np.int32)
     for row, text in zip(tokens, texts, strict=True):
@@ -123,11 +110,7 @@ def _byte_symbols() -> list[str]:
 
 
 def find_vocabulary(folder: Path) -> Path:
-    """The vocabulary that lies in a folder.
-
-    Raises:
-      InputError: there is none.
-    """
+    """The vocabulary that lies in a folder; raises InputError if there is none."""
     for name in FILE_NAMES:
         if (folder / name).is_file():
             return folder / name

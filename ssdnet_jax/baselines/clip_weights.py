@@ -25,33 +25,19 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class CLIPSizes:
-    """Sizes of both towers; by default those of OpenCLIP's ViT-B-16-plus-240.
+    """Sizes of both towers; by default those of OpenCLIP's ViT-B-16-plus-240."""
 
-    Attributes:
-      image_size: side of the image in pixels.
-      patch_size: side of a patch in pixels; divides `image_size`.
-      image_width: channels of the image tower, a multiple of `image_heads`.
-      image_layers: its transformer layers.
-      image_heads: its attention heads.
-      text_width: channels of the text tower, a multiple of `text_heads`.
-      text_layers: its transformer layers.
-      text_heads: its attention heads.
-      context: tokens of a text at most.
-      vocabulary: how many different tokens there are.
-      embedding: channels of what both towers give.
-    """
-
-    image_size: int = 240
-    patch_size: int = 16
-    image_width: int = 896
-    image_layers: int = 12
-    image_heads: int = 14
-    text_width: int = 640
-    text_layers: int = 12
-    text_heads: int = 10
-    context: int = 77
-    vocabulary: int = 49408
-    embedding: int = 640
+    image_size: int = 240  # side of the image in pixels
+    patch_size: int = 16  # side of a patch in pixels; divides `image_size`
+    image_width: int = 896  # channels of the image tower, a multiple of `image_heads`
+    image_layers: int = 12  # its transformer layers
+    image_heads: int = 14  # its attention heads
+    text_width: int = 640  # channels of the text tower, a multiple of `text_heads`
+    text_layers: int = 12  # its transformer layers
+    text_heads: int = 10  # its attention heads
+    context: int = 77  # tokens of a text at most
+    vocabulary: int = 49408  # how many different tokens there are
+    embedding: int = 640  # channels of what both towers give
 
     @property
     def grid(self) -> int:
@@ -64,19 +50,12 @@ VIT_B_16_PLUS_240 = CLIPSizes()
 
 @dataclass(frozen=True, eq=False)
 class CLIPWeights:
-    """A model, as `clip_model` takes it apart.
+    """A model, as `clip_model` takes it apart."""
 
-    Attributes:
-      sizes: of the towers.
-      image: parameters of the image tower, float32; those of its layers are stacked.
-      text: those of the text tower.
-      vocabulary: what texts are cut into.
-    """
-
-    sizes: CLIPSizes
-    image: Mapping[str, Any]
-    text: Mapping[str, Any]
-    vocabulary: Vocabulary
+    sizes: CLIPSizes  # of the towers
+    image: Mapping[str, Any]  # parameters of the image tower, float32; its layers' are stacked
+    text: Mapping[str, Any]  # those of the text tower
+    vocabulary: Vocabulary  # what texts are cut into
 
 
 def load_clip_weights(
@@ -123,19 +102,12 @@ _READERS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A parameter of ours and where OpenCLIP has it.
+    """A parameter of ours and where OpenCLIP has it."""
 
-    Attributes:
-      place: its path in our tree, with slashes.
-      name: OpenCLIP's name; with "{}" for the layer where `layers` are stacked.
-      shape: of one layer's tensor, as OpenCLIP has it.
-      layers: how many are stacked; 0: it belongs to no layer.
-    """
-
-    place: str
-    name: str
-    shape: tuple[int, ...]
-    layers: int = 0
+    place: str  # its path in our tree, with slashes
+    name: str  # OpenCLIP's name; with "{}" for the layer where `layers` are stacked
+    shape: tuple[int, ...]  # of one layer's tensor, as OpenCLIP has it
+    layers: int = 0  # how many are stacked; 0: it belongs to no layer
 
     @property
     def names(self) -> list[str]:

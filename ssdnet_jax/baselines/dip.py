@@ -9,7 +9,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels
 from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
 from ssdnet_jax.core.skip_network import (
     SkipNetwork,
@@ -18,7 +18,7 @@ from ssdnet_jax.core.skip_network import (
     smallest_image_side,
     unflatten_parameters,
 )
-from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.errors import InputError
 
 _INPUT_CHANNELS = 32
 _INPUT_RANGE = 0.1  # the fixed input z is uniform in [0, 0.1]
@@ -72,7 +72,18 @@ def dip(
       InputError: not (H, W, 1) or (H, W, 3), or too small for the network.
     """
     network = network or PAPER_NETWORK
-    _check(image, steps, stop_threshold, learning_rate, input_noise, average_decay, network)
+    check_channels(image)
+    smallest = smallest_image_side(network)
+    if min(image.shape[:2]) < smallest:
+        raise InputError(
+            f"image has {image.shape[0]} x {image.shape[1]} pixels; expected at least {smallest} "
+            f"a side for {len(network.channels_down)} scales"
+        )
+    check(steps >= 1, "steps", steps, "at least 1")
+    check(stop_threshold >= 0, "stop_threshold", stop_threshold, "at least 0")
+    check(learning_rate > 0, "learning_rate", learning_rate, "above 0")
+    check(input_noise >= 0, "input_noise", input_noise, "at least 0")
+    check(0 <= average_decay < 1, "average_decay", average_decay, "in [0, 1)")
     key = jax.random.key(0) if key is None else key
     reconstruction = _reconstruct(
         key, image, steps, stop_threshold, learning_rate, input_noise, average_decay, network
@@ -148,30 +159,3 @@ def init_generator(
     """
     params = init_skip_network(key, network, channels=_INPUT_CHANNELS)
     return params | {"output": {name: v[..., :channels] for name, v in params["output"].items()}}
-
-
-def _check(
-    image: Array,
-    steps: int,
-    stop_threshold: float,
-    learning_rate: float,
-    input_noise: float,
-    average_decay: float,
-    network: NetworkConfig,
-) -> None:
-    check_channels(image)
-    smallest = smallest_image_side(network)
-    if min(image.shape[:2]) < smallest:
-        raise InputError(
-            f"image has {image.shape[0]} x {image.shape[1]} pixels; expected at least {smallest} "
-            f"a side for {len(network.channels_down)} scales"
-        )
-    for name, value, legal, words in (
-        ("steps", steps, steps >= 1, "at least 1"),
-        ("stop_threshold", stop_threshold, stop_threshold >= 0, "at least 0"),
-        ("learning_rate", learning_rate, learning_rate > 0, "above 0"),
-        ("input_noise", input_noise, input_noise >= 0, "at least 0"),
-        ("average_decay", average_decay, 0 <= average_decay < 1, "in [0, 1)"),
-    ):
-        if not legal:
-            raise ConfigError(f"{name} is {value}; expected {words}")

@@ -1,13 +1,12 @@
 """Feature Correspondence Analysis (Ardelean and Weyrich, WACV 2024), the strongest rival."""
 
-import functools
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.baselines import fca_features
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels, check_odd, check_word, compiled
 from ssdnet_jax.core.patch_statistics import (
     Border,
     blame_pixels,
@@ -21,6 +20,7 @@ from ssdnet_jax.errors import ConfigError, InputError
 Features = Literal["vgg19", "random", "colour", "laws"]
 
 
+@compiled
 def fca(
     image: Float[Array, "h w c"],
     *,
@@ -64,46 +64,29 @@ def fca(
       ConfigError: an option outside of its range, or "vgg19" without weights.
       InputError: not (H, W, 1) or (H, W, 3), or smaller than two tiles.
     """
-    _check(image, features, vgg19, tile_size, spread, blur, blur_size, border)
-    key = jax.random.key(0) if key is None else key
-    return _fca(image, vgg19, key, features, tile_size, spread, blur, blur_size, border)
-
-
-def feature_correspondence(
-    feature_map: Float[Array, "h w c"],
-    *,
-    tile_size: int = 9,
-    spread: float = 3.0,
-    blur: float = 1.0,
-    blur_size: int = 5,
-    border: Border = "published",
-) -> Float[Array, "h w"]:
-    """The analysis itself, on any feature map; see `fca` for the options. Pure; compile with jit.
-
-    Returns:
-      Raw map of the feature map's size.
-    """
-    scaled = scale_channels(feature_map)
-    reference = median_sorted_tile(scaled, tile_size=tile_size)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
-    return blame_pixels(errors, spread=spread, blur=blur, blur_size=blur_size, border=border)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7, 8))
-def _fca(
-    image: Float[Array, "h w c"],
-    vgg19: VGG19Weights | None,
-    key: PRNGKeyArray,
-    features: Features,
-    tile_size: int,
-    spread: float,
-    blur: float,
-    blur_size: int,
-    border: Border,
-) -> Float[Array, "h w"]:
+    check_channels(image)
+    check_word("features", features, Features)
+    check_word("border", border, Border)
+    if features == "vgg19" and vgg19 is None:
+        raise ConfigError(
+            'features is "vgg19" and vgg19 is None; expected weights, for example '
+            "vgg19=ssdnet_jax.load_vgg19_weights(), or other features"
+        )
+    check_odd("tile_size", tile_size, 3)
+    check_odd("blur_size", blur_size)
+    check(blur_size < 2 * tile_size, "blur_size", blur_size, "it below 2 tile_size")
+    if not spread > 0 or not blur >= 0:
+        raise ConfigError(f"spread is {spread} and blur {blur}; expected above 0 and at least 0")
+    smallest = 2 * tile_size * (2 if features == "vgg19" else 1)
+    if min(image.shape[:2]) < smallest:
+        raise InputError(
+            f"image has {image.shape[0]} x {image.shape[1]} pixels; "
+            f"expected at least {smallest} a side, two tiles"
+        )
     if features == "vgg19":
         feature_map = fca_features.vgg19_feature_map(needed(vgg19), image, border=border)
     elif features == "random":
+        key = jax.random.key(0) if key is None else key
         feature_map = fca_features.random_kernel_features(key, image)
     elif features == "laws":
         feature_map = fca_features.laws_features(image)
@@ -120,38 +103,20 @@ def _fca(
     return jax.image.resize(score_map, image.shape[:2], "linear")
 
 
-def _check(
-    image: Array,
-    features: str,
-    vgg19: VGG19Weights | None,
-    tile_size: int,
-    spread: float,
-    blur: float,
-    blur_size: int,
-    border: str,
-) -> None:
-    check_channels(image)
-    for name, value, legal in (
-        ("features", features, get_args(Features)),
-        ("border", border, get_args(Border)),
-    ):
-        if value not in legal:
-            raise ConfigError(f"{name} is {value!r}; expected {' or '.join(legal)}")
-    if features == "vgg19" and vgg19 is None:
-        raise ConfigError(
-            'features is "vgg19" and vgg19 is None; expected weights, for example '
-            "vgg19=ssdnet_jax.load_vgg19_weights(), or other features"
-        )
-    for name, size, smallest in (("tile_size", tile_size, 3), ("blur_size", blur_size, 1)):
-        if size < smallest or size % 2 == 0:
-            raise ConfigError(f"{name} is {size}; expected an odd number, at least {smallest}")
-    if blur_size >= 2 * tile_size:
-        raise ConfigError(f"blur_size is {blur_size}; expected it below 2 tile_size")
-    if not spread > 0 or not blur >= 0:
-        raise ConfigError(f"spread is {spread} and blur {blur}; expected above 0 and at least 0")
-    smallest = 2 * tile_size * (2 if features == "vgg19" else 1)
-    if min(image.shape[:2]) < smallest:
-        raise InputError(
-            f"image has {image.shape[0]} x {image.shape[1]} pixels; "
-            f"expected at least {smallest} a side, two tiles"
-        )
+def feature_correspondence(
+    feature_map: Float[Array, "h w c"],
+    *,
+    tile_size: int = 9,
+    spread: float = 3.0,
+    blur: float = 1.0,
+    blur_size: int = 5,
+    border: Border = "published",
+) -> Float[Array, "h w"]:
+    """The analysis itself, on any feature map, as a raw map of its size.
+
+    See `fca` for the options. Pure; compile with jit.
+    """
+    scaled = scale_channels(feature_map)
+    reference = median_sorted_tile(scaled, tile_size=tile_size)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
+    return blame_pixels(errors, spread=spread, blur=blur, blur_size=blur_size, border=border)

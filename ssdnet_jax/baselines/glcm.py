@@ -3,15 +3,14 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ssdnet_jax.baselines.pixels import check_channels, luminance
+from ssdnet_jax.baselines.pixels import check, check_channels, check_word, compiled, luminance
 from ssdnet_jax.errors import ConfigError, InputError
 
 Statistic = Literal[
@@ -20,10 +19,7 @@ Statistic = Literal[
 Score = Literal["value", "deviation"]
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("statistic", "score", "window", "levels", "distance", "angles"),
-)
+@compiled
 def glcm(
     image: Float[Array, "h w c"],
     *,
@@ -67,8 +63,17 @@ def glcm(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or the window does not fit.
     """
-    _check(image, statistic, score, window, levels, distance, angles)
-    padded = _reflect(quantize(luminance(image), levels), window)
+    check_channels(image)
+    check_word("statistic", statistic, Statistic)
+    check_word("score", score, Score)
+    check(2 <= levels <= 64, "levels", levels, "2 to 64")
+    check(1 <= distance < window, "distance", distance, f"at least 1 and below window {window}")
+    if not angles:
+        raise ConfigError("angles is empty; expected at least one angle")
+    if window > min(image.shape[:2]):
+        raise InputError(f"window {window} is larger than the image {image.shape[:2]}")
+    border = (window // 2, (window - 1) // 2)  # so that each pixel has its window
+    padded = jnp.pad(quantize(luminance(image), levels), border, mode="reflect")
     offsets = [_offset(distance, angle) for angle in angles]
     maps = [_of_offset(padded, offset, statistic, window, levels) for offset in offsets]
     values = functools.reduce(operator.add, maps) / len(maps)
@@ -80,12 +85,6 @@ def glcm(
 def quantize(grey: Float[Array, "h w"], levels: int) -> Int[Array, "h w"]:
     """Grey bins 0 to levels - 1 of equal width over [0, 1]."""
     return jnp.clip(jnp.floor(grey * levels), 0, levels - 1).astype(jnp.int32)
-
-
-def _reflect(quantized: Int[Array, "h w"], window: int) -> Int[Array, "hh ww"]:
-    """So much border that each pixel has its window."""
-    before, after = window // 2, (window - 1) // 2
-    return jnp.pad(quantized, (before, after), mode="reflect")
 
 
 def _offset(distance: int, angle: float) -> tuple[int, int]:
@@ -179,29 +178,3 @@ def _box_sums(values: Float[Array, "rr cc"], height: int, width: int) -> Float[A
     rows, columns = boxes(values.shape[0], height), boxes(values.shape[1], width)
     sums = jnp.matmul(rows, values, precision=lax.Precision.HIGHEST)
     return jnp.matmul(sums, columns.T, precision=lax.Precision.HIGHEST)
-
-
-def _check(
-    image: Array,
-    statistic: str,
-    score: str,
-    window: int,
-    levels: int,
-    distance: int,
-    angles: tuple[float, ...],
-) -> None:
-    check_channels(image)
-    for name, value, legal in (
-        ("statistic", statistic, get_args(Statistic)),
-        ("score", score, get_args(Score)),
-    ):
-        if value not in legal:
-            raise ConfigError(f"{name} is {value!r}; expected {' or '.join(legal)}")
-    if not 2 <= levels <= 64:
-        raise ConfigError(f"levels is {levels}; expected 2 to 64")
-    if not 1 <= distance < window:
-        raise ConfigError(f"distance is {distance}; expected at least 1 and below window {window}")
-    if not angles:
-        raise ConfigError("angles is empty; expected at least one angle")
-    if window > min(image.shape[:2]):
-        raise InputError(f"window {window} is larger than the image {image.shape[:2]}")

@@ -1,16 +1,14 @@
 """Prior knowledge guided least squares regression (PG-LSR; Cao et al. 2017)."""
 
-import functools
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Bool, Float, Int
 
-from ssdnet_jax.baselines.pixels import check_channels, luminance
+from ssdnet_jax.baselines import pixels
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -22,35 +20,14 @@ _MATMUL = lax.Precision.HIGHEST
 
 
 class Regression(NamedTuple):
-    """X = XZ + E.
+    """X = XZ + E."""
 
-    Attributes:
-      coefficients: Z.
-      sparse: E.
-      iterations: how many were made.
-    """
-
-    coefficients: Float[Array, "n n"]
-    sparse: Float[Array, "d n"]
-    iterations: Int[Array, ""]
+    coefficients: Float[Array, "n n"]  # Z
+    sparse: Float[Array, "d n"]  # E
+    iterations: Int[Array, ""]  # how many were made
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "width",
-        "patch_size",
-        "stride",
-        "trade_off",
-        "filter_scale",
-        "subsets",
-        "subset_share",
-        "sigma",
-        "kernel_size",
-        "coverage",
-        "seed",
-    ),
-)
+@pixels.compiled
 def pg_lsr(
     image: Float[Array, "h w c"],
     *,
@@ -105,24 +82,38 @@ def pg_lsr(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or smaller than a patch at `width`.
     """
-    height, columns = _working_shape(image, width)
-    _check(image, (height, columns), patch_size, stride, trade_off, filter_scale)
-    _check_subsets(subsets, subset_share)
-    _check_smoothing(sigma, kernel_size, coverage)
-    grey = luminance(image)
-    grey = jax.image.resize(grey, (height, columns), "cubic")
+    pixels.check_channels(image)
+    pixels.check(width is None or width >= 1, "width", width, "at least 1, or None")
+    pixels.check(1 <= stride <= patch_size, "stride", stride, f"1 to patch_size {patch_size}")
+    pixels.check(trade_off > 0, "trade_off", trade_off, "above 0")
+    pixels.check(0 < filter_scale <= 2, "filter_scale", filter_scale, "above 0, at most 2")
+    if subsets < 1 or not 0 < subset_share <= 1:
+        raise ConfigError(
+            f"subsets {subsets} and subset_share {subset_share}; expected at least 1 and within "
+            f"(0, 1]"
+        )
+    pixels.check(sigma >= 0, "sigma", sigma, "at least 0")
+    pixels.check_odd("kernel_size", kernel_size)
+    pixels.check_word("coverage", coverage, Coverage)
+    grey = pixels.of_width(pixels.luminance(image), width)
+    if patch_size > min(grey.shape):
+        raise InputError(
+            f"patch_size {patch_size} is larger than the image, {grey.shape} after resizing "
+            f"{image.shape[:2]}"
+        )
 
     features = _patch_means(mr8_responses(grey, scale=filter_scale), patch_size, stride)
     x = normal_texture(features, subsets=subsets, share=subset_share, key=jax.random.key(seed))
     weights = jnp.exp(-jnp.sum(lax.square(features - x[:, None]), axis=0))
     error = guided_regression(features, weights, trade_off=trade_off).sparse
 
-    rows = len(patch_grid.patch_starts(height, size=patch_size, stride=stride))
+    rows = len(patch_grid.patch_starts(grey.shape[0], size=patch_size, stride=stride))
     scores = jnp.sum(lax.square(error), axis=0).reshape(rows, -1)
     painted = patch_grid.paint(scores, grey.shape, size=patch_size, stride=stride)
     if coverage == "mean":
         painted = painted / patch_grid.coverage(grey.shape, size=patch_size, stride=stride)
-    return jax.image.resize(_smooth(painted, sigma, kernel_size), image.shape[:2], "linear")
+    smoothed = pixels.smooth(painted, sigma=sigma, size=kernel_size)
+    return jax.image.resize(smoothed, image.shape[:2], "linear")
 
 
 def normal_texture(
@@ -227,7 +218,7 @@ def rfs_filters(scale: float = 1.0) -> Float[np.ndarray, "38 49 49"]:
     axis = (np.arange(_SUPPORT)[:, None] - _SUPPORT // 2 + inside).ravel()
     x, y = axis[None, :], -axis[:, None]
 
-    def pixels(values: np.ndarray) -> np.ndarray:
+    def averaged(values: np.ndarray) -> np.ndarray:
         return values.reshape(_SUPPORT, samples, _SUPPORT, samples).mean((1, 3))
 
     def across(t: np.ndarray, sigma: float, order: int) -> np.ndarray:
@@ -241,10 +232,10 @@ def rfs_filters(scale: float = 1.0) -> Float[np.ndarray, "38 49 49"]:
                 along = x * np.cos(turn) - y * np.sin(turn)
                 over = x * np.sin(turn) + y * np.cos(turn)
                 profile = np.exp(-0.5 * np.square(along / (3 * sigma)))
-                filters.append(pixels(profile * across(over, sigma, order)))
+                filters.append(averaged(profile * across(over, sigma, order)))
     squared = (np.square(x) + np.square(y)) / np.square(10 * scale)
-    filters.append(pixels((squared - 2) * np.exp(-squared / 2)))
-    filters.append(pixels(np.exp(-squared / 2)))
+    filters.append(averaged((squared - 2) * np.exp(-squared / 2)))
+    filters.append(averaged(np.exp(-squared / 2)))
     bank = np.stack(filters)
     bank -= bank.mean((1, 2), keepdims=True)
     bank /= np.abs(bank).sum((1, 2), keepdims=True)
@@ -258,59 +249,5 @@ def _patch_means(responses: Float[Array, "8 h w"], size: int, stride: int) -> Fl
     return jax.vmap(means)(responses)
 
 
-def _smooth(values: Float[Array, "h w"], sigma: float, size: int) -> Float[Array, "h w"]:
-    if sigma == 0:
-        return values
-    kernel = np.exp(-0.5 * np.square((np.arange(size) - size // 2) / sigma))
-    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
-    return convolve2d(values, jnp.asarray(kernel, jnp.float32), mode="same")
-
-
 def _dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=_MATMUL)
-
-
-def _working_shape(image: Array, width: int | None) -> tuple[int, int]:
-    check_channels(image)
-    if width is None:
-        return image.shape[0], image.shape[1]
-    if width < 1:
-        raise ConfigError(f"width is {width}; expected at least 1, or None")
-    return max(round(image.shape[0] * width / image.shape[1]), 1), width
-
-
-def _check(
-    image: Array,
-    shape: tuple[int, int],
-    patch_size: int,
-    stride: int,
-    trade_off: float,
-    filter_scale: float,
-) -> None:
-    if not 1 <= stride <= patch_size:
-        raise ConfigError(f"stride is {stride}; expected 1 to patch_size {patch_size}")
-    if not trade_off > 0:
-        raise ConfigError(f"trade_off is {trade_off}; expected above 0")
-    if not 0 < filter_scale <= 2:
-        raise ConfigError(f"filter_scale is {filter_scale}; expected above 0, at most 2")
-    if patch_size > min(shape):
-        raise InputError(
-            f"patch_size {patch_size} is larger than the image, {shape} after resizing "
-            f"{image.shape[:2]}"
-        )
-
-
-def _check_subsets(subsets: int, share: float) -> None:
-    if subsets < 1 or not 0 < share <= 1:
-        raise ConfigError(
-            f"subsets {subsets} and subset_share {share}; expected at least 1 and within (0, 1]"
-        )
-
-
-def _check_smoothing(sigma: float, kernel_size: int, coverage: str) -> None:
-    if not sigma >= 0:
-        raise ConfigError(f"sigma is {sigma}; expected at least 0")
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ConfigError(f"kernel_size is {kernel_size}; expected an odd number, at least 1")
-    if coverage not in get_args(Coverage):
-        raise ConfigError(f"coverage is {coverage!r}; expected {' or '.join(get_args(Coverage))}")

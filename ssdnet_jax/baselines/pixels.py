@@ -1,11 +1,29 @@
-"""What several baselines ask of an image first."""
+"""What several baselines have in common: how they are compiled, what they ask, how they smooth."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, get_args
+
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Float
 
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
 
+GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else are options
 _LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, MATLAB's rgb2gray
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(baseline: Callable[P, R]) -> Callable[P, R]:
+    """`jax.jit` of a baseline, a program for each set of options: its keyword-only arguments."""
+    parameters = inspect.signature(baseline).parameters.values()
+    options = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in GIVEN]
+    return jax.jit(baseline, static_argnames=options)
 
 
 def luminance(image: Float[Array, "h w c"]) -> Float[Array, "h w"]:
@@ -13,7 +31,45 @@ def luminance(image: Float[Array, "h w c"]) -> Float[Array, "h w"]:
     return image[..., 0] if image.shape[-1] == 1 else image @ jnp.asarray(_LUMINANCE)
 
 
+def of_width(grey: Float[Array, "h w"], width: int | None) -> Float[Array, "hh ww"]:
+    """An image of so many columns, aspect ratio kept (bicubic, antialiased); None: as it is."""
+    if width is None:
+        return grey
+    height = max(round(grey.shape[0] * width / grey.shape[1]), 1)
+    return jax.image.resize(grey, (height, width), "cubic")
+
+
+def smooth(
+    values: Float[Array, "h w"], *, sigma: float, size: int, mode: str = "constant"
+) -> Float[Array, "h w"]:
+    """A Gaussian on a support of odd `size`; `mode` says what lies outside, as in `jnp.pad`."""
+    if sigma == 0:
+        return values
+    kernel = np.exp(-0.5 * np.square((np.arange(size) - size // 2) / sigma))
+    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
+    padded = jnp.pad(values, size // 2, mode=mode)
+    return convolve2d(padded, jnp.asarray(kernel, jnp.float32), mode="valid")
+
+
 def check_channels(image: Array) -> None:
     """Raises InputError if an image is neither (H, W, 1) nor (H, W, 3)."""
     if jnp.ndim(image) != 3 or image.shape[-1] not in (1, 3):
         raise InputError(f"image has shape {jnp.shape(image)}; expected (H, W, 1) or (H, W, 3)")
+
+
+def check(legal: Any, name: str, value: object, expected: str) -> None:
+    """Raises ConfigError if the value of an option is not legal."""
+    if not legal:
+        raise ConfigError(f"{name} is {value}; expected {expected}")
+
+
+def check_word(name: str, value: str, words: Any) -> None:
+    """Raises ConfigError if the value of an option is none of the words of a `Literal`."""
+    legal = get_args(words)
+    check(value in legal, name, repr(value), " or ".join(legal))
+
+
+def check_odd(name: str, size: int, smallest: int = 1) -> None:
+    """Raises ConfigError if a side is even or too small."""
+    legal = size >= smallest and size % 2 == 1
+    check(legal, name, size, f"an odd number, at least {smallest}")

@@ -8,23 +8,18 @@ from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ssdnet_jax.baselines.pixels import GIVEN
+
 NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca", "winclip")
-_GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else are options
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A method that needs no configuration.
+    """A method that needs no configuration."""
 
-    Attributes:
-      name: one of `NAMES`, also its module's and function's.
-      function: image (H, W, C) in [0, 1] -> raw map (H, W).
-      takes: names of its keyword arguments.
-    """
-
-    name: str
-    function: Callable[..., Float[Array, "h w"]]
-    takes: tuple[str, ...]
+    name: str  # one of `NAMES`, also its module's and function's
+    function: Callable[..., Float[Array, "h w"]]  # image (H, W, C) in [0, 1] -> raw map (H, W)
+    takes: tuple[str, ...]  # names of its keyword arguments
 
     @property
     def is_random(self) -> bool:
@@ -44,12 +39,12 @@ class Baseline:
     @property
     def options(self) -> tuple[str, ...]:
         """What a user may set."""
-        return tuple(name for name in self.takes if name not in _GIVEN)
+        return tuple(name for name in self.takes if name not in GIVEN)
 
     def __call__(self, image: Any, *, key: PRNGKeyArray, **arguments: Any) -> Float[Array, "h w"]:
         """The raw map; of `key` and weights it gets what it takes."""
         given = {"key": key, **arguments}
-        taken = {k: v for k, v in given.items() if k in self.takes or k not in _GIVEN}
+        taken = {k: v for k, v in given.items() if k in self.takes or k not in GIVEN}
         return self.function(image, **taken)
 
 

@@ -1,36 +1,25 @@
 """Robust principal component analysis of an image's patches (Candes et al. 2011)."""
 
-import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels, compiled
 from ssdnet_jax.core.patches import extract_patches, overlap_mean
 from ssdnet_jax.errors import ConfigError, InputError
 
 
 class Decomposition(NamedTuple):
-    """D = L + S.
+    """D = L + S."""
 
-    Attributes:
-      low_rank: L.
-      sparse: S.
-      iterations: how many were made.
-    """
-
-    low_rank: Float[Array, "m n"]
-    sparse: Float[Array, "m n"]
-    iterations: Int[Array, ""]
+    low_rank: Float[Array, "m n"]  # L
+    sparse: Float[Array, "m n"]  # S
+    iterations: Int[Array, ""]  # how many were made
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("patch_size", "stride", "sparsity_weight", "tolerance", "max_iterations"),
-)
+@compiled
 def rpca(
     image: Float[Array, "h w c"],
     *,
@@ -63,14 +52,14 @@ def rpca(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3), or smaller than a patch.
     """
-    _check(image, patch_size, stride)
+    check_channels(image)
+    check(1 <= stride <= patch_size, "stride", stride, f"1 to patch_size {patch_size}")
+    if patch_size > min(image.shape[:2]):
+        raise InputError(f"patch_size {patch_size} is larger than the image {image.shape[:2]}")
     patches = extract_patches(image, size=patch_size, stride=stride)
     columns = patches.reshape(len(patches), -1).T
     parts = robust_principal_components(
-        columns,
-        sparsity_weight=sparsity_weight,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
+        columns, sparsity_weight=sparsity_weight, tolerance=tolerance, max_iterations=max_iterations
     )
     sparse = jnp.abs(parts.sparse).T.reshape(patches.shape)
     return overlap_mean(sparse, image.shape[:2], stride=stride).mean(-1)
@@ -148,11 +137,3 @@ def shrink_singular_values(
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
     kept = shrink(values, threshold)
     return jnp.matmul(left * kept, right, precision=lax.Precision.HIGHEST)
-
-
-def _check(image: Array, patch_size: int, stride: int) -> None:
-    check_channels(image)
-    if not 1 <= stride <= patch_size:
-        raise ConfigError(f"stride is {stride}; expected 1 to patch_size {patch_size}")
-    if patch_size > min(image.shape[:2]):
-        raise InputError(f"patch_size {patch_size} is larger than the image {image.shape[:2]}")

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels, compiled
 from ssdnet_jax.errors import ConfigError, InputError
 
 _SMOOTHNESS_GRID = tuple(float(10.0**e) for e in np.arange(-4, 6.01, 0.5))  # for lambda
@@ -19,21 +19,13 @@ _MATMUL = lax.Precision.HIGHEST
 
 
 class SmoothSparse(NamedTuple):
-    """y = background + anomaly + noise of one channel.
+    """y = background + anomaly + noise of one channel."""
 
-    Attributes:
-      background: B theta.
-      anomaly: B_a theta_a.
-      smoothness: lambda.
-      sparsity: gamma.
-      iterations: how many were made.
-    """
-
-    background: Float[Array, "h w"]
-    anomaly: Float[Array, "h w"]
-    smoothness: Float[Array, ""]
-    sparsity: Float[Array, ""]
-    iterations: Int[Array, ""]
+    background: Float[Array, "h w"]  # B theta
+    anomaly: Float[Array, "h w"]  # B_a theta_a
+    smoothness: Float[Array, ""]  # lambda
+    sparsity: Float[Array, ""]  # gamma
+    iterations: Int[Array, ""]  # how many were made
 
 
 class _Smoother(NamedTuple):
@@ -43,18 +35,7 @@ class _Smoother(NamedTuple):
     penalties: Float[np.ndarray, " k"]  # s
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "background_spacing",
-        "anomaly_spacing",
-        "degree",
-        "smoothness",
-        "sparsity",
-        "tolerance",
-        "max_iterations",
-    ),
-)
+@compiled
 def smooth_sparse(
     image: Float[Array, "h w c"],
     *,
@@ -97,21 +78,17 @@ def smooth_sparse(
     if min(image.shape[:2]) < _SMALLEST_SIDE:
         raise InputError(f"image is {image.shape[:2]}; expected at least {_SMALLEST_SIDE} pixels")
 
-    def channel_map(channel: Float[Array, "h w"]) -> Float[Array, "h w"]:
-        return jnp.abs(
-            decompose(
-                channel,
-                background_spacing=background_spacing,
-                anomaly_spacing=anomaly_spacing,
-                degree=degree,
-                smoothness=smoothness,
-                sparsity=sparsity,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-            ).anomaly
-        )
-
-    return jax.vmap(channel_map, in_axes=-1)(image).mean(0)
+    split = functools.partial(
+        decompose,
+        background_spacing=background_spacing,
+        anomaly_spacing=anomaly_spacing,
+        degree=degree,
+        smoothness=smoothness,
+        sparsity=sparsity,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return jnp.abs(jax.vmap(split, in_axes=-1)(image).anomaly).mean(0)
 
 
 def decompose(
@@ -132,20 +109,14 @@ def decompose(
     H_i = B_i (B_i'B_i + lambda D'D)^-1 B_i'. What is left, r'(I - H)r + gamma |theta_a|_1 with
     r = y - B_a theta_a, is solved by accelerated proximal gradient steps (Beck and Teboulle 2009).
 
-    Args:
-      values: y, one channel.
-      background_spacing: see `smooth_sparse`, as for the others.
-      anomaly_spacing: see there.
-      degree: see there.
-      smoothness: see there.
-      sparsity: see there.
-      tolerance: see there.
-      max_iterations: see there.
-
-    Raises:
-      ConfigError: an option outside of its range.
+    `values` are y, one channel; `smooth_sparse` says what the options are.
     """
-    _check(background_spacing, anomaly_spacing, degree, smoothness, sparsity)
+    check(1 <= degree <= 5, "degree", degree, "1 to 5")
+    check(background_spacing >= 2, "background_spacing", background_spacing, "at least 2 pixels")
+    legal = f"at least 1 pixel and below background_spacing {background_spacing}"
+    check(1 <= anomaly_spacing < background_spacing, "anomaly_spacing", anomaly_spacing, legal)
+    for name, value in (("smoothness", smoothness), ("sparsity", sparsity)):
+        check(value is None or value >= 0, name, value, "at least 0, or None")
     if not tolerance > 0 or max_iterations < 1:
         raise ConfigError(
             f"tolerance {tolerance} and max_iterations {max_iterations}; expected both positive"
@@ -252,24 +223,3 @@ def _cross_validated(values: Float[Array, "h w"], smoothers: list[_Smoother]) ->
 
 def _dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=_MATMUL)
-
-
-def _check(
-    background_spacing: float,
-    anomaly_spacing: float,
-    degree: int,
-    smoothness: float | None,
-    sparsity: float | None,
-) -> None:
-    if not 1 <= degree <= 5:
-        raise ConfigError(f"degree is {degree}; expected 1 to 5")
-    if not background_spacing >= 2:
-        raise ConfigError(f"background_spacing is {background_spacing}; expected at least 2 pixels")
-    if not 1 <= anomaly_spacing < background_spacing:
-        raise ConfigError(
-            f"anomaly_spacing is {anomaly_spacing}; expected at least 1 pixel and below "
-            f"background_spacing {background_spacing}"
-        )
-    for name, value in (("smoothness", smoothness), ("sparsity", sparsity)):
-        if value is not None and not value >= 0:
-            raise ConfigError(f"{name} is {value}; expected at least 0, or None")

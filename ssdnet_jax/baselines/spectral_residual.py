@@ -1,17 +1,14 @@
 """Saliency by spectral residual (Hou and Zhang, CVPR 2007)."""
 
-import functools
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Complex, Float
 
-from ssdnet_jax.baselines.pixels import check_channels, luminance
-from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.baselines import pixels
 
 Order = Literal["square_then_smooth", "smooth_then_square"]
 Border = Literal["zero", "reflect"]
@@ -20,18 +17,7 @@ SpectrumBorder = Literal["edge", "reflect", "wrap"]
 _ROUNDING = 1e-6  # amplitudes below this share of the largest are rounding of the float32 FFT
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "width",
-        "average_size",
-        "sigma",
-        "kernel_size",
-        "order",
-        "border",
-        "spectrum_border",
-    ),
-)
+@pixels.compiled
 def spectral_residual(
     image: Float[Array, "h w c"],
     *,
@@ -77,26 +63,27 @@ def spectral_residual(
       ConfigError: an option outside of its range.
       InputError: not (H, W, 1) or (H, W, 3).
     """
-    _check(image, width, average_size, sigma, kernel_size, order, border, spectrum_border)
-    small = _shrink(luminance(image), width)
+    pixels.check_channels(image)
+    pixels.check(width is None or width >= 8, "width", width, "at least 8, or None")
+    pixels.check_odd("average_size", average_size)
+    pixels.check_odd("kernel_size", kernel_size)
+    pixels.check(sigma >= 0, "sigma", sigma, "at least 0")
+    pixels.check_word("order", order, Order)
+    pixels.check_word("border", border, Border)
+    pixels.check_word("spectrum_border", spectrum_border, SpectrumBorder)
+    small = pixels.of_width(pixels.luminance(image), width)
     spectrum = jnp.fft.fft2(small)
     amplitude = jnp.abs(spectrum)
     floor = _ROUNDING * jnp.max(amplitude) + jnp.finfo(jnp.float32).tiny
     log_amplitude = jnp.log(jnp.maximum(amplitude, floor))
     residual = log_amplitude - _mean(log_amplitude, average_size, spectrum_border)
     modulus = jnp.abs(jnp.fft.ifft2(jnp.exp(residual) * _phase(spectrum, amplitude, floor)))
+    mode = "constant" if border == "zero" else "reflect"
     if order == "square_then_smooth":
-        saliency = _smooth(lax.square(modulus), sigma, kernel_size, border)
+        saliency = pixels.smooth(lax.square(modulus), sigma=sigma, size=kernel_size, mode=mode)
     else:
-        saliency = lax.square(_smooth(modulus, sigma, kernel_size, border))
+        saliency = lax.square(pixels.smooth(modulus, sigma=sigma, size=kernel_size, mode=mode))
     return jax.image.resize(saliency, image.shape[:2], "linear")
-
-
-def _shrink(grey: Float[Array, "h w"], width: int | None) -> Float[Array, "hh ww"]:
-    if width is None:
-        return grey
-    height = max(round(grey.shape[0] * width / grey.shape[1]), 1)
-    return jax.image.resize(grey, (height, width), "cubic")
 
 
 def _phase(spectrum: Complex[Array, "h w"], amplitude: Array, floor: Array) -> Array:
@@ -107,41 +94,3 @@ def _phase(spectrum: Complex[Array, "h w"], amplitude: Array, floor: Array) -> A
 def _mean(values: Float[Array, "h w"], size: int, mode: str) -> Float[Array, "h w"]:
     padded = jnp.pad(values, size // 2, mode=mode)
     return convolve2d(padded, jnp.full((size, size), 1 / size**2), mode="valid")
-
-
-def _smooth(values: Float[Array, "h w"], sigma: float, size: int, border: Border) -> Array:
-    if sigma == 0:
-        return values
-    offsets = np.arange(size) - size // 2
-    kernel = np.exp(-0.5 * np.square(offsets / sigma))
-    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
-    mode = "constant" if border == "zero" else "reflect"
-    padded = jnp.pad(values, size // 2, mode=mode)
-    return convolve2d(padded, jnp.asarray(kernel, jnp.float32), mode="valid")
-
-
-def _check(
-    image: Array,
-    width: int | None,
-    average_size: int,
-    sigma: float,
-    kernel_size: int,
-    order: str,
-    border: str,
-    spectrum_border: str,
-) -> None:
-    check_channels(image)
-    if width is not None and width < 8:
-        raise ConfigError(f"width is {width}; expected at least 8, or None")
-    for name, size in (("average_size", average_size), ("kernel_size", kernel_size)):
-        if size < 1 or size % 2 == 0:
-            raise ConfigError(f"{name} is {size}; expected an odd number, at least 1")
-    if not sigma >= 0:
-        raise ConfigError(f"sigma is {sigma}; expected at least 0")
-    for name, value, legal in (
-        ("order", order, get_args(Order)),
-        ("border", border, get_args(Border)),
-        ("spectrum_border", spectrum_border, get_args(SpectrumBorder)),
-    ):
-        if value not in legal:
-            raise ConfigError(f"{name} is {value!r}; expected {' or '.join(legal)}")

@@ -16,7 +16,7 @@ from ssdnet_jax.baselines.clip_model import (
 )
 from ssdnet_jax.baselines.clip_prompts import normalize, state_embeddings
 from ssdnet_jax.baselines.clip_weights import CLIPSizes, CLIPWeights
-from ssdnet_jax.baselines.pixels import check_channels
+from ssdnet_jax.baselines.pixels import check, check_channels
 from ssdnet_jax.errors import ConfigError
 
 # By model: its image tower on the device, and by class name the embeddings of the two states.
@@ -60,8 +60,7 @@ def winclip(
             "clip is None; expected weights, from "
             "ssdnet_jax.baselines.clip_weights.load_clip_weights(PATH)"
         )
-    if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; expected above 0")
+    check(temperature > 0, "temperature", temperature, "above 0")
     grid = clip.sizes.grid
     if not windows or not all(1 <= window <= grid for window in windows):
         raise ConfigError(f"windows are {windows}; expected sides from 1 to {grid} patches")
@@ -79,9 +78,8 @@ def harmonic_mean(scores: Float[Array, "scales h w"]) -> Float[Array, "h w"]:
 def spread_windows(scores: Float[Array, "places places"], *, window: int) -> Float[Array, "g g"]:
     """For each patch the harmonic mean of the scores of the windows that contain it.
 
-    Args:
-      scores: positive, of all windows at stride 1, by their upper left patch.
-      window: side in patches; g = places + window - 1.
+    Scores are positive, of all windows at stride 1, by their upper left patch; `window` is their
+    side in patches, g = places + window - 1.
     """
     margin = window - 1
 

@@ -1,10 +1,11 @@
 """What every command shares: help, one-line errors, exit statuses."""
 
+import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn
 
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import Config
@@ -15,84 +16,62 @@ from ssdnet_jax.runner.terminal import Terminal
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
-def run_command(
-    arguments: Sequence[str], help_text: Callable[[], str], body: Callable[[Terminal], int]
-) -> int:
-    """Prints the help if it is asked for, else runs `body`; returns the exit status.
+@dataclasses.dataclass(frozen=True)
+class Configured:
+    """What the command lines of commands that have a configuration say."""
 
-    Errors that a user can mend are shown in one line, with status 2; status 143 says that the
-    command was told to end.
-    """
-    if _HELP & set(arguments[1:]):
-        print(help_text(), end="")
-        return 0
-    terminal = Terminal()
-    try:
-        return body(terminal)
-    except SSDnetError as error:
-        terminal.problem(str(error))
-        return 2
-    except Stopped:
-        terminal.summary("stopped before the end; the same command again goes on")
-        return 143
+    config: Config  # `--config` with its overrides applied, checked
+    help_config: bool  # whether only the configuration's fields are asked for
 
 
-class Parsed(Protocol):
-    """What a command line says; `config` is asked for by `--help_config`."""
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command, as Python calls it and as a process."""
 
-    config: Config
-    help_config: bool
+    name: str
+    kept: str  # what an interrupted command does not lose
+    help_text: Callable[[], str]  # what `--help` prints
+    parse: Callable[[Sequence[str]], Any]  # reads `sys.argv`, the program's name first
+    run: Callable[
+        ..., int
+    ]  # of what `parse` gave, the terminal, and `command`, how to say it again
 
+    def main(self, arguments: Sequence[str]) -> int:
+        """Runs the command on `sys.argv`, or prints its help; returns its exit status.
 
-P = TypeVar("P", bound=Parsed)
-
-
-def run_parsed(
-    arguments: Sequence[str],
-    name: str,
-    help_text: Callable[[], str],
-    parse: Callable[[Sequence[str]], P],
-    run: Callable[..., int],
-) -> int:
-    """`run_command` for a command that has a configuration; returns the exit status.
-
-    Args:
-      arguments: `sys.argv`, the program's name first.
-      name: what the command is called.
-      help_text: what `--help` prints.
-      parse: reads the arguments.
-      run: called with what they say, the terminal, and `command`, how to say it again.
-    """
-
-    def body(terminal: Terminal) -> int:
-        parsed = parse(arguments)
-        if parsed.help_config:
-            print(config_help(parsed.config))
+        Errors that a user can mend are shown in one line, with status 2; status 143 says that the
+        command was told to end.
+        """
+        if _HELP & set(arguments[1:]):
+            print(self.help_text(), end="")
             return 0
-        return run(parsed, terminal, command=shlex.join([name, *arguments[1:]]))
+        terminal = Terminal()
+        try:
+            parsed = self.parse(arguments)
+            if isinstance(parsed, Configured) and parsed.help_config:
+                print(config_help(parsed.config))
+                return 0
+            return self.run(parsed, terminal, command=shlex.join([self.name, *arguments[1:]]))
+        except SSDnetError as error:
+            terminal.problem(str(error))
+            return 2
+        except Stopped:
+            terminal.summary("stopped before the end; the same command again goes on")
+            return 143
 
-    return run_command(arguments, help_text, body)
-
-
-def run_process(main: Callable[[Sequence[str]], int], name: str, kept: str) -> NoReturn:
-    """Runs `main` on `sys.argv` and exits with its status; 130 when interrupted, 141 when unread.
-
-    Args:
-      main: the command.
-      name: what it is called.
-      kept: what an interrupted command does not lose.
-    """
-    try:
-        status = main(sys.argv)
-        sys.stdout.flush()  # here, where a reader that has gone can still be noticed
-        sys.exit(status)
-    except BrokenPipeError:
-        # Whoever read our output has closed it, as `head` does: leave without another word.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; {kept} are kept", file=sys.stderr)
-        sys.exit(130)
+    def console(self) -> NoReturn:
+        """The installed program: exits with the status of `main`, 130 interrupted, 141 unread."""
+        try:
+            status = self.main(sys.argv)
+            sys.stdout.flush()  # here, where a reader that has gone can still be noticed
+            sys.exit(status)
+        except BrokenPipeError:
+            # Whoever read our output has closed it, as `head` does: leave without another word.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        except KeyboardInterrupt:
+            print(f"\n{self.name}: interrupted; {self.kept} are kept", file=sys.stderr)
+            sys.exit(130)
 
 
 def exit_status(summary: Summary) -> int:

@@ -28,25 +28,15 @@ DATASET_HELP = """\
 
 @dataclasses.dataclass(frozen=True)
 class DatasetArguments(Execution):
-    """What the command lines of these commands have in common; None where a flag was not given.
+    """What the command lines of these commands have in common; None where a flag was not given."""
 
-    Attributes:
-      dataset: folder or CSV.
-      workdir: where results go.
-      categories: the ones wanted.
-      mask_suffix: what a mask's name has after its image's name.
-      masks: folder of masks.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
-    """
-
-    dataset: Path
-    workdir: Path
-    categories: tuple[str, ...] | None
-    mask_suffix: str | None
-    masks: str | None
-    vgg19_weights: str | None
-    clip_weights: str | None
+    dataset: Path  # folder or CSV
+    workdir: Path  # where results go
+    categories: tuple[str, ...] | None  # the ones wanted
+    mask_suffix: str | None  # what a mask's name has after its image's name
+    masks: str | None  # folder of masks
+    vgg19_weights: str | None  # file of VGG19
+    clip_weights: str | None  # file of CLIP
 
     def samples(self) -> list[Sample]:
         """The dataset, without images that a run has written into it."""
@@ -62,11 +52,7 @@ class DatasetArguments(Execution):
 
 
 def dataset_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `DatasetArguments` from the values of `DATASET_FLAGS` among others.
-
-    Raises:
-      ConfigError: an illegal value, or a flag that is needed is not there.
-    """
+    """The fields of `DatasetArguments` from the values of `DATASET_FLAGS`; raises ConfigError."""
     categories = listed_words("--categories", given["categories"])
     for name in ("dataset", "workdir"):
         if not given[name] and not given.get("help_config"):

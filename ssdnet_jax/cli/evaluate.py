@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ssdnet_jax.cli.commands import run_parsed, run_process
+from ssdnet_jax.cli.commands import Command, Configured
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import level, listed_seeds, listed_words, one_of, whole_number
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
@@ -97,38 +97,15 @@ _OWN = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(DatasetArguments):
-    """What the command line says; None where a flag was not given.
+class Arguments(DatasetArguments, Configured):
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      configs: by method, the configurations of those that have one of their own.
-      methods: as `methods.registry` has them, each once; with `maps` the one name of the maps.
-      seeds: each once.
-      maps: folder of existing maps, which have no seeds.
-      condition: under which images are scored.
-      every: which of the defective images, 0: all images.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    configs: Mapping[str, Config]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    maps: Path | None
-    condition: Condition
-    every: int
-    help_config: bool
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_parsed(arguments, "ssdnet-evaluate", help_text, parse, _run)
-
-
-def console() -> None:
-    """Entry point of the `ssdnet-evaluate` command; exits with its status."""
-    run_process(main, "ssdnet-evaluate", "scored images")
+    configs: Mapping[str, Config]  # by method, the configurations of those that have their own
+    methods: tuple[str, ...]  # as `methods.registry` has them, each once; with `maps` their name
+    seeds: tuple[int, ...]  # each once
+    maps: Path | None  # folder of existing maps, which have no seeds
+    condition: Condition  # under which images are scored
+    every: int  # which of the defective images, 0: all images
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -226,14 +203,7 @@ def _in_words(entry: dict[str, Any]) -> str:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parses the command line.
-
-    Args:
-      arguments: `sys.argv`, the program's name first.
-
-    Raises:
-      ConfigError: an unknown flag or field, or an illegal value.
-    """
+    """Parses the command line; raises ConfigError."""
     own = {**DATASET_FLAGS, **dict.fromkeys(_OWN), "help_config": False}
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
@@ -283,3 +253,7 @@ def _condition(given: Mapping[str, Any]) -> Condition:
 def help_text() -> str:
     """What `--help` prints."""
     return _USAGE.format(dataset=DATASET_HELP, **shared_help())
+
+
+COMMAND = Command("ssdnet-evaluate", "scored images", help_text, parse, _run)
+main, console = COMMAND.main, COMMAND.console

@@ -9,11 +9,7 @@ _T = TypeVar("_T")
 
 
 def whole_number(name: str, text: str | None) -> int:
-    """The value of a flag that counts something; 0 if it was not given.
-
-    Raises:
-      ConfigError: it is no whole number from 1.
-    """
+    """The value of a flag that counts from 1; 0 if it was not given. Raises ConfigError."""
     if text is None:
         return 0
     if not (text.isascii() and text.isdigit() and int(text) > 0):
@@ -26,14 +22,8 @@ def listed(
 ) -> tuple[_T, ...] | None:
     """The entries of a list with commas between, each once; None if the flag was not given.
 
-    Args:
-      name: of the flag, with its dashes.
-      text: what was given.
-      convert: makes a value of an entry without blanks around it; raises ValueError.
-      expected: what is legal, in words.
-
-    Raises:
-      ConfigError: an entry that is not legal.
+    `convert` makes a value of an entry without blanks around it, or raises ValueError: then a
+    ConfigError says what was expected. `name` is that of the flag, with its dashes.
     """
     if text is None:
         return None
@@ -74,11 +64,7 @@ def level(name: str, text: str | None, *, top: str) -> float:
 
 
 def one_of(name: str, text: str, legal: Sequence[_T]) -> _T:
-    """The one of these words that the value of a flag is.
-
-    Raises:
-      ConfigError: it is none of them.
-    """
+    """The one of these words that the value of a flag is; raises ConfigError if it is none."""
     for word in legal:
         if word == text:
             return word

@@ -54,9 +54,9 @@ EXECUTION_FLAGS: dict[str, str | bool | None] = {
 }
 
 
-def parse_flags(
+def read_flags(
     arguments: Sequence[str], own: Mapping[str, str | bool | None]
-) -> tuple[Config, dict[str, Any]]:
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Parses a command's own flags beside those that make the configuration.
 
     The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
@@ -67,21 +67,11 @@ def parse_flags(
         default is a truth value are switches, the others take text.
 
     Returns:
-      The configuration, checked, and the values of the command's own flags.
+      The configuration's name; the fields given, by dotted name without "config." and not checked
+      yet; the values of the command's own flags.
 
     Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
-    """
-    name, overrides, given = read_flags(arguments, own)
-    return with_overrides(load_config(name), overrides), given
-
-
-def read_flags(
-    arguments: Sequence[str], own: Mapping[str, str | bool | None]
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """`parse_flags` without a configuration: its name, the fields given, the command's own flags.
-
-    Fields are by dotted name without "config.", and not checked yet.
+      ConfigError: an unknown flag or field (names the nearest valid one).
     """
     values = flags.FlagValues()
     for name, default in own.items():
@@ -113,11 +103,7 @@ def read_flags(
 
 
 def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Execution` from the values of `EXECUTION_FLAGS` among others.
-
-    Raises:
-      ConfigError: an illegal value or combination.
-    """
+    """The fields of `Execution` from the values of `EXECUTION_FLAGS`; raises ConfigError."""
     executor = one_of("--executor", given["executor"], EXECUTORS)
     if executor == "ray" and given["devices"] is not None:
         raise ConfigError("--devices: found with --executor=ray, which uses all of the cluster's")
@@ -128,12 +114,9 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_method(flag: str, text: str, *, own_configuration: bool) -> None:
-    """Raises ConfigError where a method, as `methods.registry` has it, is none.
+    """Raises ConfigError where the text of a flag is no method, as `methods.registry` has it.
 
-    Args:
-      flag: that names it, with its dashes.
-      text: what was given.
-      own_configuration: whether it may name a configuration, as "ssdnet:grid".
+    `own_configuration` says whether it may name a configuration, as "ssdnet:grid".
     """
     try:
         if has_configuration(text):
@@ -153,12 +136,8 @@ def methods_and_configs(
 ) -> tuple[tuple[str, ...], dict[str, Config]]:
     """Checks the methods of `--methods`; gives the configurations of those that name their own.
 
-    Args:
-      methods: as `methods.registry` has them.
-      overrides: fields that the command line changes, in these configurations too.
-
-    Raises:
-      ConfigError: there is no such method, or two would write into one folder.
+    `overrides` change these too. Raises ConfigError where there is no such method, or two would
+    write into one folder.
     """
     folders: dict[str, str] = {}
     for method in methods:
@@ -176,16 +155,10 @@ def methods_and_configs(
     return tuple(methods), configs
 
 
-def methods_text() -> str:
-    """The names of all methods, over as many lines of a help text as they take."""
-    lines = textwrap.wrap(", ".join(METHODS), 60)
-    return f"\n{' ' * 26}".join(lines)
-
-
 def shared_help() -> dict[str, str]:
     """What the help of several commands has in common, by its place in their texts."""
     return {
-        "methods": methods_text(),
+        "methods": f"\n{' ' * 26}".join(textwrap.wrap(", ".join(METHODS), 60)),
         "config": CONFIG_HELP.format(names=", ".join(config_names())),
         "clip_weights": CLIP_WEIGHTS_HELP,
         "execution": EXECUTION_HELP,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from ssdnet_jax.cli.commands import run_parsed, run_process
+from ssdnet_jax.cli.commands import Command, Configured
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import (
     listed,
@@ -86,34 +86,13 @@ _OWN = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "ever
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(DatasetArguments):
-    """What the command line says; None where a flag was not given.
+class Arguments(DatasetArguments, Configured):
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      configs: by method, the configurations of those that name one of their own.
-      config_names: of the configurations that are compared, with their overrides.
-      protocol: what is compared.
-      note: what to say of the data.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    configs: Mapping[str, Config]
-    config_names: tuple[str, ...]
-    protocol: Protocol
-    note: str | None
-    help_config: bool
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_parsed(arguments, "ssdnet-reproduce", help_text, parse, _run)
-
-
-def console() -> None:
-    """Entry point of the `ssdnet-reproduce` command; exits with its status."""
-    run_process(main, "ssdnet-reproduce", "scored images")
+    configs: Mapping[str, Config]  # by method, the configurations of those that name their own
+    config_names: tuple[str, ...]  # of the configurations that are compared, with their overrides
+    protocol: Protocol  # what is compared
+    note: str | None  # what to say of the data
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -156,12 +135,7 @@ def _write(workdir: Path, setting: Setting, results: Results, samples: Sequence[
 
 def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
     """Says what went wrong and where the results are."""
-    failed = {
-        (row.path, row.error)
-        for evaluation in results.evaluations
-        for row in evaluation.rows
-        if row.status != "ok"
-    }
+    failed = {(row.path, row.error) for row in results.failed_rows}
     show_problems(sorted(failed), workdir / "reproduce.md", terminal)
     # The last row of a method is that of all categories.
     rows = table_rows(results.clean) if results.clean else []
@@ -186,14 +160,7 @@ def help_text() -> str:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parses the command line.
-
-    Args:
-      arguments: `sys.argv`, the program's name first.
-
-    Raises:
-      ConfigError: an unknown flag or field, or an illegal value.
-    """
+    """Parses the command line; raises ConfigError."""
     own = {**DATASET_FLAGS, **dict.fromkeys(_OWN), "help_config": False}
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
@@ -238,3 +205,7 @@ def _own_size(config: Config, others: Config) -> str:
     if size == others.image_size:
         return ""
     return f" at {size} px" if size else " at the image's own size"
+
+
+COMMAND = Command("ssdnet-reproduce", "scored images", help_text, parse, _run)
+main, console = COMMAND.main, COMMAND.console

@@ -1,17 +1,16 @@
 """The `ssdnet-rescore` command: a finished run in, the same images scored otherwise out."""
 
-import functools
-import shlex
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnet_jax.cli.commands import exit_status, run_command, run_process
-from ssdnet_jax.cli.flags import config_help, read_flags
+from ssdnet_jax.cli.commands import Command, Configured, exit_status
+from ssdnet_jax.cli.flags import read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.rescore import read_run, stored_sources
+from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import write_verdicts
@@ -35,17 +34,17 @@ Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 130 i
 """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_command(arguments, lambda: _HELP, functools.partial(_run, arguments))
+@dataclasses.dataclass(frozen=True)
+class Arguments(Configured):
+    """What the command line says; the configuration is that of the run, with what is changed."""
+
+    finished: FinishedRun
+    workdir: Path  # where the new results go
+    vgg19_weights: str | None  # file of VGG19
 
 
-def console() -> None:
-    """Entry point of the `ssdnet-rescore` command; exits with its status."""
-    run_process(main, "ssdnet-rescore", "finished images")
-
-
-def _run(arguments: Sequence[str], terminal: Terminal) -> int:
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line and opens the run; raises ConfigError and InputError."""
     own = {"run": None, "workdir": None, "vgg19_weights": None, "help_config": False}
     name, overrides, given = read_flags(arguments, own)
     for flag in ("run",) if given["help_config"] else ("run", "workdir"):
@@ -60,28 +59,38 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
                 f"others need another run of ssdnet"
             )
     finished = read_run(Path(given["run"]))
-    config = with_overrides(finished.config, overrides)
-    if given["help_config"]:
-        print(config_help(config))
-        return 0
-    path = Path(given["workdir"])
-    if path.resolve() == finished.workdir.path.resolve():
+    return Arguments(
+        with_overrides(finished.config, overrides),
+        given["help_config"],
+        finished,
+        Path(given["workdir"] or ""),
+        given["vgg19_weights"],
+    )
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    path, config, old = parsed.workdir, parsed.config, parsed.finished.workdir.path.resolve()
+    if path.resolve() == old:
         raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
     startup.use_compilation_cache()
     note = {
-        "command": shlex.join(["ssdnet-rescore", *arguments[1:]]),
+        "command": command,
         "device": startup.device_name(),
         "seed": config.seed,
-        "rescored": str(finished.workdir.path.resolve()),
+        "rescored": str(old),
     }
-    root = finished.note["root"]
+    root = parsed.finished.note["root"]
     method = startup.with_weights(
-        FinishedSSDnet(config), vgg19_path=given["vgg19_weights"], report=terminal.problem
+        FinishedSSDnet(config), vgg19_path=parsed.vgg19_weights, report=terminal.problem
     )
     workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
     with startup.stops_on_sigterm() as stop:
-        sources = stored_sources(finished)
+        sources = stored_sources(parsed.finished)
         summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
     verdicts = write_verdicts(workdir, config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
+
+
+COMMAND = Command("ssdnet-rescore", "finished images", lambda: _HELP, parse, _run)
+main, console = COMMAND.main, COMMAND.console

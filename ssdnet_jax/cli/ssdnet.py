@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnet_jax.cli.commands import exit_status, run_parsed, run_process
+from ssdnet_jax.cli.commands import Command, Configured, exit_status
 from ssdnet_jax.cli.flags import (
     EXECUTION_FLAGS,
     check_method,
     execution_values,
-    parse_flags,
+    read_flags,
     shared_help,
 )
-from ssdnet_jax.config import Config
+from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
@@ -67,35 +67,16 @@ input or work folder), 130 interrupted, 143 terminated. The same command again g
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Execution):
-    """What the command line says; None where a flag was not given.
+class Arguments(Execution, Configured):
+    """What the command line says; None where a flag was not given."""
 
-    Attributes:
-      config: `--config` with its overrides applied, checked.
-      input: picture, folder or glob.
-      missing: mask of missing pixels, or a folder of masks.
-      workdir: where results go.
-      vgg19_weights: file of VGG19.
-      clip_weights: file of CLIP.
-      method: one of `METHODS`, with options as `methods.registry` has them.
-      save_params: whether fitted networks are kept.
-      help_config: whether only the configuration's fields are asked for.
-    """
-
-    config: Config
-    input: str | None
-    missing: str | None
-    workdir: str | None
-    vgg19_weights: str | None
-    clip_weights: str | None
-    method: str
-    save_params: bool
-    help_config: bool
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_parsed(arguments, "ssdnet", help_text, parse, _run)
+    input: str | None  # picture, folder or glob
+    missing: str | None  # mask of missing pixels, or a folder of masks
+    workdir: str | None  # where results go
+    vgg19_weights: str | None  # file of VGG19
+    clip_weights: str | None  # file of CLIP
+    method: str  # one of `METHODS`, with options as `methods.registry` has them
+    save_params: bool  # whether fitted networks are kept
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -131,26 +112,16 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parses the command line; `--flag=value` and `--flag value` are the same.
-
-    Args:
-      arguments: `sys.argv`, the program's name first.
-
-    Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one) or an illegal value.
-    """
+    """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
-        "input": None,
-        "missing": None,
-        "workdir": None,
-        "vgg19_weights": None,
-        "clip_weights": None,
+        **dict.fromkeys(("input", "missing", "workdir", "vgg19_weights", "clip_weights")),
         "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
         "save_params": False,
         "help_config": False,
     }
-    config, given = parse_flags(arguments, own)
+    name, overrides, given = read_flags(arguments, own)
+    config = with_overrides(load_config(name), overrides)
     check_method("--method", given["method"], own_configuration=False)
     return Arguments(config=config, **{**given, **execution_values(given)})
 
@@ -160,6 +131,5 @@ def help_text() -> str:
     return _USAGE.format(**shared_help())
 
 
-def console() -> None:
-    """Entry point of the `ssdnet` command; exits with its status."""
-    run_process(main, "ssdnet", "finished images")
+COMMAND = Command("ssdnet", "finished images", help_text, parse, _run)
+main, console = COMMAND.main, COMMAND.console

@@ -1,14 +1,14 @@
 """The `ssdnet-sweep` command: variants of a configuration beside each other on a dataset."""
 
-import functools
-import shlex
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssdnet_jax.cli.commands import run_command, run_process
+from ssdnet_jax.cli.commands import Command
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import listed_seeds, whole_number
 from ssdnet_jax.cli.flags import EXECUTION_HELP, read_flags
+from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
@@ -50,39 +50,47 @@ Exit status: 0 all images scored, 1 some failed, 2 nothing could be started, 130
 """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command on `sys.argv`; returns its exit status, which `--help` describes."""
-    return run_command(arguments, _help, functools.partial(_run, arguments))
+@dataclasses.dataclass(frozen=True)
+class Arguments(DatasetArguments):
+    """What the command line says."""
+
+    name: str  # of the sweep, or its path
+    configs: Mapping[str, Config]  # checked, by variant
+    seeds: tuple[int, ...]  # each once
+    every: int  # which of the defective images
 
 
-def console() -> None:
-    """Entry point of the `ssdnet-sweep` command; exits with its status."""
-    run_process(main, "ssdnet-sweep", "scored images")
-
-
-def _help() -> str:
+def help_text() -> str:
+    """What `--help` prints."""
     shared = {"dataset": DATASET_HELP, "execution": EXECUTION_HELP}
     return _HELP.format(names=", ".join(sweep_names()), **shared)
 
 
-def _run(arguments: Sequence[str], terminal: Terminal) -> int:
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parses the command line and loads the sweep; raises ConfigError."""
     name, overrides, given = read_flags(arguments, {**DATASET_FLAGS, "every": None, "seeds": None})
-    parsed = DatasetArguments(**dataset_values(given))
+    of_dataset = dataset_values(given)
     if name == DEFAULT_CONFIG:
         raise ConfigError(f"--config: found none; expected {', '.join(sweep_names())}, or a file")
     sweep, configs = load_sweep(name)
-    configs = {variant: with_overrides(c, overrides) for variant, c in configs.items()}
-    seeds = listed_seeds("--seeds", given["seeds"]) or sweep.seeds
-    step = whole_number("--every", given["every"]) or 1
-    workdir = parsed.workdir
-    samples = defective(parsed.samples())[::step]
-    command = shlex.join(["ssdnet-sweep", *arguments[1:]])
+    return Arguments(
+        name=name,
+        configs={variant: with_overrides(c, overrides) for variant, c in configs.items()},
+        seeds=listed_seeds("--seeds", given["seeds"]) or sweep.seeds,
+        every=whole_number("--every", given["every"]) or 1,
+        **of_dataset,
+    )
+
+
+def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
+    workdir, seeds = parsed.workdir, parsed.seeds
+    samples = defective(parsed.samples())[:: parsed.every]
     with named_errors(workdir), executing(parsed) as executor:
         context = parsed.context(terminal, executor, command)
-        found = run_sweep(samples, configs, seeds, workdir, context)
+        found = run_sweep(samples, parsed.configs, seeds, workdir, context)
         entries = {variant: entry[ALL] for variant, entry in summarize(found).items()}
         label = (
-            f"{Path(name).stem}: {parsed.dataset.resolve().name}, {len(samples)} images, "
+            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, {len(samples)} images, "
             f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; dots: images, bars: spread over seeds"
         )
         text = f"{label}\n\n`{command}`\n\n{table(entries)}"
@@ -94,3 +102,7 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
         terminal.summary(f"{variant}: AUPRC {auprc}, AUROC {auroc}")
     terminal.summary(f"figure and table in {workdir / 'sweep.png'}, {workdir / 'sweep.md'}")
     return 1 if any(entry["failed"] for entry in entries.values()) else 0
+
+
+COMMAND = Command("ssdnet-sweep", "scored images", help_text, parse, _run)
+main, console = COMMAND.main, COMMAND.console

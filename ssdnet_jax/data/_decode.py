@@ -34,19 +34,17 @@ _open_lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class RawImage:
-    """An image as its file stores it.
+    """An image as its file stores it."""
 
-    Attributes:
-        samples: (H, W, C) of any real dtype, C in {1, 3}.
-        full_scale: the sample that means 1.0; None for kinds without one (signed integers, ...).
-        alpha: (H, W) opacity in [0, 1], or None for a file without transparency.
-        notes: what was dropped or converted on the way, one line each.
-    """
+    samples: np.ndarray  # (H, W, C) of any real dtype, C in {1, 3}
+    full_scale: float | None  # the sample that means 1.0; None for signed integers, ...
+    alpha: np.ndarray | None = None  # (H, W) opacity in [0, 1]; None: no transparency
+    notes: tuple[str, ...] = ()  # what was dropped or converted on the way, one line each
 
-    samples: np.ndarray
-    full_scale: float | None
-    alpha: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
+    def upright(self, orientation: int | None) -> "RawImage":
+        """Turned as an EXIF/TIFF orientation (1 to 8) says."""
+        alpha = None if self.alpha is None else _upright(self.alpha, orientation)
+        return dataclasses.replace(self, samples=_upright(self.samples, orientation), alpha=alpha)
 
 
 def decode(path: Path) -> RawImage:
@@ -95,23 +93,11 @@ def _check_pixel_count(path: Path, height: int, width: int) -> None:
 
 def _upright(array: np.ndarray, orientation: int | None) -> np.ndarray:
     """Applies an EXIF/TIFF orientation (1 to 8) to (H, W, ...)."""
-    match orientation:
-        case 2:
-            return array[:, ::-1]
-        case 3:
-            return array[::-1, ::-1]
-        case 4:
-            return array[::-1]
-        case 5:
-            return array.swapaxes(0, 1)
-        case 6:
-            return np.rot90(array, -1)
-        case 7:
-            return array[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(array, 1)
-        case _:
-            return array
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
 def _first_frame_note(frames: int) -> tuple[str, ...]:
@@ -157,12 +143,7 @@ def _decode_pillow(path: Path) -> RawImage:
         if raw.full_scale == 65535.0 and raw.alpha is None and key is not None:
             transparent = (raw.samples == np.asarray(key)).all(axis=-1)
             raw = dataclasses.replace(raw, alpha=1.0 - transparent)
-    return RawImage(
-        _upright(raw.samples, orientation),
-        raw.full_scale,
-        None if raw.alpha is None else _upright(raw.alpha, orientation),
-        notes + raw.notes,
-    )
+    return dataclasses.replace(raw, notes=notes + raw.notes).upright(orientation)
 
 
 def _load_16_bit_png(path: Path, image: ImageFile.ImageFile, raw_mode: str) -> np.ndarray:
@@ -250,12 +231,7 @@ def _decode_tiff(path: Path) -> RawImage:
             colour = np.minimum(colour / opacity, limit).astype(np.float32)
     elif extras:
         notes += (f"{len(extras)} extra channels without a meaning are ignored",)
-    return RawImage(
-        _upright(colour, orientation),
-        scale,
-        None if alpha is None else _upright(alpha, orientation),
-        notes,
-    )
+    return RawImage(colour, scale, alpha, notes).upright(orientation)
 
 
 def _decode_tiff_by_pillow(path: Path, page: "tifffile.TiffPage") -> RawImage:

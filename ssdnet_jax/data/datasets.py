@@ -16,22 +16,14 @@ MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label", "_ground_truth")
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One test image and its label.
+    """One test image and its label."""
 
-    Attributes:
-        path: absolute path of the image.
-        relative: its name within the set, with forward slashes and without "..": the path relative
-            to the root of the set, where the layout does not say otherwise.
-        category: the kind of object or texture, such as "grid".
-        defect: the kind of defect, or "good".
-        mask_path: absolute path of the mask; None for "good" images.
-    """
-
-    path: Path
-    relative: str
-    category: str
-    defect: str
-    mask_path: Path | None
+    path: Path  # absolute path of the image
+    relative: str  # its name within the set, with forward slashes and without "..": the path
+    # relative to the root of the set, where the layout does not say otherwise
+    category: str  # the kind of object or texture, such as "grid"
+    defect: str  # the kind of defect, or "good"
+    mask_path: Path | None  # absolute path of the mask; None for "good" images
 
 
 def read_dataset(
@@ -41,7 +33,7 @@ def read_dataset(
     mask_suffix: str | None = None,
     masks: str | os.PathLike[str] | None = None,
 ) -> list[Sample]:
-    """Lists the test images of a data set in any layout known here.
+    """Lists the test images of a data set in any layout known here, sorted by their relative path.
 
     A .csv file is read by `read_csv_layout`; with `masks`, a folder of images by
     `read_folder_layout`; any other folder by `read_mvtec_layout`.
@@ -49,11 +41,9 @@ def read_dataset(
     Args:
         root: the CSV file or the folder.
         categories: the categories wanted; None for all.
-        mask_suffix: what a mask's name has after the image's name; None to find out.
+        mask_suffix: what a mask's name has after the image's name; None for the one of
+            `MASK_SUFFIXES` that the most images have a mask by.
         masks: the folder of masks beside a plain folder of images.
-
-    Returns:
-        Samples sorted by their relative path.
 
     Raises:
         InputError: as the readers do, or an unknown category.
@@ -81,22 +71,15 @@ def read_mvtec_layout(
     categories: Sequence[str] | None = None,
     mask_suffix: str | None = None,
 ) -> list[Sample]:
-    """Lists the test images of a data set laid out as MVTec AD is.
+    """`read_dataset` of a data set laid out as MVTec AD is.
 
     `CATEGORY/test/DEFECT/NAME.png` has its mask in
     `CATEGORY/ground_truth/DEFECT/NAME<mask_suffix>.png`; the defect "good" has none. Training
     images are not looked at. Layout: Bergmann et al., MVTec AD, CVPR 2019.
 
-    Args:
-        root: the folder that holds the categories, or the folder of one category. The latter is
-            read as the set in its parent folder with that category alone, so that an image has
-            the same relative path either way.
-        categories: the categories wanted; None for all.
-        mask_suffix: what a mask's name has after the image's name; None for the one of
-            `MASK_SUFFIXES` that the most images have a mask by.
-
-    Returns:
-        Samples sorted by their relative path.
+    The root is the folder that holds the categories, or the folder of one category. The latter is
+    read as the set in its parent folder with that category alone, so that an image has the same
+    relative path either way.
 
     Raises:
         InputError: no such root, no category in it, an unknown category, no test image, or a
@@ -136,25 +119,14 @@ def read_mvtec_layout(
 
 
 def read_folder_layout(
-    root: str | os.PathLike[str],
-    *,
-    masks: str | os.PathLike[str],
-    mask_suffix: str | None = None,
+    root: str | os.PathLike[str], *, masks: str | os.PathLike[str], mask_suffix: str | None = None
 ) -> list[Sample]:
-    """Lists a folder of images whose masks lie in another folder under the same relative names.
+    """`read_dataset` of a folder of images whose masks lie in another one under the same names.
 
     `ROOT/bent/7.jpg` has its mask in `MASKS/bent/7.png`, of any known file type and with the
     `mask_suffix` of all masks after the name. Images without a mask are good. The category is the
-    name of the root; the defect is the first subfolder, or "defect" in the root itself.
-
-    Args:
-        root: the folder of the images, searched recursively; leaves out `masks` if that is in it.
-        masks: the folder of the masks, searched recursively.
-        mask_suffix: what a mask's name has after the image's name; None for the one of
-            `MASK_SUFFIXES` that the most images have a mask by.
-
-    Returns:
-        Samples sorted by their relative path.
+    name of the root; the defect is the first subfolder, or "defect" in the root itself. Both
+    folders are searched recursively; `masks` is left out of a root that holds it.
 
     Raises:
         InputError: no such folder, no images or no masks in it, a mask without an image, or a mask
@@ -206,7 +178,7 @@ def read_folder_layout(
 
 
 def read_csv_layout(path: str | os.PathLike[str]) -> list[Sample]:
-    """Lists the images that a CSV file names, a row an image.
+    """`read_dataset` of the images that a CSV file names, a row an image.
 
     The first line has the names of the columns: `image`, `mask` (empty for good images) and, if
     wanted, `category` (else the name of the CSV's folder) and `defect` (else "defect"); others are
@@ -215,12 +187,6 @@ def read_csv_layout(path: str | os.PathLike[str]) -> list[Sample]:
     An image's `relative` is its path from the CSV's folder. For an image that lies elsewhere it is
     `_up/` for each `../` before a relative path, so that the whole may move, and `_root/` before an
     absolute path, so that the CSV may move.
-
-    Args:
-        path: the CSV file.
-
-    Returns:
-        Samples sorted by `relative`.
 
     Raises:
         InputError: no such file, not such a table, a missing column, a missing image or mask

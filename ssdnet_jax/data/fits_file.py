@@ -23,25 +23,15 @@ _BY_SEED = ("reconstructions", "losses", "stop", "restorations")
 
 @dataclasses.dataclass(frozen=True)
 class StoredFits:
-    """The fits of one image, one entry a seed.
+    """The fits of one image, one entry a seed."""
 
-    Attributes:
-      image: float32 (h, w, C) in [0, 1], the image at the size at which it was fitted.
-      reconstructions: float32 (seeds, hh, ww, d), f_theta of what was fitted.
-      losses: float32 (seeds, steps), the loss of each step, NaN after the last.
-      stop: int (seeds,), why each fit ended (`core.fit.StopReason`).
-      restorations: int (seeds,), how often the guard undid a blow-up.
-      size: int (2,), height and width of the image in its file, in pixels.
-      path: the file that holds them already, if there is one.
-    """
-
-    image: np.ndarray
-    reconstructions: np.ndarray
-    losses: np.ndarray
-    stop: np.ndarray
-    restorations: np.ndarray
-    size: np.ndarray
-    path: Path | None = None
+    image: np.ndarray  # float32 (h, w, C) in [0, 1], the image at the size at which it was fitted
+    reconstructions: np.ndarray  # float32 (seeds, hh, ww, d), f_theta of what was fitted
+    losses: np.ndarray  # float32 (seeds, steps), the loss of each step, NaN after the last
+    stop: np.ndarray  # int (seeds,), why each fit ended (`core.fit.StopReason`)
+    restorations: np.ndarray  # int (seeds,), how often the guard undid a blow-up
+    size: np.ndarray  # int (2,), height and width of the image in its file, in pixels
+    path: Path | None = None  # the file that holds them already, if there is one
 
 
 def write_fits(path: Path, fits: StoredFits) -> None:
@@ -54,11 +44,7 @@ def write_fits(path: Path, fits: StoredFits) -> None:
 
 
 def read_fits(path: Path) -> StoredFits:
-    """What `write_fits` wrote.
-
-    Raises:
-      InputError: the file is not there, or damaged.
-    """
+    """What `write_fits` wrote; raises InputError if it is not there, or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}

@@ -18,36 +18,19 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
 
 IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".pgm",
-    ".ppm",
-    ".pbm",
-    ".pnm",
-    ".npy",
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".npy"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedImage:
-    """One image read from a file.
+    """One image read from a file."""
 
-    Attributes:
-        pixels: float32 (H, W, C) in [0, 1]; C is 1 for grey, 3 for colour; 0 where missing.
-        missing: bool (H, W), True where there is no value (NaN, fully transparent or masked); None
-            if every pixel is there.
-        warnings: what the reader dropped or converted, one line each.
-    """
-
-    pixels: np.ndarray
-    missing: np.ndarray | None
-    warnings: tuple[str, ...]
+    pixels: np.ndarray  # float32 (H, W, C) in [0, 1], C 1 (grey) or 3 (colour); 0 where missing
+    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN, fully transparent
+    # or masked); None if every pixel is there
+    warnings: tuple[str, ...]  # what the reader dropped or converted, one line each
 
 
 def read_image(
@@ -212,12 +195,7 @@ def _walk(root: Path, depth: int | None = None) -> Iterator[Path]:
 def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes an image, bilinearly, smoothed before shrinking (`skimage.transform.resize`).
 
-    Args:
-        pixels: float (H, W, C) in [0, 1].
-        size: (height, width) wanted.
-
-    Returns:
-        float32 (height, width, C) in [0, 1].
+    Float (H, W, C) in [0, 1] becomes float32 of the size, (height, width), that is wanted.
     """
     return np.clip(_resize(pixels, size), 0.0, 1.0)
 

@@ -56,10 +56,8 @@ class RemoteFile:
 
     def _open(self, start: int, stop: int) -> None:
         self.close()
-        request = urllib.request.Request(
-            self._url,
-            headers={"Range": f"bytes={start}-{stop - 1}", "User-Agent": "ssdnet-jax"},
-        )
+        headers = {"Range": f"bytes={start}-{stop - 1}", "User-Agent": "ssdnet-jax"}
+        request = urllib.request.Request(self._url, headers=headers)
         # build_opener reads the proxy variables now, urlopen only at its first call
         opener = urllib.request.build_opener()
         self._stream = _within(

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,19 +28,27 @@ _DTYPES = {
 }
 
 
+Read = Callable[[int, int], bytes]  # (first, end) -> the bytes between
+
+
+class Place(NamedTuple):
+    """A tensor within a file."""
+
+    dtype: np.dtype  # bfloat16 as `V2`
+    shape: tuple[int, ...]
+    start: int  # its first byte
+    stop: int  # the byte behind it
+
+    def read(self, read: Read) -> np.ndarray:
+        """The tensor itself."""
+        return np.frombuffer(read(self.start, self.stop), self.dtype).reshape(self.shape)
+
+
 def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Reads the named tensors, nothing else of the file.
-
-    Args:
-        path: A `.safetensors` file.
-        names: Names in its header.
-
-    Returns:
-        For each name an array of the tensor's shape and dtype (bfloat16 as `V2`).
+    """Reads the named tensors of a `.safetensors` file, nothing else of it.
 
     Raises:
-        InputError: If the file cannot be read, is no safetensors file, is truncated, or lacks a
-            name.
+        InputError: If the file cannot be read, is damaged or truncated, or lacks a name.
     """
     path = Path(path)
     try:
@@ -55,8 +63,8 @@ def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.nda
                 file.seek(start)
                 return file.read(stop - start)
 
-            header, first = read_header(read, path)
-            return {name: _tensor(read, header, first, path, name) for name in names}
+            places = find_tensors(read, path, names)
+            return {name: place.read(read) for name, place in places.items()}
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
@@ -64,15 +72,13 @@ def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.nda
         ) from error
 
 
-def read_header(read: Callable[[int, int], bytes], source: str | Path) -> tuple[Any, int]:
-    """The header, whatever JSON it is, and the byte at which the tensors begin.
+def find_tensors(read: Read, source: str | Path, names: Iterable[str]) -> dict[str, Place]:
+    """Where the named tensors are, by the header alone, in the order of the file.
 
-    Args:
-        read: (first, end) -> the bytes between.
-        source: Named in errors.
+    `read` gives bytes of the file, which errors call `source`.
 
     Raises:
-        InputError: If this is no safetensors file.
+        InputError: If this is no safetensors file, or lacks a name.
     """
     length = int.from_bytes(read(0, 8), "little")
     if not 2 <= length <= HEADER_LIMIT_BYTES:
@@ -85,26 +91,28 @@ def read_header(read: Callable[[int, int], bytes], source: str | Path) -> tuple[
         header = json.loads(encoded)
     except (ValueError, RecursionError):
         raise InputError(f"{source}: not a safetensors file (header is not JSON)") from None
-    return header, 8 + length
+    places = {name: _place(header, 8 + length, source, name) for name in names}
+    return dict(sorted(places.items(), key=lambda item: item[1].start))
 
 
-def _tensor(
-    read: Callable[[int, int], bytes], header: Any, first: int, path: Path, name: str
-) -> np.ndarray:
+def _place(header: Any, first: int, source: str | Path, name: str) -> Place:
     if isinstance(header, dict) and name not in header:
         found = ", ".join(f"{key!r:.60}" for key in list(header)[:4])
-        raise InputError(f"{path}: no tensor {name}; found {found}, ...")
+        raise InputError(f"{source}: no tensor {name}; found {found}, ...")
     try:
         entry = header[name]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
         shape = tuple(int(side) for side in entry["shape"])
         start, stop = (first + int(offset) for offset in entry["data_offsets"])
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise InputError(f"{path}: no usable tensor {name} in its header") from None
+        raise InputError(
+            f"{source}: no usable tensor {name} in its header; expected its dtype "
+            f"({', '.join(_DTYPES)}), shape and data_offsets"
+        ) from None
     expected = math.prod(shape) * dtype.itemsize
     if start < first or min(shape, default=0) < 0 or stop - start != expected:
         raise InputError(
-            f"{path}: {name} is at bytes {start} to {stop}; "
+            f"{source}: {name} of shape {shape!s:.60} is at bytes {start} to {stop}; "
             f"expected {expected} bytes behind the header"
         )
-    return np.frombuffer(read(start, stop), dtype).reshape(shape)
+    return Place(dtype, shape, start, stop)

@@ -17,14 +17,11 @@ MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 
 
 def find_map(folder: Path, sample: Sample) -> Path:
-    """The map of a sample below a folder that any program may have filled.
+    """The map of a sample below a folder that any program may have filled; raises InputError.
 
     Looked for, in this order and with any of `MAP_SUFFIXES`: the image's relative path with its
     own suffix kept, then without it, then CATEGORY/test/DEFECT/NAME as MVTec AD's evaluation code
     has it.
-
-    Raises:
-      InputError: none of them is there.
     """
     relative = PurePosixPath(sample.relative)
     stems = (
@@ -43,13 +40,10 @@ def find_map(folder: Path, sample: Sample) -> Path:
 
 
 def read_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a raw score map.
+    """Reads a raw score map: finite float32 values of shape (H, W).
 
     Args:
       path: TIFF or .npy, or an .npz that holds one array; of shape (H, W), (H, W, 1) or (1, H, W).
-
-    Returns:
-      Finite float32 values of shape (H, W).
 
     Raises:
       InputError: unreadable, of another shape or kind, or with NaN or infinite values.
@@ -95,12 +89,9 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def mvtec_names(samples: Sequence[Sample]) -> dict[str, PurePosixPath]:
-    """Where MVTec AD's evaluation code expects each sample's map: CATEGORY/test/DEFECT/NAME.tiff.
+    """By relative path, where MVTec AD's code expects a map: CATEGORY/test/DEFECT/NAME.tiff.
 
     Images of one defect that differ in suffix or folder only keep both in the name.
-
-    Returns:
-      By the sample's relative path.
     """
     plain = {
         s.relative: PurePosixPath(s.category, "test", s.defect, PurePosixPath(s.relative).stem)

@@ -6,8 +6,7 @@ Everything is drawn from `numpy.random.default_rng(seed)`: the same arguments gi
 from collections.abc import Callable
 
 import numpy as np
-
-DEFECT_KINDS = ("scratch", "blob", "bend", "swap")
+from numpy.random import Generator
 
 
 def grid_texture(
@@ -34,6 +33,8 @@ def grid_texture(
     Returns:
         float32 (height, width, channels) in [0, 1].
     """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; expected 1 or 3")
     generator = np.random.default_rng(seed)
     row, column = np.indices(size, dtype=np.float64)
     turn = np.deg2rad(angle)
@@ -46,44 +47,7 @@ def grid_texture(
         return 1.0 / (1.0 + np.exp((distance - line_fraction * period / 2) / 0.7))
 
     brightness = 0.2 + 0.55 * np.maximum(lines(across), lines(along))
-    return _to_image(brightness, channels, noise, generator)
-
-
-def stochastic_texture(
-    size: tuple[int, int],
-    *,
-    grain: float = 3.0,
-    contrast: float = 0.12,
-    channels: int = 1,
-    seed: int = 0,
-) -> np.ndarray:
-    """Draws a stationary random texture: white noise smoothed to a grain size.
-
-    Args:
-        size: (height, width) in pixels.
-        grain: standard deviation of the Gaussian that smooths the noise, in pixels.
-        contrast: standard deviation of the brightness, around a mean of 0.5.
-        channels: 1 or 3; colour textures have a fixed tint.
-        seed: draws the noise.
-
-    Returns:
-        float32 (height, width, channels) in [0, 1].
-    """
-    from scipy.ndimage import gaussian_filter
-
-    generator = np.random.default_rng(seed)
-    grains = gaussian_filter(generator.standard_normal(size), grain, mode="wrap")
-    brightness = 0.5 + contrast * (grains - grains.mean()) / grains.std()
-    return _to_image(brightness, channels, 0.0, generator)
-
-
-def _to_image(
-    brightness: np.ndarray, channels: int, noise: float, generator: np.random.Generator
-) -> np.ndarray:
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; expected 1 or 3")
-    tint = np.array([1.0, 0.9, 0.75])[:channels]
-    image = brightness[..., None] * tint
+    image = brightness[..., None] * np.array([1.0, 0.9, 0.75])[:channels]
     image += noise * generator.standard_normal(image.shape)
     return np.clip(image, 0.0, 1.0).astype(np.float32)
 
@@ -118,29 +82,19 @@ def plant_defect(
     Raises:
         ValueError: an unknown kind, or a defect that touches no pixel of the image.
     """
-    planters: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-        "scratch": _scratch,
-        "blob": _blob,
-        "bend": _bend,
-        "swap": _swap,
-    }
-    if kind not in planters:
+    if kind not in _PLANTERS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(DEFECT_KINDS)}")
     generator = np.random.default_rng(seed)
     row, column = np.indices(image.shape[:2], dtype=np.float64)
     offsets = np.stack([row - center[0], column - center[1]])
-    defective, mask = planters[kind](image, offsets, size, contrast, generator)
+    defective, mask = _PLANTERS[kind](image, offsets, size, contrast, generator)
     if not mask.any():
         raise ValueError(f"a defect at {center} touches no pixel of an image of {image.shape[:2]}")
     return np.clip(defective, 0.0, 1.0).astype(np.float32), mask
 
 
 def _scratch(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     direction = generator.uniform(0, np.pi)
     along = offsets[0] * np.sin(direction) + offsets[1] * np.cos(direction)
@@ -155,31 +109,20 @@ def _scratch(
 
 
 def _blob(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     angle = np.arctan2(offsets[0], offsets[1])
     radius = np.full(angle.shape, size / 2)
     for wave in (2, 3, 5):
-        radius += (
-            size
-            * generator.uniform(0.02, 0.06)
-            * np.sin(wave * angle + generator.uniform(0, 2 * np.pi))
-        )
+        height = size * generator.uniform(0.02, 0.06)
+        radius += height * np.sin(wave * angle + generator.uniform(0, 2 * np.pi))
     edge = max(0.7, size / 25)
     stain = 1 / (1 + np.exp((np.hypot(*offsets) - radius) / edge))
     return image * (1 - min(1.0, 2 * contrast) * stain[..., None]), stain > 0.5
 
 
 def _bend(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import map_coordinates
 
@@ -196,11 +139,7 @@ def _bend(
 
 
 def _swap(
-    image: np.ndarray,
-    offsets: np.ndarray,
-    size: float,
-    contrast: float,
-    generator: np.random.Generator,
+    image: np.ndarray, offsets: np.ndarray, size: float, contrast: float, generator: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import gaussian_filter
 
@@ -210,6 +149,15 @@ def _swap(
     displaced = np.roll(image, distance.astype(int), axis=(0, 1))
     alpha = gaussian_filter(mask.astype(np.float64), 0.7)[..., None]
     return image * (1 - alpha) + displaced * alpha, mask
+
+
+_PLANTERS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "scratch": _scratch,
+    "blob": _blob,
+    "bend": _bend,
+    "swap": _swap,
+}
+DEFECT_KINDS = tuple(_PLANTERS)
 
 
 def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:

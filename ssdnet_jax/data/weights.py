@@ -7,12 +7,11 @@ values are held against one SHA-256, so a result never depends on where the weig
 
 import contextlib
 import hashlib
-import io
 import logging
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
@@ -20,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.data.cache import user_cache_folder, write_to_cache
+from ssdnet_jax.data.files import user_cache_folder, write_to_cache
 from ssdnet_jax.data.remote_file import RemoteFile
-from ssdnet_jax.data.safetensors_file import read_header
+from ssdnet_jax.data.safetensors_file import Place, find_tensors, read_safetensors
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
 from ssdnet_jax.errors import InputError
 
@@ -42,16 +41,12 @@ ConvolutionWeights = dict[str, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class WeightSpecification:
-    """Which weights are meant.
+    """Which weights are meant."""
 
-    Attributes:
-        kernel_shapes: Convolution name -> kernel shape (out, in, height, width), in network order.
-        sha256: Hexadecimal digest over the little-endian float32 C-order bytes of each
-            convolution's kernel (out, in, height, width) and then its bias, in network order.
-    """
-
-    kernel_shapes: Mapping[str, tuple[int, int, int, int]]
-    sha256: str
+    kernel_shapes: Mapping[str, tuple[int, int, int, int]]  # convolution -> kernel shape (out, in,
+    # height, width), in network order
+    sha256: str  # hexadecimal digest over the little-endian float32 C-order bytes of each
+    # convolution's kernel (out, in, height, width) and then its bias, in network order
 
     @property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -180,22 +175,24 @@ def _read_file(path: Path, specification: WeightSpecification) -> dict[str, np.n
     """Reads and verifies `{"conv1_1/weight": ..., "conv1_1/bias": ..., ...}`."""
     readers = {
         ".npz": _read_npz,
-        ".safetensors": _read_safetensors,
-        ".pth": _read_pth,
-        ".pt": _read_pth,
+        ".safetensors": read_safetensors,
+        ".pth": read_torch_checkpoint,
+        ".pt": read_torch_checkpoint,
     }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{path}: weights of type {path.suffix!r}; expected {', '.join(readers)}")
+    names = specification.tensor_shapes
+    stored = {name: name if suffix == ".npz" else _torchvision_name(name) for name in names}
     try:
-        found = reader(path, specification)
+        found = readers[suffix](path, stored.values())
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); expected a file of VGG19 weights"
         ) from error
-    tensors = {name: found[name] for name in specification.tensor_shapes}  # in the digest's order
-    for name, shape in specification.tensor_shapes.items():
-        _check_tensor(path, name, tensors[name].shape, tensors[name].dtype, shape)
+    tensors = {name: found[stored[name]] for name in names}  # in the digest's order
+    for name, tensor in tensors.items():
+        _check_tensor(path, stored[name], tensor, names[name])
     if (digest := _sha256(tensors)) != specification.sha256:
         raise InputError(
             f"{path}: these are not torchvision's VGG19 IMAGENET1K_V1 weights "
@@ -205,11 +202,11 @@ def _read_file(path: Path, specification: WeightSpecification) -> dict[str, np.n
     return tensors
 
 
-def _read_npz(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     tensors = {}
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            for name in specification.tensor_shapes:
+            for name in names:
                 try:
                     size = archive.getinfo(f"{name}.npy").file_size
                 except KeyError:
@@ -229,66 +226,13 @@ def _read_npz(path: Path, specification: WeightSpecification) -> dict[str, np.nd
 _EXPECTED_NPZ = "expected conv1_1/weight (out, in, height, width), conv1_1/bias, ... as float32"
 
 
-def _read_pth(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
-    names = {name: _torchvision_name(name) for name in specification.tensor_shapes}
-    tensors = read_torch_checkpoint(path, names.values())
-    return {name: tensors[torchvision] for name, torchvision in names.items()}
-
-
-def _read_safetensors(path: Path, specification: WeightSpecification) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        file_size = file.seek(0, io.SEEK_END)
-
-        def read(start: int, stop: int) -> bytes:
-            if stop > file_size:
-                raise InputError(f"{path}: ends at byte {file_size}; expected {stop} (truncated?)")
-            file.seek(start)
-            return file.read(stop - start)
-
-        places = _safetensors_places(read, path, specification)
-        return {
-            name: _to_array(read(start, stop), specification.tensor_shapes[name])
-            for name, (start, stop) in places.items()
-        }
-
-
-def _safetensors_places(
-    read: Callable[[int, int], bytes], source: str | Path, specification: WeightSpecification
-) -> dict[str, tuple[int, int]]:
-    """Finds each tensor's first and end byte in a safetensors file, in the order of the file."""
-    header, first = read_header(read, source)
-    places = {}
-    for name, shape in specification.tensor_shapes.items():
-        torchvision = _torchvision_name(name)
-        try:
-            entry = header[torchvision]
-            dtype, found_shape = str(entry["dtype"]), tuple(entry["shape"])
-            start, stop = (first + int(offset) for offset in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise InputError(
-                f"{source}: no usable tensor {torchvision} in its header; expected float32 {shape}"
-            ) from None
-        _check_tensor(source, torchvision, found_shape, dtype.replace("F32", "float32"), shape)
-        if start < first or stop - start != 4 * math.prod(shape):
-            raise InputError(
-                f"{source}: {torchvision} is at bytes {start} to {stop}; "
-                f"expected {4 * math.prod(shape)} bytes behind the header"
-            )
-        places[name] = start, stop
-    return dict(sorted(places.items(), key=lambda item: item[1]))
-
-
 def _check_tensor(
-    source: str | Path, name: str, found: tuple, dtype: object, shape: tuple[int, ...]
+    source: str | Path, name: str, found: np.ndarray | Place, shape: tuple[int, ...]
 ) -> None:
-    if found != shape or str(dtype) != "float32":
+    if found.shape != shape or found.dtype != np.float32:
         raise InputError(
-            f"{source}: {name} is {dtype!s:.20} {found!s:.60}; expected float32 {shape}"
+            f"{source}: {name} is {found.dtype} {found.shape!s:.60}; expected float32 {shape}"
         )
-
-
-def _to_array(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
 
 
 def _sha256(tensors: Mapping[str, np.ndarray]) -> str:
@@ -318,15 +262,21 @@ def _download(url: str, cached: Path, specification: WeightSpecification) -> dic
     if len(data) < len(shapes):
         remote = RemoteFile(url)
         try:
-            places = _safetensors_places(remote.read, url, specification)
-            for name, (start, stop) in places.items():
-                if name not in data:
-                    data[name] = remote.read(start, stop)
+            names = {_torchvision_name(name): name for name in shapes}
+            places = find_tensors(remote.read, url, names)
+            for stored, place in places.items():
+                _check_tensor(url, stored, place, shapes[names[stored]])
+            for stored, place in places.items():
+                if (name := names[stored]) not in data:
+                    data[name] = remote.read(place.start, place.stop)
                     write_to_cache(partials[name], methodcaller("write", data[name]))
         finally:
             remote.close()
 
-    tensors = {name: _to_array(data[name], shape) for name, shape in shapes.items()}
+    tensors = {
+        name: np.frombuffer(data[name], "<f4").astype(np.float32).reshape(shape)
+        for name, shape in shapes.items()
+    }
     found = _sha256(tensors)
     if found == specification.sha256:
         arrays: dict[str, Any] = {**tensors}  # to NumPy's types any of them may be `allow_pickle`

@@ -21,11 +21,8 @@ _BUCKETS = 254  # of a thinned curve; two points each and two ends make at most 
 class Curves:
     """Areas and thinned curves, from steps that come from the highest score to the lowest.
 
-    Args:
-        negatives: normal pixels of the whole curve.
-        positives: defective ones.
-        regions: into which these fall.
-        limit: false positive rate up to which AUPRO is integrated.
+    The whole curve has so many normal and so many defective pixels, which fall into regions;
+    AUPRO is integrated up to the false positive rate `limit`.
     """
 
     def __init__(self, negatives: int, positives: int, regions: int, limit: float):

@@ -31,68 +31,38 @@ IMAGE_METRICS = {"image_auroc": "score", "image_auroc_calibrated": "calibrated_s
 
 @dataclasses.dataclass(frozen=True)
 class MapSet:
-    """The maps that one method made of a dataset with one seed.
+    """The maps that one method made of a dataset with one seed."""
 
-    Attributes:
-      method: its name in tables.
-      seed: None where it is not known.
-      find: the file of a sample's map; raises InputError where there is none.
-      size: side of the square to which masks are brought, in pixels; maps have it. 0: maps are
-        compared with the masks as they are.
-      resized: whether maps of another size are brought to that of the mask, instead of refused.
-      seconds: what scoring took, by the path of the image.
-    """
-
-    method: str
-    seed: int | None
-    find: Callable[[Sample], Path]
-    size: int = 0
-    resized: bool = False
-    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    method: str  # its name in tables
+    seed: int | None  # None where it is not known
+    find: Callable[[Sample], Path]  # the file of a sample's map; raises InputError
+    size: int = 0  # side of the square to which masks are brought, in pixels; maps have it. 0: maps
+    # are compared with the masks as they are
+    resized: bool = False  # whether maps of another size are brought to the mask's, not refused
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by image, of scoring
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageMetrics:
-    """One line of metrics.csv; None where a number does not exist.
+    """One line of metrics.csv; None where a number does not exist."""
 
-    Attributes:
-      method: as in its `MapSet`.
-      category: of the image.
-      defect: of the image, "good" for one without.
-      path: the image, relative to the dataset's root.
-      auroc: of the pixels, None for good images, as the next three.
-      auprc: average precision of the pixels.
-      f1_max: largest F1 of the pixels over all thresholds.
-      aupro: area under the per-region overlap up to a false positive rate of 0.3.
-      seed: as in its `MapSet`.
-      score: the image's score, the maximum of its raw map.
-      calibrated_score: its score without a unit, which compares between textures
-        (`core.calibration`).
-      defective_fraction: share of defective pixels in the mask, the AUPRC of chance.
-      height: of the map, in pixels.
-      width: of the map, in pixels.
-      seconds: what scoring took, reading and writing included.
-      status: "ok" or "error".
-      error: why there are no metrics; empty for "ok".
-    """
-
-    method: str
-    category: str
-    defect: str
-    path: str
-    auroc: float | None = None
-    auprc: float | None = None
-    f1_max: float | None = None
-    aupro: float | None = None
-    seed: int | None = None
-    score: float | None = None
-    calibrated_score: float | None = None
-    defective_fraction: float | None = None
-    height: int | None = None
-    width: int | None = None
-    seconds: float | None = None
-    status: str = "ok"
-    error: str = ""
+    method: str  # as in its `MapSet`
+    category: str  # of the image
+    defect: str  # of the image, "good" for one without
+    path: str  # the image, relative to the dataset's root
+    auroc: float | None = None  # of the pixels, None for good images, as the next three
+    auprc: float | None = None  # average precision of the pixels
+    f1_max: float | None = None  # largest F1 of the pixels over all thresholds
+    aupro: float | None = None  # area under per-region overlap to a false positive rate of 0.3
+    seed: int | None = None  # as in its `MapSet`
+    score: float | None = None  # the image's score, the maximum of its raw map
+    calibrated_score: float | None = None  # of any texture, without a unit (`core.calibration`)
+    defective_fraction: float | None = None  # share of defective pixels in the mask, chance's AUPRC
+    height: int | None = None  # of the map, in pixels
+    width: int | None = None  # of the map, in pixels
+    seconds: float | None = None  # what scoring took, reading and writing included
+    status: str = "ok"  # "ok" or "error"
+    error: str = ""  # why there are no metrics; empty for "ok"
 
     @property
     def good(self) -> bool:
@@ -105,16 +75,12 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(ImageMetrics))
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Everything measured on a dataset.
+    """Everything measured on a dataset."""
 
-    Attributes:
-      rows: an entry an image and map set.
-      pooled: by method, seed and category (or "all"), metrics of all pixels together; without the
-        images whose row is an error. None where no defective image is left.
-    """
-
-    rows: tuple[ImageMetrics, ...]
-    pooled: Mapping[tuple[str, int | None, str], PooledMetrics | None]
+    rows: tuple[ImageMetrics, ...]  # an entry an image and map set
+    pooled: Mapping[tuple[str, int | None, str], PooledMetrics | None]  # by method, seed and
+    # category (or "all"), metrics of all pixels together; without the images whose row is an error.
+    # None where no defective image is left
 
 
 def evaluate(
@@ -319,10 +285,22 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
     return entry
 
 
+def means_over_seeds(rows: Sequence[ImageMetrics], metric: str) -> list[tuple[ImageMetrics, float]]:
+    """Of each method and image that has the metric a row, and the mean over seeds."""
+    images: dict[tuple[str, str], list[ImageMetrics]] = {}
+    for row in rows:
+        if getattr(row, metric) is not None:
+            images.setdefault((row.method, row.path), []).append(row)
+    return [
+        (of_image[0], float(np.mean([getattr(row, metric) for row in of_image])))
+        for of_image in images.values()
+    ]
+
+
 def _image_auroc(rows: Sequence[ImageMetrics], score: str) -> float | None:
     scored = [row for row in rows if row.score is not None]
     return _or_none(
-        metrics.image_auroc(
+        metrics.auroc(
             np.array([not row.good for row in scored], bool),
             np.array([getattr(row, score) for row in scored], float),
         )

@@ -1,9 +1,8 @@
-"""Metrics of one image: a float score map against a bool mask; and of whole images.
+"""Metrics of one image: a float score map against a bool mask.
 
-All but `image_auroc` take `mask`, bool (H, W), True on the defect, and `score_map`, float (H, W),
-high on the defect; any monotonic change of the scores leaves the result as it is. An image whose
-mask has one class only has no such metric: the result is nan. NaN or infinite scores are an error.
-`pixel_metrics` gives all four of the pixels at a fraction of their cost one by one, and
+They take `mask`, bool (H, W), True on the defect, and `score_map`, float (H, W), high on the
+defect; any monotonic change of the scores leaves the result as it is. An image whose mask has one
+class only has no such metric: the result is nan. NaN or infinite scores are an error.
 `ssdnet_jax.evaluation.pooled` has the same metrics for the pixels of many images together.
 """
 
@@ -13,28 +12,30 @@ import numpy as np
 
 
 class PixelMetrics(NamedTuple):
-    """What the functions of the same names give for one image."""
+    """Of one image, equal to those of scikit-learn up to rounding of their sums.
 
-    auroc: float
-    auprc: float
-    f1_max: float
-    aupro: float
+    AUPRO: at each threshold, the share of a region's pixels that score at least as high, averaged
+    over the regions (8-connected components of the mask), against the share of normal pixels that
+    do: small defects count as much as large ones. Every score is a threshold; trapezoids, the
+    curve interpolated at the limit. As in MVTec AD's evaluation code (Bergmann et al., IJCV 2021).
+    """
+
+    auroc: float  # see `auroc`
+    auprc: float  # see `auprc`
+    f1_max: float  # largest 2 precision recall / (precision + recall) of any threshold, in (0, 1]
+    aupro: float  # area under the per-region overlap curve up to a false positive rate, over it, in
+    # [0, 1]; of a constant map limit / 2
 
 
 def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> PixelMetrics:
-    """All metrics of the pixels, equal to those one by one up to rounding of their sums.
+    """All metrics of the pixels, at a fraction of their cost one by one.
 
     Normal pixels only count by how many score higher than a defective one, and how many the same.
     So they are sorted once, by value alone, which takes a fraction of the time of sorting all
-    pixels with their labels for each curve anew, as the functions below do.
+    pixels with their labels for each curve anew, as scikit-learn does.
 
-    Args:
-        mask: as above.
-        score_map: as above.
-        limit: of `aupro`.
-
-    Raises:
-        ValueError: a limit outside (0, 1], or arrays that do not have two axes.
+    `limit` is the false positive rate, in (0, 1], at which the integral of AUPRO ends. Another is a
+    ValueError, as are arrays that do not have two axes.
     """
     check_limit(limit)
     labels, scores = _flatten(mask, score_map)
@@ -57,19 +58,12 @@ def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3
 
 
 class Steps(NamedTuple):
-    """The steps of the curves: what there is at each score that a defective pixel has, in order.
+    """The steps of the curves: what there is at each score that a defective pixel has, in order."""
 
-    Attributes:
-        above: int (n,), normal pixels that score higher.
-        down_to: int (n,), normal pixels that score as high or higher.
-        positives: int (n,), defective pixels of this score.
-        weights: float (n,), sum of their `region_weights`.
-    """
-
-    above: np.ndarray
-    down_to: np.ndarray
-    positives: np.ndarray
-    weights: np.ndarray
+    above: np.ndarray  # int (n,), normal pixels that score higher
+    down_to: np.ndarray  # int (n,), normal pixels that score as high or higher
+    positives: np.ndarray  # int (n,), defective pixels of this score
+    weights: np.ndarray  # float (n,), sum of their `region_weights`
 
 
 def step_sums(
@@ -130,7 +124,8 @@ def auroc(mask: np.ndarray, score_map: np.ndarray) -> float:
     """Area under the receiver operating characteristic of the pixels, in [0, 1].
 
     The chance that a defective pixel scores higher than a normal one, ties counting half: 0.5 for
-    a constant map. Computed by `sklearn.metrics.roc_auc_score`.
+    a constant map. Computed by `sklearn.metrics.roc_auc_score`. Of whole images: bool (N,), True
+    for those with a defect, and their scores (N,), such as the maximum of each one's map.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -154,82 +149,11 @@ def auprc(mask: np.ndarray, score_map: np.ndarray) -> float:
     return float(average_precision_score(labels, scores))
 
 
-def f1_max(mask: np.ndarray, score_map: np.ndarray) -> float:
-    """Largest F1 that any threshold on the scores reaches, in (0, 1].
-
-    F1 = 2 precision recall / (precision + recall), from the points of
-    `sklearn.metrics.precision_recall_curve`.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    labels, scores = _flatten(mask, score_map)
-    if _is_one_class(labels):
-        return float("nan")
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    total = precision + recall
-    return float(np.max(2 * precision * recall / np.where(total > 0, total, 1.0)))
-
-
-def aupro(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve up to a false positive rate, over it, in [0, 1].
-
-    At each threshold, the share of a region's pixels that score at least as high, averaged over
-    the regions (8-connected components of the mask), against the share of normal pixels that do:
-    small defects count as much as large ones. Every score is a threshold; trapezoids, the curve
-    interpolated at the limit. As in MVTec AD's evaluation code (Bergmann et al., IJCV 2021). A
-    constant map has `limit` / 2.
-
-    Args:
-        mask: as above.
-        score_map: as above.
-        limit: false positive rate at which the integral ends, in (0, 1].
-
-    Raises:
-        ValueError: a limit outside (0, 1], or arrays that do not have two axes.
-    """
-    from sklearn.metrics import auc, roc_curve
-
-    check_limit(limit)
-    labels, scores = _flatten(mask, score_map)
-    weights, _ = region_weights(mask)
-    if _is_one_class(labels):
-        return float("nan")
-    # Each region weighs one: the curve is the ROC of pixels weighted by 1 / size of the region.
-    rate, overlap, _ = roc_curve(
-        labels,
-        scores,
-        sample_weight=np.where(labels, weights.ravel(), 1.0),
-        drop_intermediate=False,
-    )
-    inside = int(np.searchsorted(rate, limit, side="right"))
-    rate, overlap = (
-        np.append(rate[:inside], limit),
-        np.append(overlap[:inside], np.interp(limit, rate, overlap)),
-    )
-    return float(auc(rate, overlap) / limit)
-
-
-def image_auroc(is_defective: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the receiver operating characteristic of whole images, in [0, 1].
-
-    The chance that a defective image scores higher than a good one, ties counting half
-    (`sklearn.metrics.roc_auc_score`); nan without images of both kinds.
-
-    Args:
-        is_defective: bool (N,), True for images with a defect.
-        scores: finite float (N,), one number an image, such as the maximum of its map.
-    """
-    return auroc(is_defective, scores)
-
-
 def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """1 / size of its region on each True pixel, 0 elsewhere, and the number of regions.
 
-    Args:
-        mask: bool (H, W); its regions are 8-connected.
-
-    Returns:
-        float64 (H, W) that sums to the number of regions, and that number.
+    Regions of the mask, bool (H, W), are 8-connected; the weights, float64 (H, W), sum to their
+    number.
     """
     from scipy.ndimage import label
 

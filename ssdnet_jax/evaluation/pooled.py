@@ -35,31 +35,16 @@ class PooledMetrics:
     first and the last in each of 254 stretches of it (of the sum of both axes, so that straight
     lines are within 1 / 127 of either full axis; of recall for precision and recall). Without
     both classes it has no points.
-
-    Attributes:
-        auroc: area under the receiver operating characteristic, in [0, 1].
-        auprc: average precision, in [0, 1].
-        f1_max: largest F1 of any threshold, in [0, 1].
-        aupro: area under the per-region overlap curve up to the limit, over the limit, in [0, 1];
-            regions of all images weigh the same.
-        images: how many images.
-        defective_images: how many of them have a pixel in their mask.
-        pixels: how many pixels.
-        roc: false positive rate and true positive rate, from (0, 0) to (1, 1).
-        precision_recall: recall and precision, from (0, 1) to all pixels chosen.
-        pro: false positive rate and mean per-region overlap, from (0, 0) to the limit.
     """
 
-    auroc: float
-    auprc: float
-    f1_max: float
-    aupro: float
-    images: int
-    defective_images: int
-    pixels: int
-    roc: Curve
-    precision_recall: Curve
-    pro: Curve
+    auroc: float  # area under the receiver operating characteristic, in [0, 1]
+    auprc: float  # average precision, in [0, 1]
+    f1_max: float  # largest F1 of any threshold, in [0, 1]
+    aupro: float  # area under the per-region overlap curve up to the limit, over it, in [0, 1];
+    # regions of all images weigh the same
+    roc: Curve  # false positive rate and true positive rate, from (0, 0) to (1, 1)
+    precision_recall: Curve  # recall and precision, from (0, 1) to all pixels chosen
+    pro: Curve  # false positive rate and mean per-region overlap, from (0, 0) to the limit
 
 
 def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**20) -> PooledMetrics:
@@ -93,14 +78,14 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
     counts = _count(pairs)
     if not counts.positives.any() or not counts.negatives.any():
         none, nan = (np.empty(0), np.empty(0)), float("nan")
-        return PooledMetrics(nan, nan, nan, nan, *counts.sizes, none, none, none)
+        return PooledMetrics(nan, nan, nan, nan, none, none, none)
     curves = Curves(
         int(counts.negatives.sum()), int(counts.positives.sum()), counts.regions, float(limit)
     )
     for bins in _windows(counts, memory):
         for steps in _steps(pairs, bins, counts):
             curves.add(steps)
-    return PooledMetrics(*curves.areas(), *counts.sizes, *curves.thinned())
+    return PooledMetrics(*curves.areas(), *curves.thinned())
 
 
 # One read of the images
@@ -139,25 +124,15 @@ class _Counts:
     negatives: np.ndarray
     positives: np.ndarray
     regions: int = 0
-    images: int = 0
-    defective_images: int = 0
-    pixels: int = 0
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        return self.images, self.defective_images, self.pixels
 
 
 def _count(pairs: Pairs) -> _Counts:
     counts = _Counts(np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64))
     for integers, mask in _read(pairs):
         bins = (integers >> 16).astype(np.intp)
-        counts.images += 1
-        counts.pixels += bins.size
         counts.negatives += np.bincount(bins, minlength=_BINS)
         if mask.any():
             np.add.at(counts.positives, bins[mask.ravel()], 1)
-            counts.defective_images += 1
             counts.regions += region_weights(mask)[1]
     counts.negatives -= counts.positives
     return counts

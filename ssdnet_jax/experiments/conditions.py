@@ -23,22 +23,15 @@ class Condition:
     Noise is Gaussian and clipped to [0, 1]. Noise and missing pixels are put on the image at the
     size at which it is scored: corrupted before it is shrunk, it would lose most of the noise to
     averaging, and most of its pixels to a few missing ones.
-
-    Attributes:
-      evaluate_at: side of the square to which image and mask are brought before anything else, in
-        pixels; maps are compared at this size. 0: at the image's own size.
-      noise: standard deviation, in units of the image.
-      missing: share of pixels that have no value, in [0, 1).
-      missing_values: what methods that do not inpaint see of a missing pixel: the nearest known
-        value, or 0.
-      noise_of_original: as `noise`, put on the image before it is resized, as a camera makes it.
     """
 
-    evaluate_at: int = 0
-    noise: float = 0.0
-    missing: float = 0.0
-    missing_values: MissingValues = "nearest"
-    noise_of_original: float = 0.0
+    evaluate_at: int = 0  # side of the square to which image and mask are brought before anything
+    # else, in pixels; maps are compared at this size. 0: at the image's own size
+    noise: float = 0.0  # standard deviation, in units of the image
+    missing: float = 0.0  # share of pixels that have no value, in [0, 1)
+    missing_values: MissingValues = "nearest"  # what methods that do not inpaint see of a missing
+    # pixel: the nearest known value, or 0
+    noise_of_original: float = 0.0  # as `noise`, but before the image is resized, as cameras do
 
     @property
     def words(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.errors import InputError, NoWeightsError
-from ssdnet_jax.evaluation.evaluate import Evaluation, MapSet, evaluate
+from ssdnet_jax.evaluation.evaluate import Evaluation, ImageMetrics, MapSet, evaluate
 from ssdnet_jax.experiments.conditions import CORRUPTIONS, PLAIN, Condition, MissingValues
 from ssdnet_jax.experiments.scoring import Context, evaluating, score_method
 
@@ -26,29 +26,19 @@ Corruption = tuple[str, float]  # one of `CORRUPTIONS`, and its level; at level 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is compared.
+    """What is compared."""
 
-    Attributes:
-      methods: names of methods, the one that chooses the pictures first; "ssdnet:NAME" is SSDnet
-        by a configuration of its own.
-      seeds: of what is random, the fits; corruptions do not depend on them. Other methods are run
-        with the first.
-      parts: some of `PARTS`.
-      noise: standard deviations, in units of the image.
-      missing: shares of pixels, in [0, 1).
-      every: of the images, each which one of a category is corrupted; 0: the first of each kind of
-        defect, as in the paper's ablations.
-      missing_values: what methods that cannot inpaint see of a missing pixel: the nearest known
-        value, or 0.
-    """
-
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    parts: tuple[str, ...] = PARTS
-    noise: tuple[float, ...] = LEVELS
-    missing: tuple[float, ...] = LEVELS
-    every: int = 0
-    missing_values: MissingValues = "nearest"
+    methods: tuple[str, ...]  # names of methods, the one that chooses the pictures first;
+    # "ssdnet:NAME" is SSDnet by a configuration of its own
+    seeds: tuple[int, ...]  # of what is random, the fits; corruptions do not depend on them. Other
+    # methods are run with the first
+    parts: tuple[str, ...] = PARTS  # some of `PARTS`
+    noise: tuple[float, ...] = LEVELS  # standard deviations, in units of the image
+    missing: tuple[float, ...] = LEVELS  # shares of pixels, in [0, 1)
+    every: int = 0  # of the images, each which one of a category is corrupted; 0: the first of each
+    # kind of defect, as in the paper's ablations
+    missing_values: MissingValues = "nearest"  # what methods that cannot inpaint see of a missing
+    # pixel: the nearest known value, or 0
 
     @property
     def corruptions(self) -> tuple[Corruption, ...]:
@@ -68,26 +58,24 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-      clean: all defective images as they are; None if no part needs that.
-      curves: by corruption, those images that are corrupted.
-      map_sets: the maps behind `clean`, one a method, of the first seed.
-      failures: by method, why it could not be started.
-      not_run: by method, what nobody has given it; these are not failures.
-    """
-
-    clean: Evaluation | None
-    curves: Mapping[Corruption, Evaluation]
-    map_sets: tuple[MapSet, ...]
-    failures: Mapping[str, str]
-    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    clean: Evaluation | None  # all defective images as they are; None if no part needs that
+    curves: Mapping[Corruption, Evaluation]  # by corruption, those images that are corrupted
+    map_sets: tuple[MapSet, ...]  # the maps behind `clean`, one a method, of the first seed
+    failures: Mapping[str, str]  # by method, why it could not be started
+    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by method, what nobody
+    # has given it; these are not failures
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """All of them."""
         return (*([self.clean] if self.clean else []), *self.curves.values())
+
+    @property
+    def failed_rows(self) -> list[ImageMetrics]:
+        """Of images and methods without metrics."""
+        return [row for found in self.evaluations for row in found.rows if row.status != "ok"]
 
 
 def corrupted_samples(samples: Sequence[Sample], every: int) -> list[Sample]:
@@ -108,17 +96,11 @@ def reproduce(
     *,
     configs: Mapping[str, Config] | None = None,
 ) -> Results:
-    """Scores what is not scored yet, and measures everything.
+    """Scores the defective images of one dataset that are not scored yet, and measures everything.
 
-    A method that cannot be started, for want of its weights for example, is left out.
-
-    Args:
-      samples: defective images of one dataset.
-      protocol: what is compared.
-      config: SSDnet's; of it baselines take `image_size` and `seed`.
-      workdir: runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN below it.
-      context: of the command.
-      configs: by method, the configurations of those that have one of their own.
+    A method that cannot be started, for want of its weights for example, is left out. `config` is
+    SSDnet's, of which baselines take `image_size` and `seed`; `configs` are by method those of
+    their own. Runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
 
     Raises:
       ConfigError: a run's folder holds results of another configuration.

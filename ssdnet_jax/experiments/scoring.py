@@ -23,23 +23,14 @@ _SHOWN_PROBLEMS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all runs of one command share.
+    """What all runs of one command share."""
 
-    Attributes:
-      dataset: where the samples come from, noted in the runs' folders.
-      terminal: shows progress and problems.
-      executor: what scores images.
-      vgg19_path: file of VGG19, for configurations and methods that need it.
-      clip_path: file of CLIP, likewise.
-      note: what else to note in each run.json.
-    """
-
-    dataset: Path
-    terminal: Terminal
-    executor: Executor
-    vgg19_path: str | None = None
-    clip_path: str | None = None
-    note: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dataset: Path  # where the samples come from, noted in the runs' folders
+    terminal: Terminal  # shows progress and problems
+    executor: Executor  # what scores images
+    vgg19_path: str | None = None  # file of VGG19, for configurations and methods that need it
+    clip_path: str | None = None  # file of CLIP, likewise
+    note: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for each run.json
 
     def noting(self, **note: str) -> "Context":
         """The same with something more to note."""
@@ -47,11 +38,7 @@ class Context:
 
 
 def defective(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that have a defect to be found.
-
-    Raises:
-      InputError: there is none.
-    """
+    """The samples that have a defect to be found; raises InputError if there is none."""
     found = [sample for sample in samples if sample.defect != GOOD]
     if not found:
         raise InputError("found only good images; expected defective ones, to be localized")
@@ -61,10 +48,8 @@ def defective(samples: Sequence[Sample]) -> list[Sample]:
 def show_problems(problems: Iterable[tuple[str, str]], details: Path, terminal: Terminal) -> None:
     """Shows why images have no metrics, but for what was shown while scoring.
 
-    Args:
-      problems: paths with their errors, empty for images without any.
-      details: the file that holds those that are too many to show.
-      terminal: where to show them.
+    Problems are paths with their errors, empty for images without any; `details` is the file that
+    holds those that are too many to show.
     """
     new = [pair for pair in problems if pair[1] and not pair[1].startswith(NOT_SCORED)]
     for path, error in new[:_SHOWN_PROBLEMS]:
@@ -74,11 +59,7 @@ def show_problems(problems: Iterable[tuple[str, str]], details: Path, terminal: 
 
 
 def with_seed(config: Config, seed: int) -> Config:
-    """The configuration with another seed.
-
-    Raises:
-      ConfigError: a seed that is not legal.
-    """
+    """The configuration with another seed; raises ConfigError if that is not legal."""
     return from_config_dict({**dataclasses.asdict(config), "seed": seed})
 
 
@@ -113,14 +94,8 @@ def score_method(
 ) -> list[MapSet]:
     """`score_dataset` of one method with each seed, in runs/METHOD/CONDITION/seedN.
 
-    Args:
-      samples: of one dataset.
-      name: of the method, as `methods.registry` has it.
-      config: SSDnet's; of it baselines take `image_size` and `seed`.
-      seeds: what draws no random numbers is scored with the first alone.
-      workdir: where runs go.
-      context: of the command.
-      condition: under which images are scored.
+    The configuration is SSDnet's; of it baselines take `image_size` and `seed`. What draws no
+    random numbers is scored with the first seed alone.
     """
     condition = condition.seen_by(name)
     folder = workdir / "runs" / run_folder(name) / condition.folder
@@ -146,15 +121,10 @@ def score_dataset(
     condition: Condition = PLAIN,
     name: str | None = None,
 ) -> MapSet:
-    """Scores the samples that have no map yet.
+    """Scores the samples of one dataset that have no map yet.
 
-    Args:
-      samples: of one dataset.
-      method: without its weights.
-      folder: work folder, as `ssdnet` writes it.
-      context: of the command.
-      condition: under which images are scored.
-      name: of the method in tables and at the terminal, where it is not `method.name`.
+    The method comes without its weights; `name` is what tables and the terminal call it, where that
+    is not `method.name`. The folder is a work folder, as `ssdnet` writes it.
 
     Returns:
       The maps. Those of images that failed raise what went wrong.

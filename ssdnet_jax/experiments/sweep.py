@@ -20,18 +20,12 @@ _A_SWEEP = "a Sweep with variants and seeds"
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What `get_sweep()` of a file in configs/sweeps returns.
+    """What `get_sweep()` of a file in configs/sweeps returns."""
 
-    Attributes:
-      base: name or path of the configuration that variants change.
-      variants: by name the fields that a variant changes, {"fit.mask_ratio": 0.0}; the first is
-        what the others are compared with.
-      seeds: each variant is fitted with each of these.
-    """
-
-    base: str
-    variants: Mapping[str, Mapping[str, Any]]
-    seeds: tuple[int, ...] = (0, 1, 2)
+    base: str  # name or path of the configuration that variants change
+    variants: Mapping[str, Mapping[str, Any]]  # by name the fields that a variant changes,
+    # {"fit.mask_ratio": 0.0}; the first is what the others are compared with
+    seeds: tuple[int, ...] = (0, 1, 2)  # each variant is fitted with each of these
 
 
 def product(fields: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
@@ -104,13 +98,7 @@ def run_sweep(
     """Scores what is not scored yet and measures all of it, seed by seed.
 
     After each seed of a variant sweep.csv is written anew, so that a look at it is never far off.
-
-    Args:
-      samples: of one dataset.
-      configs: checked, by variant.
-      seeds: each once.
-      workdir: below it runs/VARIANT/seedN, ordinary work folders.
-      context: of the command.
+    Below the work folder runs/VARIANT/seedN are ordinary work folders.
 
     Returns:
       Metrics of single images; their method is the variant.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT, MUTED, LINE = "#1c1c1c", "#666666", "#dddddd"
-_DOTS_PER_INCH = 150
+DOTS_PER_INCH = 150
 
 
 def foot(figure: "Figure", label: str, left: float) -> None:
@@ -49,7 +49,7 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -63,3 +63,12 @@ def place(figure: "Figure", left: float, bottom: float, width: float, height: fl
 def save(figure: "Figure", path: Path) -> None:
     """Writes a PNG atomically."""
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def style_axes(axes: "Axes", *, text: str, line: str, size: float, pad: float) -> None:
+    """Axes with lines to the left and below alone, without ticks; colours and size of labels."""
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(line)
+    axes.tick_params(length=0, labelsize=size, labelcolor=text, pad=pad)

@@ -1,22 +1,21 @@
 """Pictures of a result: score maps laid over their image, and the four-panel figure."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdnet_jax.figures.drawing import place
+from ssdnet_jax.figures.drawing import DOTS_PER_INCH, new_figure, place, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOR_MAP = "turbo"
 MAX_SIDE = 1024  # longer images are shrunk in figures, pixels
-DOTS_PER_INCH = 150
 
 
 def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
-    """Lays a score map in colour over the grey image.
+    """Lays a score map in colour over the grey image; uint8 (H, W, 3), RGB.
 
     The lowest scores leave the image as it is; the higher a score, the more of its colour shows,
     and the image's light and dark stay visible through it. The scale runs from the median of the
@@ -25,9 +24,6 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
     Args:
         image: float (H, W, C) in [0, 1].
         score_map: finite float (H, W), high where anomalous, any range.
-
-    Returns:
-        uint8 (H, W, 3), RGB.
 
     Raises:
         ValueError: the two differ in size, or the map is not finite.
@@ -67,40 +63,13 @@ def _blend(grey: np.ndarray, level: np.ndarray) -> np.ndarray:
     return np.round(255 * ((1 - opacity) * grey[..., None] + opacity * shaded)).astype(np.uint8)
 
 
-def write_heatmap_figure(
-    path: str | os.PathLike[str],
-    *,
-    image: np.ndarray,
-    score_map: np.ndarray,
-    mask: np.ndarray,
-    reconstruction: np.ndarray | None = None,
-    title: str | None = None,
-) -> None:
-    """Writes one PNG of panels: input, score overlay, reconstruction (if any), outlined mask.
-
-    Panels stand side by side; those of very wide images stand one below the other. The colour bar
-    shows the scores as given. Images of more than 1024 pixels a side are shrunk. The file appears
-    in one step, whole.
-
-    Args:
-        path: the PNG to write; parent folders are created.
-        image: float (H, W, C) in [0, 1].
-        score_map: finite float (H, W), high where anomalous, any range.
-        mask: bool (H, W), the pixels to outline.
-        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies; None for methods
-            that make none.
-        title: a line above the panels, such as the file's name; printed as it is.
-
-    Raises:
-        ValueError: the arrays differ in size, or the map is not finite.
-    """
+def write_heatmap_figure(path: str | os.PathLike[str], **panels: Any) -> None:
+    """Writes `heatmap_figure` as a PNG, in one step, whole; parent folders are created."""
     from PIL import Image
 
     from ssdnet_jax.data.files import write_atomically
 
-    rendered = heatmap_figure(
-        image=image, score_map=score_map, mask=mask, reconstruction=reconstruction, title=title
-    )
+    rendered = heatmap_figure(**panels)
     write_atomically(path, lambda file: Image.fromarray(rendered).save(file, "PNG"))
 
 
@@ -112,7 +81,25 @@ def heatmap_figure(
     reconstruction: np.ndarray | None = None,
     title: str | None = None,
 ) -> np.ndarray:
-    """What `write_heatmap_figure` writes, uint8 RGB; arguments and errors are the same."""
+    """Draws panels: input, score overlay, reconstruction (if any), outlined mask.
+
+    Panels stand side by side; those of very wide images stand one below the other. The colour bar
+    shows the scores as given. Images of more than 1024 pixels a side are shrunk.
+
+    Args:
+        image: float (H, W, C) in [0, 1].
+        score_map: finite float (H, W), high where anomalous, any range.
+        mask: bool (H, W), the pixels to outline.
+        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies; None for methods
+            that make none.
+        title: a line above the panels, such as the file's name; printed as it is.
+
+    Returns:
+        uint8 RGB.
+
+    Raises:
+        ValueError: the arrays differ in size, or the map is not finite.
+    """
     image, score_map, mask = np.asarray(image), np.asarray(score_map), np.asarray(mask, bool)
     sizes = {"image": image, "score_map": score_map, "mask": mask}
     if reconstruction is not None:
@@ -122,10 +109,11 @@ def heatmap_figure(
         raise ValueError(f"found sizes {found}; expected one size for all")
     image, score_map, mask, reconstruction = _shrink(image, score_map, mask, reconstruction)
     score_range = _score_range(score_map)
-    panels = {"Input": _to_rgb(image), "Anomaly score": overlay(image, score_map)}
+    panels = {"Input": to_rgb(image), "Anomaly score": overlay(image, score_map)}
     if reconstruction is not None:
-        panels["Reconstruction"] = _to_rgb(reconstruction)
-    panels["Mask"] = _outline(image, mask)
+        panels["Reconstruction"] = to_rgb(reconstruction)
+    width = max(1, round(max(mask.shape) / 256))
+    panels["Mask"] = outline(image, mask, color=(255, 40, 60), width=width, tint=0.35)
     return _render(panels, score_range, title)
 
 
@@ -147,19 +135,25 @@ def _shrink(
     )
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, C) in [0, 1] as uint8 (H, W, 3)."""
     pixels = np.round(255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with the mask tinted and its border drawn, uint8 RGB."""
+def outline(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    color: tuple[int, int, int],
+    width: int,
+    tint: float = 0.0,
+) -> np.ndarray:
+    """The image with a border of so many pixels around the mask, which is tinted, uint8 RGB."""
     from scipy.ndimage import binary_dilation
 
-    color = np.array([255, 40, 60])
-    pixels = _to_rgb(image).astype(np.float64)
-    pixels[mask] = 0.65 * pixels[mask] + 0.35 * color
-    width = max(1, round(max(mask.shape) / 256))
+    pixels = to_rgb(image).astype(np.float64)
+    pixels[mask] = (1 - tint) * pixels[mask] + tint * np.array(color)
     pixels[binary_dilation(mask, iterations=width) & ~mask] = color
     return np.round(pixels).astype(np.uint8)
 
@@ -168,9 +162,6 @@ def _render(
     panels: dict[str, np.ndarray], score_range: tuple[float, float], title: str | None
 ) -> np.ndarray:
     """Draws the panels with their titles and the colour bar, uint8 RGB."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     height, width = next(iter(panels.values())).shape[:2]
     stacked = width > 2.5 * height
     # Inches. The area of a panel is the same for all shapes of image, within readable limits.
@@ -186,9 +177,7 @@ def _render(
         figure_width = 2 * margin + len(panels) * panel_width + (len(panels) - 1) * gap + bar_room
         figure_height = margin + top + label + panel_height + margin
 
-    figure = Figure(figsize=(figure_width, figure_height), dpi=DOTS_PER_INCH, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-
+    figure = new_figure(figure_width, figure_height)
     left, bottom = margin, figure_height - margin - top - label - panel_height
     for name, pixels in panels.items():
         axes = place(figure, left, bottom, panel_width, panel_height)
@@ -209,15 +198,9 @@ def _render(
         letters = int(figure_width / 0.09)  # the end of a path says more than its start
         if len(title) > letters:
             title = f"…{title[1 - letters :]}"
-        figure.text(
-            margin / figure_width,
-            1 - (margin - 0.02) / figure_height,
-            title,
-            fontsize=9,
-            fontweight="bold",
-            verticalalignment="top",
-            parse_math=False,  # file names may hold dollar signs
-        )
+        look = {"fontweight": "bold", "verticalalignment": "top"}
+        write(figure, margin, figure_height - margin + 0.02, title, 9, "black", "left", **look)
+    canvas: Any = figure.canvas
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -1,7 +1,7 @@
 """report.html: what an evaluation found, as one page that needs no other file and no network."""
 
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ssdnet_jax.evaluation.evaluate import (
     ImageMetrics,
     MapSet,
     Summary,
+    means_over_seeds,
 )
 from ssdnet_jax.reports.report_cases import CASES, best_and_worst, case_card, escape
 from ssdnet_jax.reports.report_plots import (
@@ -27,6 +28,7 @@ from ssdnet_jax.reports.report_plots import (
     number,
 )
 
+Entry = Mapping[str, Any]  # of a `Summary`, what there is to say of some images
 _SHOWN_PROBLEMS = 50
 _NONE = "–"
 _SHOWN_DEFECTS = 12  # more are folded away
@@ -47,6 +49,15 @@ _DEFINITIONS = {
     "±": "Standard deviation over seeds of a seed's figure.",
 }
 
+_TILES = {
+    "auroc_mean": "AUROC, mean of images",
+    "auprc_mean": "AUPRC, mean of images",
+    "aupro_mean": "AUPRO, mean of images",
+    "auroc_pooled": "AUROC, pooled pixels",
+    "auprc_pooled": "AUPRC, pooled pixels",
+    "image_auroc_calibrated": "AUROC of images, calibrated",
+}
+
 
 def write_report(
     path: Path,
@@ -60,14 +71,8 @@ def write_report(
 ) -> None:
     """Writes the report, atomically.
 
-    Args:
-      path: the HTML file.
-      name: of the dataset.
-      samples: all that were evaluated.
-      map_sets: one a method, those whose maps and curves are shown.
-      evaluation: rows and pooled metrics.
-      summary: of the evaluation, see `summarize`.
-      notes: how the numbers were made, in the order to show.
+    `samples` are all that were evaluated, `map_sets` those whose maps and curves are shown, one a
+    method; `notes` say how the numbers were made, in the order to show.
     """
     title = f"{name}: anomaly localization"
     sections = [
@@ -118,45 +123,28 @@ def _tiles(summary: Summary) -> str:
     if len(summary) > 1:
         return ""
     entry = next(iter(summary.values()))[ALL]
-    tiles = [
-        (entry["auroc_mean"], "AUROC, mean of images"),
-        (entry["auprc_mean"], "AUPRC, mean of images"),
-        (entry["aupro_mean"], "AUPRO, mean of images"),
-        (entry["auroc_pooled"], "AUROC, pooled pixels"),
-        (entry["auprc_pooled"], "AUPRC, pooled pixels"),
-        (entry["image_auroc_calibrated"], "AUROC of images, calibrated"),
-    ]
     cells = [
-        f'<div class="tile"><b>{number(value, absent=_NONE)}</b><span>{text}</span></div>'
-        for value, text in tiles
-        if value is not None
+        f'<div class="tile"><b>{number(entry[name], absent=_NONE)}</b><span>{text}</span></div>'
+        for name, text in _TILES.items()
+        if entry[name] is not None
     ]
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
 def _tables(summary: Summary) -> str:
-    methods = list(summary)
-    categories = [c for c in summary[methods[0]] if c != ALL]
+    categories = [c for c in next(iter(summary.values())) if c != ALL]
     several = len(categories) > 1
     bodies = []
     for category in [*categories, ALL] if several else categories:
-        entries = {method: summary[method][category] for method in methods}
+        entries = {method: of_method[category] for method, of_method in summary.items()}
         label = "All images" if category == ALL else category
         bodies.append(_table_body(label, entries, _COLUMNS, total=category == ALL))
     if several:
-        entries = {method: summary[method][ALL] for method in methods}
+        entries = {method: of_method[ALL] for method, of_method in summary.items()}
         bodies.append(_table_body("Mean of categories", entries, _MACRO_COLUMNS, total=True))
-    names = "".join(f"<th>{METRIC_NAMES[name]}</th>" for name in METRICS)
-    span = len(METRICS)
-    main = (
-        '<div class="card scroll"><table><thead>'
-        "<tr><th></th><th></th><th></th>"
-        f'<th class="group" colspan="{span}"><span>per image, mean</span></th>'
-        f'<th class="group" colspan="{span}"><span>pooled pixels</span></th>'
-        '<th class="group" colspan="2"><span>image AUROC</span></th></tr>'
-        '<tr><th>category</th><th class="left">method</th><th>images</th>'
-        f"{names}{names}<th>maximum</th><th>calibrated</th></tr></thead>{''.join(bodies)}</table></div>"
-    )
+    groups = {"per image, mean": _METRIC_NAMES, "pooled pixels": _METRIC_NAMES}
+    groups["image AUROC"] = ("maximum", "calibrated")
+    main = _table("category", groups, "".join(bodies))
     return f"<h2>Results</h2>\n{main}\n{_defect_table(summary, categories)}"
 
 
@@ -171,31 +159,52 @@ _MACRO_COLUMNS = (
     *((f"{name}_pooled_macro", "") for name in METRICS),
     *((f"{name}_macro", "") for name in IMAGE_METRICS),
 )
+_METRIC_NAMES = tuple(METRIC_NAMES[name] for name in METRICS)
+
+
+def _table(first: str, groups: Mapping[str, Sequence[str]], body: str) -> str:
+    """A table of methods, whose columns of numbers stand in groups with a title."""
+    titles = "".join(
+        f'<th class="group" colspan="{len(names)}"><span>{title}</span></th>'
+        for title, names in groups.items()
+    )
+    heads = "".join(f"<th>{name}</th>" for names in groups.values() for name in names)
+    return (
+        '<div class="card scroll"><table><thead>'
+        f"<tr><th></th><th></th><th></th>{titles}</tr>"
+        f'<tr><th>{first}</th><th class="left">method</th><th>images</th>{heads}</tr></thead>'
+        f"{body}</table></div>"
+    )
+
+
+def _lines(
+    label: str, entries: Mapping[str, Entry], numbers: Callable[[Entry], Iterable[str]]
+) -> str:
+    """A line a method; the cells behind the number of images are what `numbers` gives."""
+    lines = []
+    for index, (method, entry) in enumerate(entries.items()):
+        lines.append(
+            f"<tr{' class=first' if index == 0 else ''}>"
+            f"<td>{escape(label) if index == 0 else ''}</td>"
+            f'<td class="left">{_swatch(index)}{escape(method)}</td>'
+            f"<td>{entry['images']}</td>{''.join(numbers(entry))}</tr>"
+        )
+    return "".join(lines)
 
 
 def _table_body(
-    label: str,
-    entries: Mapping[str, Mapping[str, Any]],
-    columns: Sequence[tuple[str, str]],
-    *,
-    total: bool,
+    label: str, entries: Mapping[str, Entry], columns: Sequence[tuple[str, str]], *, total: bool
 ) -> str:
     best = {name: _best([entry[name] for entry in entries.values()]) for name, _ in columns}
-    lines = []
-    for index, (method, entry) in enumerate(entries.items()):
-        cells = [
-            f"<td>{escape(label) if index == 0 else ''}</td>",
-            f'<td class="left">{_swatch(list(entries).index(method))}{escape(method)}</td>',
-            f"<td>{entry['images']}</td>",
-        ]
+
+    def numbers(entry: Entry) -> Iterator[str]:
         for name, spread in columns:
-            value = entry[name]
+            value, extra = entry[name], entry.get(spread)
             mark = ' class="best"' if value is not None and value == best[name] else ""
-            extra = entry.get(spread)
             note = "" if extra is None else f'<span class="spread">± {extra:.3f}</span>'
-            cells.append(f"<td{mark}>{number(value, absent=_NONE)}{note}</td>")
-        lines.append(f"<tr{' class=first' if index == 0 else ''}>{''.join(cells)}</tr>")
-    return f"<tbody{' class=total' if total else ''}>{''.join(lines)}</tbody>"
+            yield f"<td{mark}>{number(value, absent=_NONE)}{note}</td>"
+
+    return f"<tbody{' class=total' if total else ''}>{_lines(label, entries, numbers)}</tbody>"
 
 
 def _best(values: Sequence[float | None]) -> float | None:
@@ -205,50 +214,34 @@ def _best(values: Sequence[float | None]) -> float | None:
 
 
 def _defect_table(summary: Summary, categories: Sequence[str]) -> str:
-    lines = []
-    for category in categories:
-        for defect in next(iter(summary.values()))[category]["defects"]:
-            for index, (method, entries) in enumerate(summary.items()):
-                entry = entries[category]["defects"][defect]
-                numbers = "".join(
-                    f"<td>{number(entry[f'{name}_{kind}'], absent=_NONE)}</td>"
-                    for kind in ("mean", "median")
-                    for name in METRICS
-                )
-                label = f"{escape(category)} / {escape(defect)}" if index == 0 else ""
-                lines.append(
-                    f"<tr{' class=first' if index == 0 else ''}><td>{label}</td>"
-                    f'<td class="left">{_swatch(index)}{escape(method)}</td>'
-                    f"<td>{entry['images']}</td>{numbers}</tr>"
-                )
-    names = "".join(f"<th>{METRIC_NAMES[name]}</th>" for name in METRICS)
-    return (
-        "<details><summary>Numbers by kind of defect</summary>"
-        '<div class="card scroll"><table><thead><tr><th></th><th></th><th></th>'
-        f'<th class="group" colspan="{len(METRICS)}"><span>per image, mean</span></th>'
-        f'<th class="group" colspan="{len(METRICS)}"><span>per image, median</span></th></tr>'
-        f'<tr><th>defect</th><th class="left">method</th><th>images</th>{names}{names}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div></details>"
-    )
+    columns = [f"{name}_{kind}" for kind in ("mean", "median") for name in METRICS]
+    lines = [
+        _lines(
+            f"{category} / {defect}",
+            {method: entries[category]["defects"][defect] for method, entries in summary.items()},
+            lambda entry: [f"<td>{number(entry[name], absent=_NONE)}</td>" for name in columns],
+        )
+        for category in categories
+        for defect in next(iter(summary.values()))[category]["defects"]
+    ]
+    groups = {"per image, mean": _METRIC_NAMES, "per image, median": _METRIC_NAMES}
+    table = _table("defect", groups, f"<tbody>{''.join(lines)}</tbody>")
+    return f"<details><summary>Numbers by kind of defect</summary>{table}</details>"
 
 
 def _box_plots(evaluation: Evaluation, summary: Summary) -> str:
     methods = list(summary)
     # An image counts once, with its mean over seeds.
-    images: dict[tuple[str, str], list[ImageMetrics]] = {}
-    for row in evaluation.rows:
-        if row.auroc is not None:
-            images.setdefault((row.method, row.path), []).append(row)
-    if not images:
+    means = {name: means_over_seeds(evaluation.rows, name) for name in ("auroc", "auprc")}
+    if not means["auroc"]:
         return ""
 
     def groups(label: Callable[[ImageMetrics], str]) -> dict[str, Values]:
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
-        for (method, _), rows in images.items():
-            values = found.setdefault(label(rows[0]), {}).setdefault(method, {})
-            for name in ("auroc", "auprc"):
-                numbers = [getattr(row, name) for row in rows]
-                values.setdefault(name, []).append(sum(numbers) / len(numbers))
+        for name, images in means.items():
+            for row, mean in images:
+                values = found.setdefault(label(row), {}).setdefault(row.method, {})
+                values.setdefault(name, []).append(mean)
         return {
             f"{key} ({max(len(v['auroc']) for v in found[key].values())})": found[key]
             for key in sorted(found)
@@ -279,11 +272,7 @@ def _by_defect_plot(groups: dict[str, Values], methods: Sequence[str]) -> str:
     return f"<h3>By kind of defect</h3>{plot}"
 
 
-def _curves(
-    evaluation: Evaluation,
-    summary: Summary,
-    map_sets: Sequence[MapSet],
-) -> str:
+def _curves(evaluation: Evaluation, summary: Summary, map_sets: Sequence[MapSet]) -> str:
     panels: dict[str, tuple[str, str, dict[str, list[Curve]]]] = {
         "ROC": ("false positive rate", "true positive rate", {}),
         "Precision and recall": ("recall", "precision", {}),
@@ -295,7 +284,8 @@ def _curves(
             pooled = evaluation.pooled.get((map_set.method, map_set.seed, category))
             if pooled is None:
                 continue
-            for title, curve in zip(panels, _pooled_curves(pooled), strict=True):
+            of_category = (pooled.roc, pooled.precision_recall, pooled.pro)
+            for title, curve in zip(panels, of_category, strict=True):
                 panels[title][2].setdefault(map_set.method, []).append(curve)
     if not panels["ROC"][2]:
         return ""
@@ -308,12 +298,6 @@ def _curves(
         f'<h2>Curves</h2>\n<p class="note">{text}. Dashed: chance in the ROC.</p>\n'
         f'<div class="card">{_legend(list(summary))}{curves(panels)}</div>'
     )
-
-
-def _pooled_curves(pooled: Any) -> Iterator[Curve]:
-    yield pooled.roc
-    yield pooled.precision_recall
-    yield pooled.pro
 
 
 def _cases(

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,42 +12,30 @@ from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
-from ssdnet_jax.figures.heatmap import overlay
+from ssdnet_jax.figures.heatmap import outline, overlay, to_rgb
 from ssdnet_jax.reports.report_plots import number
 from ssdnet_jax.runner.terminal import one_line
 
 SIDE = 256  # pixels, the longest side of a picture
 CASES = 6  # best ones and as many worst ones
 _JPEG_QUALITY = 82
-_MASK_COLOR = (255, 40, 90)
+_OUTLINE: dict[str, Any] = {"color": (255, 40, 90), "width": 2}
 
 
 class Case(NamedTuple):
-    """What is shown of an image.
+    """What is shown of an image."""
 
-    Attributes:
-      image: float (h, w, C) in [0, 1], no side longer than `SIDE`.
-      mask: bool (H, W), at the size of the comparison.
-      maps: by method (H, W); without those that could not be evaluated.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    maps: dict[str, np.ndarray]
+    image: np.ndarray  # float (h, w, C) in [0, 1], no side longer than `SIDE`
+    mask: np.ndarray  # bool (H, W), at the size of the comparison
+    maps: dict[str, np.ndarray]  # by method (H, W); without those that could not be evaluated
 
 
 def read_case(
     sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
 ) -> Case:
-    """Reads a defective image, its mask and its maps, one at least.
+    """Reads a defective image, its mask and its maps, one at least; raises InputError.
 
-    Args:
-      sample: the image.
-      map_sets: one a method.
-      rows: by method and path, those of the map sets.
-
-    Raises:
-      InputError: the image cannot be read.
+    `rows` are those of the map sets, of which there is one a method, by method and path.
     """
     image = read_image(sample.path).pixels
     factor = min(1.0, SIDE / max(image.shape[:2]))
@@ -69,9 +57,7 @@ def best_and_worst(
 ) -> tuple[list[ImageMetrics], list[ImageMetrics]]:
     """The images of highest and of lowest AUPRC, best and worst first; none is in both.
 
-    Args:
-      rows: of one method and seed; those without AUPRC are left out.
-      count: how many of each at most.
+    `rows` are of one method and seed, those without AUPRC are left out; `count` of each at most.
     """
     ordered = ranked(rows)
     count = min(count, (len(ordered) + 1) // 2)
@@ -81,15 +67,10 @@ def best_and_worst(
 def case_card(
     sample: Sample, map_sets: Sequence[MapSet], rows: Mapping[tuple[str, str], ImageMetrics]
 ) -> str:
-    """A card with the image, its mask and a heat map of each method.
+    """A card, in HTML, of a defective image, its mask and a heat map of each method.
 
-    Args:
-      sample: a defective image.
-      map_sets: one a method.
-      rows: by method and path, those of the map sets.
-
-    Returns:
-      HTML; a map that could not be evaluated is left blank, as is an image that cannot be read.
+    A map that could not be evaluated is left blank, as is an image that cannot be read. `rows` are
+    as in `read_case`.
     """
     title = escape(sample.relative)
     name = escape(f"{sample.category} / {sample.defect} / {sample.path.name}")
@@ -100,8 +81,8 @@ def case_card(
         return f'<article class="case">{head}<p class="note">{escape(str(error))}</p></article>'
     size = (image.shape[0], image.shape[1])
     figures = [
-        _figure(_to_bytes(image), "input", "image"),
-        _figure(_outline(image, resize_missing(mask, size)), "mask", "mask"),
+        _figure(to_rgb(image), "input", "image"),
+        _figure(outline(image, resize_missing(mask, size), **_OUTLINE), "mask", "mask"),
     ]
     for map_set in map_sets:
         if map_set.method not in maps:
@@ -138,17 +119,3 @@ def _figure(pixels: np.ndarray, caption: str, description: str) -> str:
         f'height="{pixels.shape[0]}" alt="{long_text}" title="{long_text}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
-
-
-def _to_bytes(image: np.ndarray) -> np.ndarray:
-    pixels = np.round(255 * image).astype(np.uint8)
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def _outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with a line around the mask, uint8 RGB."""
-    from scipy.ndimage import binary_dilation
-
-    pixels = _to_bytes(image)
-    pixels[binary_dilation(mask, iterations=2) & ~mask] = _MASK_COLOR
-    return pixels

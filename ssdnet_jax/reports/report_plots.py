@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssdnet_jax.figures.drawing import new_figure, place, style_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -36,35 +38,23 @@ def number(
 
 
 def box_plots(groups: Mapping[str, Values], methods: Sequence[str]) -> str:
-    """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method.
+    """Box plots of per-image AUROC and AUPRC, side by side, a row a group and method; an `<svg>`.
 
     The box reaches from quartile to quartile, its line is the median, the whiskers end at the last
-    image within 1.5 box lengths; dots are the images. Fewer than four images get no box.
-
-    Args:
-      groups: by the row's label.
-      methods: in the order of their colours; not all need to be in every group.
-
-    Returns:
-      An `<svg>` element.
+    image within 1.5 box lengths; dots are the images. Fewer than four images get no box. Groups are
+    by the row's label; methods, in the order of their colours, need not be in every group.
     """
     labels = [f"…{x[1 - _LONGEST_LABEL :]}" if len(x) > _LONGEST_LABEL else x for x in groups]
     slot = 0.20 if max(_sizes(groups)) >= _SMALLEST_BOX else 0.14  # inches for one method
     step = slot * max(1, len(methods)) + 0.14  # for one group
     room = 0.15 + _LETTER * max(map(len, labels))
     width, height = 9.6, step * len(labels) + 0.55
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     gap = 0.5
     panel = (width - room - gap - 0.2) / 2
     for number, metric in enumerate(("auroc", "auprc")):
-        axes = figure.add_axes(
-            (
-                (room + number * (panel + gap)) / width,
-                0.30 / height,
-                panel / width,
-                step * len(labels) / height,
-            )
-        )
+        left = room + number * (panel + gap)
+        axes = place(figure, left, 0.30, panel, step * len(labels))
         _style(axes)
         lowest = 1.0
         for row, values in enumerate(groups.values()):
@@ -118,22 +108,16 @@ def draw_box(axes: "Axes", values: Sequence[float], at: float, thick: float, col
 
 
 def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]]) -> str:
-    """Curves side by side, with the main one of each method in front.
+    """Curves side by side, with the main one of each method in front; an `<svg>`.
 
-    Args:
-      panels: title -> label of x, label of y, and by method its curves: the first is drawn
-        strong, the others faint. Titles that hold "PRO" get an x axis up to the last point.
-
-    Returns:
-      An `<svg>` element.
+    Panels are title -> label of x, label of y, and by method its curves: the first is drawn strong,
+    the others faint. Titles that hold "PRO" get an x axis up to the last point.
     """
     width, side = 9.6, 2.55
-    height = side + 0.80
-    figure = _figure(width, height)
+    figure = new_figure(width, side + 0.80)
     gap = (width - len(panels) * side) / len(panels)
     for number, (title, (x_label, y_label, methods)) in enumerate(panels.items()):
-        left = number * (side + gap) + 0.52
-        axes = figure.add_axes((left / width, 0.48 / height, side / width, side / height))
+        axes = place(figure, number * (side + gap) + 0.52, 0.48, side, side)
         _style(axes)
         axes.grid(color=_LINE, linewidth=0.8)
         end = 1.0
@@ -165,19 +149,9 @@ def _method_color(index: int) -> str:
     return f"#0a0a{index % METHOD_COLORS:02x}"
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
-
-
 def _style(axes: "Axes") -> None:
     axes.set_facecolor("none")
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_LINE)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_MUTED, pad=5)
+    style_axes(axes, text=_MUTED, line=_LINE, size=9, pad=5)
 
 
 def _svg(figure: "Figure") -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, means_over_seeds
 from ssdnet_jax.experiments.reproduce import Results
-from ssdnet_jax.figures.drawing import LINE, MUTED, TEXT, foot, new_figure, place, save, wrapped
+from ssdnet_jax.figures import drawing
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
@@ -53,17 +53,9 @@ def write_figures(
     samples: Sequence[Sample],
     curves: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Writes all figures of the parts that were asked for.
+    """Writes all figures of the parts that were asked for; title -> name of the file, in order.
 
-    Args:
-      folder: where they go.
-      setting: how the numbers were made.
-      results: what was measured.
-      samples: all that were evaluated.
-      curves: of `reproduce_text.curve_rows`.
-
-    Returns:
-      Title -> name of the file, in the order to show.
+    `samples` are all that were evaluated, `curves` those of `reproduce_text.curve_rows`.
     """
     found: dict[str, str] = {}
     names = setting.config_names
@@ -116,24 +108,17 @@ def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: str) -> None:
-    """Writes Fig. 3 or 4: a metric over the images of each category, a box a method.
+    """Writes Fig. 3 or 4: AUROC or AUPRC over the images of each category, a box a method.
 
     Boxes reach from quartile to quartile, the line is the median, whiskers end at the last image
-    within 1.5 box lengths; dots are the images, each with its mean over seeds.
-
-    Args:
-      path: the PNG.
-      evaluation: what was measured.
-      metric: "auroc" or "auprc".
-      label: how the numbers were made, for the foot of the figure.
+    within 1.5 box lengths; dots are the images, each with its mean over seeds. At the foot `label`
+    says how the numbers were made.
     """
-    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     categories = sorted({row.category for row in evaluation.rows})
-    for row in evaluation.rows:
-        if (value := getattr(row, metric)) is not None:
-            for category in (row.category, ALL) if len(categories) > 1 else (row.category,):
-                images = values.setdefault(category, {}).setdefault(row.method, {})
-                images.setdefault(row.path, []).append(value)
+    for row, mean in means_over_seeds(evaluation.rows, metric):
+        for category in (row.category, ALL) if len(categories) > 1 else (row.category,):
+            values.setdefault(category, {}).setdefault(row.method, []).append(mean)
     methods = list(dict.fromkeys(row.method for row in evaluation.rows))
     panels = [c for c in (ALL, *categories) if c in values]
     lowest = min((getattr(r, metric) for r in evaluation.rows if r.auroc is not None), default=0.0)
@@ -143,10 +128,7 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
     left = max(_LEFT, 0.25 + _LETTER * max(map(len, names)))
     figure, all_axes = _panels(len(panels), 0.42 + 0.3 * len(methods), label, left=left)
     for number, (axes, category) in enumerate(zip(all_axes, panels, strict=True)):
-        found = {
-            method: [float(np.mean(seeds)) for seeds in images.values()]
-            for method, images in values[category].items()
-        }
+        found = values[category]
         for position, method in enumerate(methods):
             if method in found:
                 draw_box(axes, found[method], position, 0.62, styles[method][0])
@@ -155,23 +137,18 @@ def write_box_plots(path: Path, evaluation: Evaluation, metric: str, *, label: s
         axes.set_yticks(range(len(methods)), names if number % _COLUMNS == 0 else [""] * len(names))
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_xlim(start - 0.01, 1.01)
-        axes.grid(axis="x", color=LINE, linewidth=0.8)
-        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
-    save(figure, path)
+        axes.grid(axis="x", color=drawing.LINE, linewidth=0.8)
+        axes.set_xlabel(METRIC_NAMES[metric], fontsize=9, color=drawing.MUTED)
+    drawing.save(figure, path)
 
 
 def write_curves(
     path: Path, rows: Sequence[Mapping[str, Any]], metric: str, x_label: str, *, label: str
 ) -> None:
-    """Writes one of Figs. 5 to 8: a metric against the level of a corruption, a line a method.
+    """Writes one of Figs. 5 to 8: AUROC or AUPRC against a corruption's level, a line a method.
 
-    Args:
-      path: the PNG.
-      rows: of `reproduce_text.curve_rows`, those of one corruption. Where there are several seeds a
-        band shows one standard deviation over them.
-      metric: "auroc" or "auprc".
-      x_label: what the level is.
-      label: how the numbers were made, for the foot of the figure.
+    `rows` are those of `reproduce_text.curve_rows` of one corruption. Where there are several seeds
+    a band shows one standard deviation over them. At the foot `label` says how they were made.
     """
     from matplotlib.lines import Line2D
 
@@ -199,10 +176,10 @@ def write_curves(
         _title(axes, category, max((r["images"] for r in chosen), default=0))
         axes.set_ylim(-0.02, 1.02)
         axes.set_xticks(sorted({row["level"] for row in rows}))
-        axes.grid(color=LINE, linewidth=0.8)
-        axes.set_xlabel(x_label, fontsize=9, color=MUTED)
-        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=MUTED)
-    save(figure, path)
+        axes.grid(color=drawing.LINE, linewidth=0.8)
+        axes.set_xlabel(x_label, fontsize=9, color=drawing.MUTED)
+        axes.set_ylabel(METRIC_NAMES[metric], fontsize=9, color=drawing.MUTED)
+    drawing.save(figure, path)
 
 
 def _panels(
@@ -221,20 +198,16 @@ def _panels(
     longest = max((len(handle.get_label()) for handle in legend), default=0)
     legend_columns = min(len(legend), int(width / max(1.15, 0.6 + _LETTER * longest))) or 1
     top = 0.36 + 0.19 * math.ceil(len(legend) / legend_columns)
-    lines = len(wrapped(label, width - 0.3))
+    lines = len(drawing.wrapped(label, width - 0.3))
     height = top + rows * panel_height + (rows - 1) * between + 0.62 + 0.15 * lines
-    figure = new_figure(width, height)
+    figure = drawing.new_figure(width, height)
     axes = []
     for number in range(count):
         row, column = divmod(number, columns)
         x = left + column * (panel_width + gap)
         y = height - top - row * (panel_height + between) - panel_height
-        axes.append(place(figure, x, y, panel_width, panel_height))
-        axes[-1].set_axisbelow(True)
-        for side, spine in axes[-1].spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(LINE)
-        axes[-1].tick_params(length=0, labelsize=8.5, labelcolor=TEXT, pad=4)
+        axes.append(drawing.place(figure, x, y, panel_width, panel_height))
+        drawing.style_axes(axes[-1], text=drawing.TEXT, line=drawing.LINE, size=8.5, pad=4)
     if legend:
         figure.legend(
             handles=list(legend),
@@ -247,11 +220,11 @@ def _panels(
             borderaxespad=0,
             columnspacing=1.2,
         )
-    foot(figure, label, 0.15)
+    drawing.foot(figure, label, 0.15)
     return figure, axes
 
 
 def _title(axes: "Axes", category: str, images: int) -> None:
     name = "all images" if category == ALL else one_line(category)
     text = f"{name[:40]} ({images})"
-    axes.set_title(text, loc="left", fontsize=10, color=TEXT, pad=6, parse_math=False)
+    axes.set_title(text, loc="left", fontsize=10, color=drawing.TEXT, pad=6, parse_math=False)

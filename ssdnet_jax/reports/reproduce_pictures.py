@@ -23,8 +23,7 @@ from ssdnet_jax.runner.terminal import one_line
 def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:
     """The images of best, middle and worst AUPRC, in words -> row; each once.
 
-    Args:
-      rows: of one method, seed and category; those without AUPRC are left out.
+    `rows` are of one method, seed and category; those without AUPRC are left out.
     """
     ordered = ranked(rows)
     if not ordered:
@@ -49,18 +48,9 @@ def write_pictures(
     """Writes Fig. 9 or 10 of one category: image, mask and score map of each method side by side.
 
     Rows are the images of best, middle and worst AUPRC of the first method; beside its map stands
-    its mask by Otsu's threshold. Colours are scaled for each map alone (`figures.overlay`).
-
-    Args:
-      path: the PNG. It shows pictures of the dataset: not to be committed or passed on.
-      category: which images.
-      samples: all that were evaluated.
-      map_sets: one a method.
-      rows: metrics of these map sets.
-      label: how the maps were made, for the foot of the figure.
-
-    Returns:
-      Whether there was anything to show.
+    its mask by Otsu's threshold. Colours are scaled for each map alone (`figures.overlay`); at the
+    foot `label` says how the maps were made. The PNG shows pictures of the dataset: not to be
+    committed or passed on. Returns whether there was anything to show.
     """
     by_path = {sample.relative: sample for sample in samples}
     leader = map_sets[0].method

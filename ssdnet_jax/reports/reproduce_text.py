@@ -1,7 +1,7 @@
 """Tables of the paper's comparison: reproduce.md, table1.csv, robustness.csv, reproduce.json."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,53 +32,27 @@ CONFIG_WORDS = {  # what a shipped configuration of SSDnet is, beside the paper
 }
 # Table 1 of arXiv 2509.18354: category -> its name there, how many images, and by method
 # (AUPRC, AUROC).
+_IN_PAPER = ("pg_lsr", "glcm", "winclip", "spectral_residual", "ssdnet")
+_FABRIC = ((0.57, 0.96), (0.38, 0.65), (0.21, 0.80), (0.19, 0.75), (0.67, 0.98))
+_GRID = ((0.34, 0.92), (0.02, 0.47), (0.21, 0.88), (0.45, 0.97), (0.60, 0.99))
 PUBLISHED: dict[str, tuple[str, int, dict[str, tuple[float, float]]]] = {
-    "fabric": (
-        "dot-patterned fabric (HKBU)",
-        30,
-        {
-            "pg_lsr": (0.57, 0.96),
-            "glcm": (0.38, 0.65),
-            "winclip": (0.21, 0.80),
-            "spectral_residual": (0.19, 0.75),
-            "ssdnet": (0.67, 0.98),
-        },
-    ),
-    "grid": (
-        "MVTec AD grid",
-        57,
-        {
-            "pg_lsr": (0.34, 0.92),
-            "glcm": (0.02, 0.47),
-            "winclip": (0.21, 0.88),
-            "spectral_residual": (0.45, 0.97),
-            "ssdnet": (0.60, 0.99),
-        },
-    ),
+    "fabric": ("dot-patterned fabric (HKBU)", 30, dict(zip(_IN_PAPER, _FABRIC, strict=True))),
+    "grid": ("MVTec AD grid", 57, dict(zip(_IN_PAPER, _GRID, strict=True))),
 }
 _METRICS = ("auprc", "auroc")  # in the order of the paper's table
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the numbers were made.
+    """How the numbers were made."""
 
-    Attributes:
-      name: of the dataset.
-      protocol: what was compared.
-      image_size: side of the square that was fitted, in pixels; 0: the image's own size.
-      config_names: the configurations of SSDnet, each with the fields that were changed; empty
-        where it is not compared.
-      note: what the user says about the data.
-      facts: what else to say, such as command, device and versions, in the order to show.
-    """
-
-    name: str
-    protocol: Protocol
-    image_size: int
-    config_names: tuple[str, ...]
-    note: str | None
-    facts: Mapping[str, str]
+    name: str  # of the dataset
+    protocol: Protocol  # what was compared
+    image_size: int  # side of the square that was fitted, in pixels; 0: the image's own size
+    config_names: tuple[str, ...]  # the configurations of SSDnet, each with the fields that were
+    # changed; empty where it is not compared
+    note: str | None  # what the user says about the data
+    facts: Mapping[str, str]  # what else to say, as command, device, versions; in the order to show
 
     @property
     def seeds(self) -> str:
@@ -185,13 +159,8 @@ def write_markdown(
 ) -> None:
     """Writes reproduce.md atomically.
 
-    Args:
-      path: the file.
-      setting: how the numbers were made.
-      results: what was measured.
-      table: of `table_rows`; empty if it is not wanted.
-      curves: of `curve_rows`.
-      figures: title -> path relative to the file, in the order to show.
+    `table` is of `table_rows`, empty if it is not wanted, and `curves` of `curve_rows`; `figures`
+    are title -> path relative to the file, in the order to show.
     """
     parts = [f"# The paper's comparison on {_plain(setting.name)}", _lead(setting, results)]
     if table:
@@ -241,11 +210,7 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         for metric in _METRICS
     }
-    lines = [
-        "| data (images) | method | AUPRC | AUROC | paper's AUPRC | paper's AUROC |",
-        "|---|---|---|---|---|---|",
-    ]
-    last = None
+    lines, last = [], None
     for row in rows:
         label = f"{_plain(row['category'])} ({row['images']})" if row["category"] != last else ""
         last = row["category"]
@@ -257,28 +222,31 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
             is_best = row[metric] is not None and row[metric] == best[row["category"], metric]
             cells.append(f"**{text}**" if is_best else text)
         cells += [number(row[f"{metric}_published"], digits=2) for metric in _METRICS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    head = ["data (images)", "method", "AUPRC", "AUROC", "paper's AUPRC", "paper's AUROC"]
+    return markdown_table(head, lines)
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells as Markdown."""
+    rows = [f"| {' | '.join(cells)} |" for cells in (head, *lines)]
+    return "\n".join([rows[0], f"|{'---|' * len(head)}", *rows[1:]])
 
 
 def _published_table() -> str:
     methods = [method_name(m) for m in next(iter(PUBLISHED.values()))[2]]
     lines = [
-        "Table 1 of the paper (arXiv 2509.18354), AUPRC / AUROC:\n",
-        f"| data (images) | {' | '.join(methods)} |",
-        f"|---{'|---' * len(methods)}|",
+        [f"{name} ({images})", *(f"{auprc:.2f} / {auroc:.2f}" for auprc, auroc in numbers.values())]
+        for name, images, numbers in PUBLISHED.values()
     ]
-    for name, images, numbers in PUBLISHED.values():
-        cells = " | ".join(f"{auprc:.2f} / {auroc:.2f}" for auprc, auroc in numbers.values())
-        lines.append(f"| {name} ({images}) | {cells} |")
-    return "\n".join(lines)
+    table = markdown_table(["data (images)", *methods], lines)
+    return f"Table 1 of the paper (arXiv 2509.18354), AUPRC / AUROC:\n\n{table}"
 
 
 def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """AUPRC / AUROC, a row a category and method, a column a level."""
     levels = list(dict.fromkeys(row["level"] for row in rows))
-    head = " | ".join(f"{level:g}" for level in levels)
-    lines = [f"| data (images) | method | {head} |", f"|---|---{'|---' * len(levels)}|"]
+    lines = []
     keys = dict.fromkeys((row["category"], row["images"], row["method"]) for row in rows)
     found = {(row["category"], row["method"], row["level"]): row for row in rows}
     for category, images, method in keys:
@@ -286,8 +254,9 @@ def _curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for level in levels:
             row = found.get((category, method, level), {})
             cells.append(" / ".join(number(row.get(metric)) for metric in _METRICS))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "AUPRC / AUROC by level:\n\n" + "\n".join(lines)
+        lines.append(cells)
+    head = ["data (images)", "method", *(f"{level:g}" for level in levels)]
+    return f"AUPRC / AUROC by level:\n\n{markdown_table(head, lines)}"
 
 
 MISSING_WORDS = {"nearest": "the nearest known value", "zero": "0, as if that were their value"}
@@ -359,12 +328,7 @@ def _run_methods(setting: Setting, results: Results) -> list[str]:
 def _problems(results: Results) -> str:
     reasons = {**results.not_run, **results.failures}
     lines = [f"- {method_name(m)}: {_plain(reason)}" for m, reason in reasons.items()]
-    failed = {
-        (row.method, row.path, row.error)
-        for evaluation in results.evaluations
-        for row in evaluation.rows
-        if row.status != "ok"
-    }
+    failed = {(row.method, row.path, row.error) for row in results.failed_rows}
     lines += [f"- {method_name(m)}, {_plain(p)}: {_plain(e)}" for m, p, e in sorted(failed)]
     return "\n".join(lines)
 

@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.evaluation.evaluate import ImageMetrics
+from ssdnet_jax.evaluation.evaluate import ImageMetrics, means_over_seeds
 from ssdnet_jax.figures.drawing import new_figure, save
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, number
+from ssdnet_jax.reports.reproduce_text import markdown_table
 
 METRICS = ("auprc", "auroc")
 
 
 def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     """By variant what `summarize` says of all images, as Markdown."""
-    lines = [f"| variant | {' | '.join(METRIC_NAMES[m] for m in METRICS)} | images |"]
-    lines.append("|---|---|---|---|")
+    lines = []
     for variant, entry in entries.items():
         cells = [number(entry[f"{m}_mean"], entry[f"{m}_std_over_seeds"]) for m in METRICS]
-        lines.append(f"| {variant} | {' | '.join(cells)} | {entry['images']} |")
-    return "\n".join(lines) + "\n"
+        lines.append([variant, *cells, str(entry["images"])])
+    head = ["variant", *(METRIC_NAMES[m] for m in METRICS), "images"]
+    return markdown_table(head, lines) + "\n"
 
 
 def write_figure(
@@ -36,12 +37,9 @@ def write_figure(
     first = next(iter(entries.values()))
     panels = figure.subplots(1, len(METRICS), sharey=True)
     for metric, axes in zip(METRICS, panels, strict=True):
+        means = means_over_seeds(rows, metric)
         for place, (variant, entry) in enumerate(entries.items()):
-            by_image: dict[str, list[float]] = {}
-            for row in rows:
-                if row.method == variant and getattr(row, metric) is not None:
-                    by_image.setdefault(row.path, []).append(getattr(row, metric))
-            values = [np.mean(seeds) for seeds in by_image.values()]
+            values = [mean for row, mean in means if row.method == variant]
             if not values:
                 continue
             axes.plot(values, np.full(len(values), place), "o", color="0.75", markersize=4)

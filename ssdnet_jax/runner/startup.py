@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from ssdnet_jax.data.cache import user_cache_folder
+from ssdnet_jax.data.files import user_cache_folder
 from ssdnet_jax.data.images import find_images
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Method

@@ -4,16 +4,25 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.feature import graycomatrix, graycoprops
 
 from ssdnet_jax.baselines.glcm import Statistic, glcm, quantize
-from ssdnet_jax.data.synthetic import grid_texture, plant_defect, stochastic_texture
+from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 ANGLES = (0.0, 45.0, 90.0, 135.0)
+
+
+def grains(shape, *, size=3.0, channels=1, seed=0):
+    """A random texture: noise smoothed to grains, of standard deviation 0.12 around 0.5."""
+    smooth = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), size, mode="wrap")
+    grey = 0.5 + 0.12 * (smooth - smooth.mean()) / smooth.std()
+    tint = np.array([1.0, 0.9, 0.75])[:channels]
+    return np.clip(grey[..., None] * tint, 0, 1).astype(np.float32)
 
 
 def per_window(grey, *, statistic, window, levels, distance, angles=ANGLES):
@@ -57,7 +66,7 @@ def test_each_angle_has_the_offset_of_graycomatrix(angle):
 
 
 def test_the_deviation_is_from_the_median_of_the_image():
-    image = stochastic_texture((40, 36))
+    image = grains((40, 36))
     energy = np.asarray(glcm(image, levels=8))
     deviation = glcm(image, levels=8, score="deviation")
     np.testing.assert_allclose(deviation, np.abs(energy - np.median(energy)), atol=1e-6)
@@ -71,7 +80,7 @@ def test_bins_have_equal_width_and_one_belongs_to_the_last():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_stain_that_flattens_the_texture_raises_the_energy(channels):
     image, mask = plant_defect(
-        stochastic_texture((97, 120), grain=1.0, channels=channels),
+        grains((97, 120), size=1.0, channels=channels),
         kind="blob",
         center=(50, 60),
         size=40,
@@ -90,7 +99,7 @@ def test_colour_is_scored_by_its_luminance():
 
 
 def test_batched_equals_one_by_one_and_repeats():
-    images = np.stack([stochastic_texture((33, 40), seed=s) for s in range(3)])
+    images = np.stack([grains((33, 40), seed=s) for s in range(3)])
     method = functools.partial(glcm, levels=4, window=7)
     single = [method(image) for image in images]
     np.testing.assert_allclose(jax.jit(jax.vmap(method))(images), single, rtol=1e-5)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ssdnet_jax.cli.commands import run_command
+from ssdnet_jax.cli.commands import Command
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.errors import ConfigError, Stopped
@@ -110,11 +110,25 @@ def test_execution_that_cannot_be_is_refused_in_one_line(command, capsys, flags,
     ],
 )
 def test_how_a_command_ends_early(capsys, error, status, out, err):
-    def body(terminal):
+    def run(parsed, terminal, *, command):
+        assert (parsed, command) == (["x", "--a b"], "ssdnet '--a b'")
         raise error
 
-    assert run_command(["x"], str, body) == status
+    assert Command("ssdnet", "results", str, list, run).main(["x", "--a b"]) == status
     assert capsys.readouterr() == (out, err)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "reproduce", "sweep"])
+def test_an_interrupt_ends_with_its_own_status(name, monkeypatch, capsys):
+    def interrupt(command, arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Command, "main", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        __import__(f"ssdnet_jax.cli.{name}", fromlist=["console"]).console()
+    assert caught.value.code == 130
+    expected = f"ssdnet-{name}: interrupted; scored images are kept"
+    assert capsys.readouterr().err.strip() == expected
 
 
 @pytest.mark.slow  # half a minute: Ray and its workers start

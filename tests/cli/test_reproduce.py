@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssdnet_jax.baselines.spectral_residual import spectral_residual
 from ssdnet_jax.cli.flags import config_help
-from ssdnet_jax.cli.reproduce import console, help_text, main, parse
+from ssdnet_jax.cli.reproduce import help_text, main, parse
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import read_dataset
@@ -341,17 +341,6 @@ def test_help_names_every_flag(capsys):
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-reproduce", "--help_config", "--config.seed=7"]) == 0
     assert "--config.seed=7" in capsys.readouterr().out
-
-
-def test_an_interrupt_ends_with_its_own_status(monkeypatch, capsys):
-    def interrupt(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ssdnet_jax.cli.reproduce.main", interrupt)
-    with pytest.raises(SystemExit) as caught:
-        console()
-    assert caught.value.code == 130
-    assert "ssdnet-reproduce: interrupted; scored images are kept" in capsys.readouterr().err
 
 
 def test_the_installed_command_prints_its_help():

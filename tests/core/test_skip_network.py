@@ -1,5 +1,7 @@
 import dataclasses
 import functools
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,13 @@ from ssdnet_jax.core.skip_network import (
     smallest_image_side,
     unflatten_parameters,
 )
-from ssdnet_jax.data.torch_parameters import skip_parameters_from_torch
+
+_spec = importlib.util.spec_from_file_location(
+    "torch_parameters", Path(__file__).with_name("torch_parameters.py")
+)
+torch_parameters = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(torch_parameters)
+skip_parameters_from_torch = torch_parameters.skip_parameters_from_torch
 
 TINY = NetworkConfig(channels_down=(4, 6), channels_up=(4, 6), channels_skip=(2, 0))
 

@@ -6,6 +6,8 @@ float32 do (test_skip_network.py has the figures of the recorded file).
 """
 
 import functools
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,13 @@ import pytest
 
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.skip_network import apply_skip_network
-from ssdnet_jax.data.torch_parameters import skip_parameters_from_torch
+
+_spec = importlib.util.spec_from_file_location(
+    "torch_parameters", Path(__file__).with_name("torch_parameters.py")
+)
+torch_parameters = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(torch_parameters)
+skip_parameters_from_torch = torch_parameters.skip_parameters_from_torch
 
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402

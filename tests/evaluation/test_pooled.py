@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ssdnet_jax.evaluation.metrics import aupro
+from ssdnet_jax.evaluation.metrics import pixel_metrics
 from ssdnet_jax.evaluation.pooled import pooled_metrics
 
 METRICS = ("auroc", "auprc", "f1_max", "aupro")
@@ -108,7 +108,6 @@ def test_pixels_of_all_images_are_ranked_together():
     assert pooled_metrics(Pairs(pairs), limit=0.5).aupro == pytest.approx(
         (1 / 3 * 1 / 2 + 1 / 6 * (1 / 2 + 3 / 4) / 2) / 0.5
     )
-    assert (result.images, result.defective_images, result.pixels) == (2, 2, 5)
     np.testing.assert_allclose(result.roc[0], [0, 0, 0, 1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(result.roc[1], [0, 0, 1 / 2, 1 / 2, 1, 1])
     np.testing.assert_allclose(result.precision_recall[0], [0, 1 / 2, 1, 1])
@@ -116,15 +115,14 @@ def test_pixels_of_all_images_are_ranked_together():
 
 
 def test_many_images_equal_scikit_learn_on_all_pixels():
-    result = assert_equals_reference(list(scenes(9, size=16)))
-    assert (result.images, result.defective_images, result.pixels) == (9, 6, 9 * 16 * 16)
+    assert_equals_reference(list(scenes(9, size=16)))
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.3, 1.0])
 def test_one_image_equals_its_own_metrics(limit):
     (mask, scores), *_ = scenes(1)
     result = assert_equals_reference([(mask, scores)], limit=limit)
-    assert result.aupro == pytest.approx(aupro(mask, scores, limit=limit), abs=1e-12)
+    assert result.aupro == pytest.approx(pixel_metrics(mask, scores, limit=limit).aupro, abs=1e-12)
 
 
 EDGES = [
@@ -186,9 +184,9 @@ def test_one_class_gives_nan_in_one_pass(mask):
     pairs = Pairs([(mask, np.arange(16.0).reshape(4, 4))] * 3)
     result = pooled_metrics(pairs)
     assert all(math.isnan(value) for value in values(result))
-    assert (result.images, result.pixels, pairs.passes) == (3, 48, 1)
+    assert pairs.passes == 1
     assert result.roc[0].size == result.precision_recall[0].size == result.pro[0].size == 0
-    assert pooled_metrics(Pairs([])).images == 0
+    assert math.isnan(pooled_metrics(Pairs([])).auroc)
 
 
 def test_less_memory_takes_more_passes_to_the_same_result():
@@ -226,7 +224,7 @@ def test_bins_of_many_pixels_are_counted_exactly(mebibytes, passes):
     np.testing.assert_allclose(values(result)[:3], expected, rtol=0, atol=1e-12)
     # The images side by side, no two regions touching, are one image with the same regions.
     side_by_side = [np.concatenate(arrays, axis=1) for arrays in zip(*pairs, strict=True)]
-    assert result.aupro == pytest.approx(aupro(*side_by_side), abs=1e-12)
+    assert result.aupro == pytest.approx(pixel_metrics(*side_by_side).aupro, abs=1e-12)
 
 
 @pytest.mark.parametrize(("mebibytes", "powers"), [(4, 6), (16, 6), (4, 1 / 16)])
