@@ -21,17 +21,21 @@ ROOMS: dict[str, set[str]] = {
     "baselines": {"core", "data", "errors"},
     "evaluation": {"core", "data", "errors"},
     "methods": {"core", "errors", "config", "data", "baselines"},
-    "runner": {"core", "errors", "text", "config", "data", "figures", "evaluation", "methods"},
+    "runner": {
+        *("core", "errors", "text", "config", "data", "figures", "baselines", "evaluation"),
+        *("methods",),
+    },
     "localize": {"core", "errors", "config", "data", "methods", "runner"},
     "experiments": {
         *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
     },
     "reports": {
-        *("errors", "text", "data", "figures", "evaluation", "methods", "runner", "experiments"),
+        *("errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
+        *(,),
     },
     "cli": {
-        *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),
-        *("experiments", "reports"),
+        *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
+        *("experiments", "reports",),
     },
     "__main__": {"cli"},
     "__init__": {

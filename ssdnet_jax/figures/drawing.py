@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.runner.terminal import one_line
+from ssdnet_jax.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

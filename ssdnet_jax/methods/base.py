@@ -71,47 +71,32 @@ def gather(members: Sequence[Member], size: int) -> PyTree:
 
 
 class Bucket(NamedTuple):
-    """Images of one bucket go through the same compiled programs, side by side.
+    """Images of one bucket go through the same compiled programs, side by side."""
 
-    Attributes:
-      stage: "inpaint" or "fit"; "score" where there is nothing to fit.
-      shape: of what is fitted, (h, w, c); of the image where there is nothing to fit.
-      settings: what is compiled into the fit, or None.
-      plan: of the images, None before they have one and for methods that have none.
-    """
-
-    stage: str
-    shape: tuple[int, int, int]
-    settings: FitSettings | None = None
-    plan: Plan | None = None
+    stage: str  # "inpaint" or "fit"; "score" where there is nothing to fit
+    shape: tuple[int, int, int]  # of what is fitted, (h, w, c); of the image where there is nothing
+    # to fit
+    settings: FitSettings | None = None  # what is compiled into the fit, or None
+    plan: Plan | None = None  # of the images, None before they have one and for methods that have
+    # none
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image that has been checked and brought to the size at which it is analysed.
+    """An image that has been checked and brought to the size at which it is analysed."""
 
-    Attributes:
-      key: source of all randomness for this image.
-      pixels: float32 (H, W, C) in [0, 1], the input; 0 where missing, until it is filled.
-      missing: bool (H, W).
-      fitted: float32 (h, w, C), the input at the size at which it is analysed; likewise.
-      fitted_missing: bool (h, w).
-      filled: whether missing pixels hold the inpainting's values instead of 0.
-      plan: what is done to the image; None while pixels are to be inpainted, and for methods
-        that have none.
-      target: entry of a batch of `core.target.Target`, once the image is encoded.
-      fits: that exist already, of an image that is scored again.
-    """
-
-    key: PRNGKeyArray
-    pixels: np.ndarray
-    missing: np.ndarray
-    fitted: np.ndarray
-    fitted_missing: np.ndarray
-    filled: bool = False
-    plan: Plan | None = None
-    target: Member | None = None
-    fits: StoredFits | None = None
+    key: PRNGKeyArray  # source of all randomness for this image
+    pixels: np.ndarray  # float32 (H, W, C) in [0, 1], the input; 0 where missing, until it is
+    # filled
+    missing: np.ndarray  # bool (H, W)
+    fitted: np.ndarray  # float32 (h, w, C), the input at the size at which it is analysed; likewise
+    fitted_missing: np.ndarray  # bool (h, w)
+    filled: bool = False  # whether missing pixels hold the inpainting's values instead of 0
+    plan: Plan | None = None  # what is done to the image; None while pixels are to be inpainted,
+    # and for methods that have none
+    target: Member | None = None  # entry of a batch of `core.target.Target`, once the image is
+    # encoded
+    fits: StoredFits | None = None  # that exist already, of an image that is scored again
 
     @property
     def incomplete(self) -> bool:
@@ -128,44 +113,27 @@ class JobName(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One fit to be done.
+    """One fit to be done."""
 
-    Attributes:
-      name: given back with the result.
-      stage: "inpaint" or "fit".
-      key: source of the fit's randomness.
-      values: entry (h, w, c) of a batch, what is fitted: pixels in [0, 1], or features of them.
-      known: float32 (h, w), 0 where a pixel is missing.
-      settings: what is compiled into the fit.
-    """
-
-    name: JobName
-    stage: str
-    key: PRNGKeyArray
-    values: Member
-    known: np.ndarray
-    settings: FitSettings
+    name: JobName  # given back with the result
+    stage: str  # "inpaint" or "fit"
+    key: PRNGKeyArray  # source of the fit's randomness
+    values: Member  # entry (h, w, c) of a batch, what is fitted: pixels in [0, 1], or features of
+    # them
+    known: np.ndarray  # float32 (h, w), 0 where a pixel is missing
+    settings: FitSettings  # what is compiled into the fit
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """One finished fit.
+    """One finished fit."""
 
-    Attributes:
-      name: the job's.
-      reconstruction: entry (h, w, c) of a batch, mu = f_theta(y).
-      losses: float32 (steps,), the loss of each step.
-      stop: why the fit ended.
-      restorations: how often the guard undid a blow-up.
-      params: entry (parameters,) of a batch, theta after the last step.
-    """
-
-    name: JobName
-    reconstruction: Member
-    losses: np.ndarray
-    stop: StopReason
-    restorations: int
-    params: Member | None = None
+    name: JobName  # the job's
+    reconstruction: Member  # entry (h, w, c) of a batch, mu = f_theta(y)
+    losses: np.ndarray  # float32 (steps,), the loss of each step
+    stop: StopReason  # why the fit ended
+    restorations: int  # how often the guard undid a blow-up
+    params: Member | None = None  # entry (parameters,) of a batch, theta after the last step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.heatmap import outline, overlay, to_rgb
 from ssdnet_jax.reports.report_plots import number
-from ssdnet_jax.runner.terminal import one_line
+from ssdnet_jax.text import one_line
 
 SIDE = 256  # pixels, the longest side of a picture
 CASES = 6  # best ones and as many worst ones

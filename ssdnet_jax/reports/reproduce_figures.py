@@ -20,7 +20,7 @@ from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, draw_box
 from ssdnet_jax.reports.reproduce_pictures import write_pictures
 from ssdnet_jax.reports.reproduce_text import MISSING_WORDS, Setting, method_name
-from ssdnet_jax.runner.terminal import one_line
+from ssdnet_jax.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from ssdnet_jax.figures.heatmap import overlay
 from ssdnet_jax.methods.base import otsu_threshold
 from ssdnet_jax.reports.report_cases import ranked, read_case
 from ssdnet_jax.reports.reproduce_text import method_name
-from ssdnet_jax.runner.terminal import one_line
+from ssdnet_jax.text import one_line
 
 
 def chosen_rows(rows: Sequence[ImageMetrics]) -> dict[str, ImageMetrics]:

@@ -10,7 +10,7 @@ from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize, write_sum
 from ssdnet_jax.experiments.reproduce import Protocol, Results
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import number
-from ssdnet_jax.runner.terminal import one_line
+from ssdnet_jax.text import one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it
     "ssdnet": "SSDnet",

@@ -28,19 +28,12 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a fit, or the lanes together, stand after a block.
+    """Where a fit, or the lanes together, stand after a block."""
 
-    Attributes:
-      stage: "inpaint", "fit" or "score".
-      step: steps taken, the mean over the lanes that run.
-      total: most steps a fit of this stage can take.
-      loss: loss of the last step, likewise a mean; nan before the first.
-    """
-
-    stage: str
-    step: int
-    total: int
-    loss: float
+    stage: str  # "inpaint", "fit" or "score"
+    step: int  # steps taken, the mean over the lanes that run
+    total: int  # most steps a fit of this stage can take
+    loss: float  # loss of the last step, likewise a mean; nan before the first
 
 
 Take = Callable[[int], Sequence[Job]]

@@ -13,34 +13,21 @@ from ssdnet_jax.runner.run import Options, Summary, run
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How the images of any command are scored; changes results by rounding only.
+    """How the images of any command are scored; changes results by rounding only."""
 
-    Attributes:
-      lanes: images that a device fits at once; 0: chosen by its memory.
-      devices: local devices to use; 0: all.
-      executor: one of `EXECUTORS`.
-      ray_address: of the cluster, for "ray".
-    """
-
-    lanes: int
-    devices: int
-    executor: str
-    ray_address: str | None
+    lanes: int  # images that a device fits at once; 0: chosen by its memory
+    devices: int  # local devices to use; 0: all
+    executor: str  # one of `EXECUTORS`
+    ray_address: str | None  # of the cluster, for "ray"
 
 
 @dataclasses.dataclass(frozen=True)
 class Executor:
-    """What scores the images of a command.
+    """What scores the images of a command."""
 
-    Attributes:
-      run: `runner.run.run`, or `runner.ray_executor.run`.
-      device: what it scores on, in words.
-      options: lanes and devices, and whether the command has been told to end.
-    """
-
-    run: Callable[..., Summary]
-    device: str
-    options: Options
+    run: Callable[..., Summary]  # `runner.run.run`, or `runner.ray_executor.run`
+    device: str  # what it scores on, in words
+    options: Options  # lanes and devices, and whether the command has been told to end
 
 
 @contextlib.contextmanager

@@ -32,20 +32,14 @@ for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, opta
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a program runs that several devices share.
+    """Where a program runs that several devices share."""
 
-    Attributes:
-      devices: the first so many local ones.
-      arguments: of each argument, LANES if its first axis is divided among the devices, or SHARED.
-      result: likewise.
-      on_each: whether each device runs the function on its own part, without the others; else
-        it is one function of the whole arrays.
-    """
-
-    devices: int
-    arguments: tuple[PartitionSpec, ...]
-    result: PartitionSpec
-    on_each: bool = False
+    devices: int  # the first so many local ones
+    arguments: tuple[PartitionSpec, ...]  # of each argument, LANES if its first axis is divided
+    # among the devices, or SHARED
+    result: PartitionSpec  # likewise
+    on_each: bool = False  # whether each device runs the function on its own part, without the
+    # others; else it is one function of the whole arrays
 
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...]) -> Callable[..., Any]:
         """`jax.jit` on these devices."""

@@ -11,8 +11,9 @@ from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
-from ssdnet_jax.runner.terminal import Terminal, one_line
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.text import one_line
 
 Submit = Callable[[Callable[[], None]], None]
 

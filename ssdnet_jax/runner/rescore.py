@@ -15,17 +15,11 @@ from ssdnet_jax.runner.workdir import Workdir, is_workdir, read_rows
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What a run left behind.
+    """What a run left behind."""
 
-    Attributes:
-      workdir: its folder; `finished` holds its rows.
-      config: its configuration.
-      note: all of its run.json.
-    """
-
-    workdir: Workdir
-    config: Config
-    note: Mapping[str, Any]
+    workdir: Workdir  # its folder; `finished` holds its rows
+    config: Config  # its configuration
+    note: Mapping[str, Any]  # all of its run.json
 
 
 def read_run(path: Path) -> FinishedRun:

@@ -17,10 +17,11 @@ from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.record import Record
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Incoming, Stream
-from ssdnet_jax.runner.terminal import Terminal, duration
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Workdir
+from ssdnet_jax.text import duration
 
 Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
@@ -29,21 +30,14 @@ _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is carried out; options change results only by rounding.
+    """How a run is carried out; options change results only by rounding."""
 
-    Attributes:
-      lanes: images that a device fits at once; 0: chosen by its memory (`lanes_that_fit`).
-      devices: local devices to use; 0: all, of a CPU as many as its memory allows.
-      save_params: whether fitted parameters are kept (`runner.checkpoints`).
-      stop: asked between blocks of steps; True ends the run, with finished images kept.
-      most_lanes: no more lanes than this; 0: than share out all fits over the devices.
-    """
-
-    lanes: int = 0
-    devices: int = 0
-    save_params: bool = False
-    stop: Callable[[], bool] = lambda: False
-    most_lanes: int = 0
+    lanes: int = 0  # images that a device fits at once; 0: chosen by its memory (`lanes_that_fit`)
+    devices: int = 0  # local devices to use; 0: all, of a CPU as many as its memory allows
+    save_params: bool = False  # whether fitted parameters are kept (`runner.checkpoints`)
+    stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
+    # with finished images kept
+    most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
 
 
 DEFAULT_OPTIONS = Options()

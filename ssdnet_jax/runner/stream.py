@@ -52,17 +52,11 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Images of one bucket that are ready to be scored in a batch of `size`.
+    """Images of one bucket that are ready to be scored in a batch of `size`."""
 
-    Attributes:
-      done: at most `size` images.
-      size: of the batch, into which the images are filled.
-      started: by image, when its fits began; by the clock of `time.monotonic`.
-    """
-
-    done: Sequence[Done]
-    size: int
-    started: Sequence[float]
+    done: Sequence[Done]  # at most `size` images
+    size: int  # of the batch, into which the images are filled
+    started: Sequence[float]  # by image, when its fits began; by the clock of `time.monotonic`
 
 
 def localizations(

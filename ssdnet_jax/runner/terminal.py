@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.workdir import Row
+from ssdnet_jax.text import duration, one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -119,21 +120,6 @@ class Terminal:
             if self._line is not None:
                 self._line.clear()
             print(text, file=stream, flush=True)
-
-
-def one_line(text: str) -> str:
-    """Text whose control characters and stray bytes, legal in file names, are spelled out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "42 s", "3 min 20 s", "2 h 05 min"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def line_size(stream: TextIO) -> dict[str, Any]:

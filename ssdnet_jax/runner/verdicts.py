@@ -12,19 +12,12 @@ from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One line of verdicts.csv.
+    """One line of verdicts.csv."""
 
-    Attributes:
-      path: the image, as in results.csv.
-      calibrated_score: of its raw map, without a unit (`core.calibration`).
-      threshold: above which a calibrated score is more than chance.
-      anomalous: whether it is.
-    """
-
-    path: str
-    calibrated_score: float
-    threshold: float
-    anomalous: bool
+    path: str  # the image, as in results.csv
+    calibrated_score: float  # of its raw map, without a unit (`core.calibration`)
+    threshold: float  # above which a calibrated score is more than chance
+    anomalous: bool  # whether it is
 
 
 def write_verdicts(workdir: Workdir, image_size: int) -> list[Verdict]:

@@ -27,48 +27,31 @@ _PACKAGES = ("ssdnet-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-im
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of results.csv.
+    """One line of results.csv."""
 
-    Attributes:
-      path: the image, relative to the input's root, with its suffix.
-      status: "ok" or "error".
-      score: the image's score, the maximum of its raw map.
-      threshold: Otsu's threshold of the raw map.
-      anomalous_fraction: share of pixels above the threshold, in [0, 1].
-      steps: optimizer steps taken.
-      loss: the last step's loss (Eq. 2).
-      seconds: wall time, decoding and writing included.
-      error: why there is no result; empty for "ok".
-    """
-
-    path: str
-    status: str
-    score: float | None = None
-    threshold: float | None = None
-    anomalous_fraction: float | None = None
-    steps: int | None = None
-    loss: float | None = None
-    seconds: float | None = None
-    error: str = ""
+    path: str  # the image, relative to the input's root, with its suffix
+    status: str  # "ok" or "error"
+    score: float | None = None  # the image's score, the maximum of its raw map
+    threshold: float | None = None  # Otsu's threshold of the raw map
+    anomalous_fraction: float | None = None  # share of pixels above the threshold, in [0, 1]
+    steps: int | None = None  # optimizer steps taken
+    loss: float | None = None  # the last step's loss (Eq. 2)
+    seconds: float | None = None  # wall time, decoding and writing included
+    error: str = ""  # why there is no result; empty for "ok"
 
 
+_PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """An opened work folder; see `open_workdir`.
+    """An opened work folder; see `open_workdir`."""
 
-    Attributes:
-      path: the folder.
-      finished: by path, the images that earlier runs finished.
-      fits: whether the method fits, so that a finished image has a file of its fits.
-    """
-
-    path: Path
-    finished: Mapping[str, Row]
-    fits: bool = True
+    path: Path  # the folder
+    finished: Mapping[str, Row]  # by path, the images that earlier runs finished
+    fits: bool = True  # whether the method fits, so that a finished image has a file of its fits
 
     def map_path(self, relative: str) -> Path:
         """Raw score map, float32 TIFF. The image's suffix stays, so a.png and a.jpg differ."""
@@ -244,21 +227,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _row(cells: Sequence[str]) -> Row:
-    def number(text: str) -> float | None:
-        return float(text) if text else None
-
-    path, status, score, threshold, anomalous_fraction, steps, loss, seconds, error = cells
-    return Row(
-        path=path,
-        status=status,
-        score=number(score),
-        threshold=number(threshold),
-        anomalous_fraction=number(anomalous_fraction),
-        steps=int(steps) if steps else None,
-        loss=number(loss),
-        seconds=number(seconds),
-        error=error,
-    )
+    fields = zip(dataclasses.fields(Row), cells, strict=True)
+    values: dict[str, Any] = {f.name: _PARSERS[f.type](t) if t else None for f, t in fields}
+    return Row(**{**values, "path": cells[0], "error": cells[-1]})
 
 
 def _cells(row: Row) -> Sequence[str]:

@@ -6,8 +6,9 @@ import termios
 import pytest
 
 from ssdnet_jax.runner.batching import Progress
-from ssdnet_jax.runner.terminal import Terminal, duration, one_line
+from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row
+from ssdnet_jax.text import duration, one_line
 
 NAN = float("nan")
 

@@ -1,0 +1,16 @@
+"""Text that people read: in one line, and durations in words."""
+
+
+def one_line(text: str) -> str:
+    """Text whose control characters and stray bytes, legal in file names, are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "42 s", "3 min 20 s", "2 h 05 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
