@@ -31,11 +31,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "reports": {
         *("errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
-        *(,),
     },
     "cli": {
         *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
-        *("experiments", "reports",),
+        *("experiments", "reports"),
     },
     "__main__": {"cli"},
     "__init__": {
