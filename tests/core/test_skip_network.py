@@ -24,6 +24,8 @@ from ssdnet_jax.core.skip_network import (
     unflatten_parameters,
 )
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 _spec = importlib.util.spec_from_file_location(
     "torch_parameters", Path(__file__).with_name("torch_parameters.py")
 )

@@ -20,7 +20,7 @@ from ssdnet_jax import encode, load_config, localize, noise_deviation, random_vg
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 
 FILE = Path(__file__).with_name("maps.npz")
-TOLERANCE = 1e-4  # of a map's range; 1e-5 on one machine with the same versions
+TOLERANCE = 1e-3  # of a map's range; without XLA's optimizations it differs by 2e-4
 CORRELATION = 0.98
 SIDE = 80  # pixels
 VGG19 = random_vgg19_weights(0, channels=(3, 4, 5, 6))

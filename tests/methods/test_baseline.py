@@ -42,7 +42,7 @@ def test_an_image_has_nothing_to_fit():
     image = prepared(method)
     assert method.bucket(image) == Bucket("score", (40, 48, 1))
     (encoded,) = method.encode([image], 1)
-    assert encoded is image and method.jobs(encoded, ["a"]) == []
+    assert encoded is image and method.jobs(encoded, "a") == []
     assert method.fill(encoded, None) is encoded
     assert not method.keeps_fits and not method.can_do_without_vgg19
 

@@ -39,7 +39,7 @@ def original(request, tiny):
 def finished(method, fits):
     prepared = method.prepare(fits, KEY)
     (encoded,) = method.encode([prepared], 1)
-    assert method.jobs(encoded, ["a"]) == []
+    assert method.jobs(encoded, "a") == []
     (result,) = method.finish([Done("a", encoded)], 1)
     return result
 

@@ -114,9 +114,10 @@ def test_seeds_give_the_median_map_and_what_scoring_again_needs(of_pixels):
 
 def test_each_seed_has_a_key_of_its_own_and_the_first_that_of_a_single_fit(of_pixels):
     (encoded,) = of_pixels.encode([prepared(of_pixels, texture(32))], 1)
-    (single,) = of_pixels.jobs(encoded, ["a"])
-    several = of_pixels.jobs(encoded, ["a", "b", "c"])
-    assert [job.name for job in several] == ["a", "b", "c"]
+    (single,) = of_pixels.jobs(encoded, "a")
+    three = dataclasses.replace(encoded, plan=dataclasses.replace(encoded.plan, seeds=3))
+    several = of_pixels.jobs(three, "a")
+    assert [job.name for job in several] == [("a", 0), ("a", 1), ("a", 2)]
     bits = [jax.random.key_data(job.key).tolist() for job in several]
     assert bits[0] == jax.random.key_data(single.key).tolist()
     assert len({tuple(each) for each in bits}) == 3
@@ -151,7 +152,7 @@ def test_an_incomplete_image_is_inpainted_before_it_has_a_plan(of_filters):
     assert waiting.incomplete and waiting.plan is None
     bucket = of_filters.bucket(waiting)
     assert (bucket.stage, bucket.plan, bucket.shape) == ("inpaint", None, (48, 48, 1))
-    (job,) = of_filters.jobs(waiting, ["a"])
+    (job,) = of_filters.jobs(waiting, "a")
     assert (job.stage, job.settings) == ("inpaint", of_filters.config.inpaint_settings)
     np.testing.assert_array_equal(job.known == 0, missing)
     assert (job.values.value[missing] == 0).all()
@@ -164,7 +165,7 @@ def test_an_incomplete_image_is_inpainted_before_it_has_a_plan(of_filters):
     assert of_filters.bucket(filled) == of_filters.bucket(whole)
     # Stage one and the fit do not have the same randomness.
     (encoded,) = of_filters.encode([filled], 1)
-    (fit_job,) = of_filters.jobs(encoded, ["a"])
+    (fit_job,) = of_filters.jobs(encoded, "a")
     assert jax.random.key_data(fit_job.key).tolist() != jax.random.key_data(job.key).tolist()
 
 

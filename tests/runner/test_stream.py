@@ -65,7 +65,7 @@ def bad():
 def incoming(method, images, missing=None):
     for name, image in images.items():
         if isinstance(image, Exception):
-            yield Incoming(name, error=image)
+            yield Incoming(name, image)
         else:
             decoded = DecodedImage(image, (missing or {}).get(name), ())
             yield Incoming(name, method.prepare(decoded, KEY))
