@@ -264,7 +264,8 @@ def test_a_configuration_made_by_hand_is_checked(config):
     rate = dataclasses.replace(config.fit, learning_rate=-1.0)
     with pytest.raises(ConfigError, match=r"config.fit.learning_rate: found -1.0"):
         localize(GREY, dataclasses.replace(config, fit=rate))
-    sizes = dataclasses.replace(config.loss, patch_sizes=[8])  # a list, which jit could not hash
+    sizes = dataclasses.replace(config.loss)
+    object.__setattr__(sizes, "patch_sizes", [8])  # a list, which jit could not hash
     assert_equal_results(
         localize(GREY, dataclasses.replace(config, loss=sizes)), localize(GREY, config)
     )

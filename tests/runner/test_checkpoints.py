@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,14 +40,14 @@ def folder(tmp_path, params, network):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_restored_network_is_the_fitted_one(folder, params, network, seed):
     restored = load_network(folder, seed=seed)
-    expected = apply_skip_network(params[seed], IMAGE[None], network)[0]
+    expected = apply_skip_network(params[seed], jnp.asarray(IMAGE)[None], network)[0]
     np.testing.assert_array_equal(restored(IMAGE), expected)
     np.testing.assert_allclose(jax.jit(restored)(IMAGE), expected, atol=1e-6)
 
 
 def test_saving_again_replaces(folder, params, network):
     save_networks(folder, [fitted(params[1])], network)
-    expected = apply_skip_network(params[1], IMAGE[None], network)[0]
+    expected = apply_skip_network(params[1], jnp.asarray(IMAGE)[None], network)[0]
     np.testing.assert_array_equal(load_network(folder)(IMAGE), expected)
 
 
