@@ -105,9 +105,7 @@ class BaselineMethod:
             if not self.options:
                 raise
             text = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-            raise ConfigError(
-                f"{self.name}: found {text}; it cannot be run so ({error})"
-            ) from error
+            raise ConfigError(f"{self.name}: cannot be run with {text} ({error})") from error
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
