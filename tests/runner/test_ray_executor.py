@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import subprocess
@@ -224,9 +225,15 @@ def test_an_error_in_the_program_itself_is_not_hidden(one_node, tmp_path, config
     with pytest.raises(ZeroDivisionError):  # in this process
         sources = {"a.png": failing(ZeroDivisionError())}
         Run(ray_executor.run, tmp_path, sources, config)
-    sources = {"a.png": picture()}
-    with pytest.raises(TypeError):  # in a worker
-        Run(ray_executor.run, tmp_path / "b", sources, config, name="spectral_residual:width='x'")
+
+    @registry.SCORES.register("broken")
+    def broken(target, reconstruction, vgg19, plan):
+        return 1 / 0
+
+    score = dataclasses.replace(config.score, method="broken")
+    config = dataclasses.replace(config, score=score)
+    with pytest.raises(ZeroDivisionError):  # in a worker
+        Run(ray_executor.run, tmp_path / "b", {"a.png": picture()}, config)
 
 
 def test_images_that_kill_their_workers_fail_and_are_named(one_node, tmp_path, config, monkeypatch):
