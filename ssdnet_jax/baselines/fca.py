@@ -9,10 +9,10 @@ from ssdnet_jax.baselines import fca_features
 from ssdnet_jax.baselines.pixels import check, check_channels, check_odd, check_word, compiled
 from ssdnet_jax.core.patch_statistics import (
     Border,
-    blame_pixels,
     correspondence_errors,
     median_sorted_tile,
     scale_channels,
+    scatter_errors,
 )
 from ssdnet_jax.core.vgg19 import VGG19Weights, needed
 from ssdnet_jax.errors import ConfigError, InputError
@@ -119,4 +119,4 @@ def feature_correspondence(
     scaled = scale_channels(feature_map)
     reference = median_sorted_tile(scaled, tile_size=tile_size)
     errors = correspondence_errors(scaled, reference, tile_size=tile_size)
-    return blame_pixels(errors, spread=spread, blur=blur, blur_size=blur_size, border=border)
+    return scatter_errors(errors, spread=spread, blur=blur, blur_size=blur_size, border=border)

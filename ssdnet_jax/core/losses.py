@@ -77,11 +77,11 @@ def image_loss(
     def resolution(index: int, size: int, stride: int) -> Array:
         loss: Array | float = 0.0
         if config.w_rec:
-            loss += config.w_rec * reconstruction_term(error, size=size, stride=stride)
+            loss += config.w_rec * mean_over_patches(error, size=size, stride=stride)
         if config.w_perc and config.perceptual_view == "image":
             # Features have half of the image's resolution.
             size, stride = max(1, size // 2), max(1, stride // 2)
-            loss -= config.w_perc * reconstruction_term(similarity, size=size, stride=stride)
+            loss -= config.w_perc * mean_over_patches(similarity, size=size, stride=stride)
         elif config.w_perc:
             corners = minibatch_corners(
                 jax.random.fold_in(key, index), step, image.shape[:2], size, stride, config
@@ -96,7 +96,7 @@ def image_loss(
     return aggregate([resolution(*r) for r in _resolutions(config)], config.aggregation)
 
 
-def reconstruction_term(error: Float[Array, "h w"], *, size: int, stride: int) -> Float[Array, ""]:
+def mean_over_patches(error: Float[Array, "h w"], *, size: int, stride: int) -> Float[Array, ""]:
     """1/N_r sum_p of the mean of `error` over patch p, by weighting pixels with their coverage."""
     count = patch_grid.patch_count(error.shape, size=size, stride=stride)
     covered = patch_grid.coverage(error.shape, size=size, stride=stride)

@@ -1,4 +1,4 @@
-"""Statistics of overlapping square tiles of a feature map: sorted values, ranks, blame by pixel.
+"""Statistics of overlapping square tiles of a feature map: sorted values, ranks, errors by pixel.
 
 The pieces of Feature Correspondence Analysis (Ardelean and Weyrich, High-Fidelity Zero-Shot Texture
 Anomaly Localization Using Feature Correspondence Analysis, WACV 2024), each a pure function.
@@ -125,7 +125,7 @@ def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"
     return jnp.concatenate([sums, last[None]])
 
 
-def blame_pixels(
+def scatter_errors(
     errors: Float[Array, "h w n n"],
     *,
     spread: float,

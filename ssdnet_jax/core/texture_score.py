@@ -16,10 +16,10 @@ from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import ScoreConfig
 from ssdnet_jax.core.patch_statistics import (
-    blame_pixels,
     correspondence_errors,
     median_sorted_tile,
     scale_channels,
+    scatter_errors,
 )
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import SCORES
@@ -77,4 +77,4 @@ def tile_distances(features: Float[Array, "h w c"], *, tile_size: int) -> Float[
     scaled = scale_channels(features)
     reference = median_sorted_tile(scaled, tile_size=tile_size)
     errors = correspondence_errors(scaled, reference, tile_size=tile_size)
-    return blame_pixels(errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected")
+    return scatter_errors(errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected")

@@ -112,9 +112,9 @@ def test_scaling_leaves_a_constant_channel_at_zero():
 def test_corrected_border_keeps_a_constant_error_constant():
     errors = jnp.ones((12, 14, 3, 3))
     options = {"spread": 1.0, "blur": 1.0, "blur_size": 3}
-    corrected = statistics.blame_pixels(errors, **options, border="corrected")
+    corrected = statistics.scatter_errors(errors, **options, border="corrected")
     np.testing.assert_allclose(corrected, np.ones((10, 12)), rtol=1e-5)
-    published = statistics.blame_pixels(errors, **options, border="published")
+    published = statistics.scatter_errors(errors, **options, border="published")
     np.testing.assert_allclose(published[1:-1, 1:-1], 1, rtol=1e-5)
     assert published[0, 0] < 0.6
 
