@@ -89,8 +89,7 @@ def localize_batch(
     masks = [None] * len(images) if missing is None else missing
 
     def prepared() -> Any:
-        for index, given in enumerate(zip(images, masks, keys, strict=True)):
-            image, mask, own_key = given
+        for index, (image, mask, own_key) in enumerate(zip(images, masks, keys, strict=True)):
             decoded = DecodedImage(np.asarray(image), mask, ())
             yield Incoming(str(index), method.prepare(decoded, own_key))
 

@@ -16,7 +16,7 @@ from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.record import Record
-from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Incoming, Stream
+from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdict
@@ -100,11 +100,9 @@ def run(
 
         tasks = [functools.partial(_read, name, read, method) for name, read in todo.items()]
         with read_ahead(tasks, ahead) as incoming:
-            stream = Stream(method, incoming, warn=terminal.problem, show=show)
+            stream = Stream(method, incoming, warn=terminal.problem, show=show, fail=record.fail)
             for result in stream.results(lanes=lanes, report=report, stop=options.stop):
-                if isinstance(result, Failure):
-                    record.fail(result)
-                else:
+                if isinstance(result, Group):
                     record.finish(result)
     workdir.order(sources)
     return Summary(

@@ -92,6 +92,7 @@ class Stream:
         *,
         warn: Callable[[str], None] = lambda text: None,
         show: Callable[[Sequence[str]], None] = lambda names: None,
+        fail: Callable[[Failure], None] | None = None,
     ):
         """A stream of `incoming` images.
 
@@ -100,6 +101,7 @@ class Stream:
           incoming: read when there is room.
           warn: told what images come with.
           show: told which images are under way, whenever that changes.
+          fail: told of a failure at once; without it failures are among the results.
         """
         self._method, self._incoming, self._warn, self._show = method, incoming, warn, show
         self._waiting: dict[Bucket, collections.deque[tuple[str, Prepared]]] = (
@@ -110,6 +112,7 @@ class Stream:
         self._started: dict[str, float] = {}
         self._ready: list[tuple[Done, float]] = []
         self._failures: list[Failure] = []
+        self._hand_on = fail or self._failures.append
         self._size = 1
 
     def results(
@@ -212,7 +215,7 @@ class Stream:
 
     def _fail(self, name: str, error: Exception) -> None:
         started = self._started.pop(name, time.monotonic())
-        self._failures.append(Failure(name, error, started))
+        self._hand_on(Failure(name, error, started))
 
     def _put(self, result: Fitted | Failed) -> None:
         """Takes the result of a job; the image's last one completes it."""
