@@ -15,7 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
     "config": {"core", "errors"},
-    "data": {"core", "errors"},
+    "data": {"core", "errors", "text"},
     "config_files": {"config", "errors"},
     "figures": {"data", "text"},
     "baselines": {"core", "data", "errors"},

@@ -90,7 +90,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         terminal.note("no --input: running on the embedded example")
         root, sources = None, example.sources()
     else:
-        root, relatives = startup.find_inputs(parsed.input, path, missing)
+        root, relatives = startup.find_inputs(parsed.input, path, missing, report=terminal.problem)
         masks = missing_masks(missing, relatives) if missing else {}
         sources = file_sources(root, relatives, masks)
     with executing(parsed, save_params=parsed.save_params) as executor:
