@@ -81,9 +81,7 @@ def _check_regular_file(path: Path) -> None:
         raise InputError(f"{path}: {what}; expected an image file") from None
     except OSError as error:  # links in circles, names that are too long
         if path.is_symlink():
-            raise InputError(
-                f"{path}: a link that leads nowhere; expected an image file"
-            ) from None
+            raise InputError(f"{path}: a link that leads nowhere; expected an image file") from None
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be found ({reason}); expected an image file") from error
     if stat.S_ISDIR(mode):

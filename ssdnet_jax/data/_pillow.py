@@ -94,7 +94,7 @@ def _load_16_bit_png(path: Path, image: ImageFile.ImageFile, tile: Any) -> np.nd
 
 
 def _both_bytes(path: Path, image: ImageFile.ImageFile, lower: Any, frame: int) -> np.ndarray:
-    """Samples of 16 bits, read twice: as Pillow does, which keeps the upper byte, and by `lower`."""
+    """Samples of 16 bits, read twice: upper bytes as Pillow reads them, and lower ones."""
     upper = np.asarray(image).astype(np.uint16)
     with Image.open(path, formats=(str(image.format),)) as again:
         if frame:

@@ -6,9 +6,8 @@ it does not read (FITS), and collections of icons or textures (ICO, ICNS, DDS).
 """
 
 import dataclasses
-import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,9 @@ def _box(brands: str) -> tuple[bytes, ...]:
     return tuple(b"????ftyp" + brand.encode() for brand in brands.split())
 
 
-TIFF = Format("TIFF", (".tif", ".tiff", ".btf", ".tf8"), (), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+TIFF = Format(
+    "TIFF", (".tif", ".tiff", ".btf", ".tf8"), (), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+)
 NPY = Format(".npy", (".npy",), (), (b"\x93NUMPY",))
 HEIF = Format(
     "HEIF",
@@ -70,7 +71,7 @@ _HEAD = 16  # bytes that tell formats apart
 
 def format_of(head: bytes, name: str) -> Format | None:
     """The format of a file by its first 16 bytes; its name counts where these do not suffice."""
-    suffix = os.path.splitext(name.lower())[1]
+    suffix = PurePath(name.lower()).suffix
     for each in FORMATS:
         if each.by_name and suffix not in each.suffixes:
             continue

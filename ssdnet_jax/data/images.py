@@ -171,7 +171,9 @@ def search_images(pattern: str | os.PathLike[str]) -> FoundImages:
     images: list[Path] = []
     others: list[Path] = []
     for relative in _walk(root, unreadable, depth):
-        if relative.name.startswith(".") or not (wanted is None or _matches(relative.parts, wanted)):
+        if relative.name.startswith(".") or not (
+            wanted is None or _matches(relative.parts, wanted)
+        ):
             continue
         known = is_image_name(relative.name) or _has_image_content(root / relative)
         (images if known else others).append(relative)
@@ -183,9 +185,7 @@ def search_images(pattern: str | os.PathLike[str]) -> FoundImages:
 
 def with_pages(root: Path, images: Iterable[Path]) -> list[Path]:
     """The same images, a TIFF of several pages as its pages: `stack.tif#1`, `stack.tif#2`, ..."""
-    return [
-        relative.with_name(page.name) for relative in images for page in pages(root / relative)
-    ]
+    return [relative.with_name(page.name) for relative in images for page in pages(root / relative)]
 
 
 def image_file(path: Path) -> Path:

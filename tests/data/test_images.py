@@ -21,7 +21,6 @@ from ssdnet_jax.data.images import (
     resize_image,
     resize_map,
     resize_missing,
-    search_images,
     with_pages,
     write_mask_png,
     write_tiff_map,
@@ -346,7 +345,8 @@ def test_every_page_of_a_tiff_is_a_picture_but_thumbnails_and_masks(tmp_path):
         assert image_file(tmp_path / page) == tmp_path / "a.tif"
     assert read_image(tmp_path / "a.tif").warnings == ("only the first of 5 pages is used",)
     assert find_images(tmp_path / "a.tif#3") == (tmp_path, [Path("a.tif#3")])
-    assert_one_line_error(tmp_path / "a.tif#6", read_image, "5 pages", "a page 6")
+    with pytest.raises(InputError, match=r"a\.tif: found 5 pages; expected a page 6"):
+        read_image(tmp_path / "a.tif#6")
     Image.fromarray(GREY).save(tmp_path / "c.png")
     assert_one_line_error(tmp_path / "c.png#1", read_image, "found PNG", "TIFF, which has pages")
     Image.fromarray(GREY).save(tmp_path / "d#2", "TIFF")

@@ -93,15 +93,14 @@ def test_nothing_but_results_is_an_error(tmp_path):
 
 
 def test_what_is_left_out_is_counted_and_named_once(tmp_path):
-    put(tmp_path, "a.png", "plain", "sub/b.JFIF")
-    (tmp_path / "plain").unlink()
+    put(tmp_path, "a.png", "sub/b.JFIF")
     Image.new("L", (9, 9), 3).save(tmp_path / "plain", "BMP")  # an image by its content
     for name in ("notes.txt", "sub/x.csv", "sub/y.csv", "sub/z.csv"):
         (tmp_path / name).write_text("a,b\n")
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     used_workdir(tmp_path / "out")  # its results.csv and run.json need no word
     lines: list[str] = []
-    root, images = find_inputs(str(tmp_path), tmp_path / "out", report=lines.append)
+    _, images = find_inputs(str(tmp_path), tmp_path / "out", report=lines.append)
     assert [path.as_posix() for path in images] == ["a.png", "plain", "sub/b.JFIF"]
     assert lines == [
         "5 left out, no images by their name or content: notes.txt, pipe, sub/x.csv, ..."
@@ -111,7 +110,7 @@ def test_what_is_left_out_is_counted_and_named_once(tmp_path):
 @pytest.mark.parametrize("root", ["", "grid"])
 def test_masks_of_a_labelled_dataset_are_left_out_unless_asked_for(dataset, tmp_path, root):
     lines: list[str] = []
-    folder, images = find_inputs(str(dataset / root), tmp_path / "out", report=lines.append)
+    _, images = find_inputs(str(dataset / root), tmp_path / "out", report=lines.append)
     prefix = "" if root else "grid/"
     expected = [f"{prefix}test/{name}.png" for name in ("blob/0", "blob/1", "good/0")]
     assert [path.as_posix() for path in images] == expected
