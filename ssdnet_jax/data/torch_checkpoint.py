@@ -23,6 +23,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from ssdnet_jax.data._pickle_work import find_unbounded_work
+from ssdnet_jax.data.files import check_no_pipe
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.text import shortened
 
@@ -91,8 +92,7 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait
-            raise InputError(f"{path}: no regular file; {_EXPECTED}")
+        check_no_pipe(path, _EXPECTED)
         with path.open("rb") as file:
             layout = _zip_layout if file.read(4) == b"PK\x03\x04" else _legacy_layout
             with layout(path, file) as (saved, read):
