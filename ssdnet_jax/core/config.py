@@ -95,8 +95,8 @@ class ScoreConfig:
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
     tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
     coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
-    agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where maps
-    # agree (a geometric mean), below it they are averaged
+    agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
+    # maps agree (a geometric mean), below it they are averaged
 
 
 @dataclasses.dataclass(frozen=True)

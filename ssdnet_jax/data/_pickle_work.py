@@ -1,8 +1,8 @@
 """How much work a pickle asks for, found without unpickling it.
 
-A few hundred bytes can ask for work without end: a tuple of a tuple twice, and so on sixty times, is
-a small object, but using it as a key of a mapping hashes it, and that visits 2^60 tuples. Here the
-pickle's stack is followed with the size of each object in place of the object.
+A few hundred bytes can ask for work without end: a tuple of a tuple twice, and so on sixty times,
+is a small object, but using it as a key of a mapping hashes it, and that visits 2^60 tuples. Here
+the pickle's stack is followed with the size of each object in place of the object.
 """
 
 import io
@@ -10,7 +10,7 @@ import pickletools
 from typing import Any
 
 MOST_OPERATIONS = 1_000_000
-"""Of a pickle; that of a checkpoint with hundreds of tensors and its optimizer's has some 50,000."""
+"""Of a pickle; that of a checkpoint of hundreds of tensors with its optimizer has some 50,000."""
 MOST_PARTS = 100_000
 """Of one object that could be a key, its parts' parts counted each time they appear."""
 MOST_LEVELS = 100
