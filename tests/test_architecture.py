@@ -16,7 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "text": set(),
     "config": {"core", "errors"},
     "data": {"core", "errors", "text"},
-    "config_files": {"config", "errors"},
+    "config_files": {"config", "errors", "text"},
     "figures": {"data", "text"},
     "baselines": {"core", "data", "errors"},
     "evaluation": {"core", "data", "errors"},
