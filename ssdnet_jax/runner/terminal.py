@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
-_MOST_OF_PROBLEM = 400  # characters of a line that says what is wrong
+_MOST_OF_PROBLEM = 320  # characters of a line that says what is wrong
 _STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
 
 
