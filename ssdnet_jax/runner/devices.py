@@ -20,6 +20,7 @@ from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
 _USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
+_LEAST = 0.45  # of what a lane is taken to need on a CPU, what it needed at least when measured
 _VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
 
 
@@ -100,10 +101,10 @@ def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
     """
     if jax.local_devices()[0].platform != "cpu":
         return
-    needed, limit = _lane_bytes_on_cpu(shape, settings), memory_limit()
+    needed, limit = _LEAST * _lane_bytes_on_cpu(shape, settings), memory_limit()
     if needed > limit:
         raise InputError(
-            f"a fit of {shape[0]} x {shape[1]} takes about {needed / 2**30:.1f} GiB of memory; "
+            f"a fit of {shape[0]} x {shape[1]} takes at least {needed / 2**30:.1f} GiB of memory; "
             f"found {limit / 2**30:.1f} GiB, expected a smaller --image_size"
         )
 

@@ -31,14 +31,14 @@ def _limit_files(cgroups: Path, of_process: Path) -> list[Path]:
         lines = of_process.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
-    files = []
+    files: list[Path] = []
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
         if not controllers:  # version 2
-            folders, file = (cgroups, cgroups / "unified"), "memory.max"
+            folders, file = [cgroups, cgroups / "unified"], "memory.max"
         elif "memory" in controllers.split(","):
-            folders, file = (cgroups / "memory",), "memory.limit_in_bytes"
+            folders, file = [cgroups / "memory"], "memory.limit_in_bytes"
         else:
             continue
         # Within a container a group's name may be that outside of it, and its folder the root.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 import numpy as np
 import optax
 from jax import export
@@ -155,7 +155,7 @@ def _digest(*parts: Any) -> str:
         _CONFIG.jax_threefry_partitionable,
     )
     digest = hashlib.sha256(
-        repr((parts, flags, jax.__version__, jaxlib.__version__, optax.__version__)).encode()
+        repr((parts, flags, jax.__version__, jaxlib.version.__version__, optax.__version__)).encode()
     )
     for source in sorted((Path(__file__).parents[1] / "core").glob("*.py")):
         digest.update(source.read_bytes())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 
 from ssdnet_jax.data.files import user_cache_folder
 from ssdnet_jax.data.images import search_images, with_pages
@@ -118,7 +118,7 @@ def use_compilation_cache() -> None:
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             return  # others could have put programs there
         folder.chmod(0o700)
-        folder /= f"jaxlib-{jaxlib.__version__}-{_processor()}"
+        folder /= f"jaxlib-{jaxlib.version.__version__}-{_processor()}"
         folder.mkdir(mode=0o700, exist_ok=True)
     except (OSError, InputError):
         return  # without a cache the run is slower, nothing else

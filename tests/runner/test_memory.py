@@ -57,5 +57,5 @@ def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(monkeypatch):
     settings = AUTO.fit_settings
     monkeypatch.setattr(devices, "memory_limit", lambda: 8 * 2**30)
     check_memory((256, 256, 24), settings)
-    with pytest.raises(InputError, match=r"6000 x 4000 takes about \d+\.\d GiB.*8\.0 GiB"):
+    with pytest.raises(InputError, match=r"6000 x 4000 takes at least \d+\.\d GiB.*8\.0 GiB"):
         check_memory((6000, 4000, 24), settings)

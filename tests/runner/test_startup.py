@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 import numpy as np
 import pytest
 from PIL import Image
@@ -147,10 +147,10 @@ def test_compiled_programs_are_kept_in_a_private_folder_of_this_jaxlib_and_proce
     startup.use_compilation_cache()
     folder = Path(updates["jax_compilation_cache_dir"])
     assert folder.parent == tmp_path / "cache" / "xla"
-    assert folder.name.startswith(f"jaxlib-{jaxlib.__version__}-{platform.machine()}-")
+    assert folder.name.startswith(f"jaxlib-{jaxlib.version.__version__}-{platform.machine()}-")
     for path in (folder, folder.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    monkeypatch.setattr(jaxlib, "__version__", "0.0.1")
+    monkeypatch.setattr(jaxlib.version, "__version__", "0.0.1")
     startup.use_compilation_cache()
     assert Path(updates["jax_compilation_cache_dir"]) != folder
 
