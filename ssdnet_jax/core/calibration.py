@@ -39,3 +39,11 @@ def calibrated_score(score_map: Float[np.ndarray, "h w"]) -> float:
     """The largest value of a raw map, `in_quartiles`; of any method, and without a unit."""
     median, spread = usual_spread(score_map)
     return float((np.nanmax(score_map) - median) / spread) if spread > 0 else 0.0
+
+
+def in_units(score_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """A raw map in calibrated units, as `in_quartiles`, in numpy and float64; NaN stays."""
+    median, spread = usual_spread(score_map)
+    if not spread > 0:
+        return np.where(np.isnan(score_map), np.nan, 0.0)
+    return (score_map.astype(np.float64) - median) / spread

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssdnet_jax.core.calibration import usual_spread
+from ssdnet_jax.core.calibration import in_units, usual_spread
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
@@ -89,18 +89,17 @@ def decide(
         nothing = np.zeros(score_map.shape, bool)
         return Decision(math.nan, 1.0, False, math.nan, nothing), ()
     median, spread = usual_spread(score_map)
-    if spread > 0:
-        calibrated = (score_map.astype(np.float64) - median) / spread
-    else:
-        calibrated = np.where(np.isnan(score_map), np.nan, 0.0)
+    calibrated = in_units(score_map)
     score = float(np.nanmax(calibrated))
     law = calibration or fit_block_maxima(calibrated)
     p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
     if config.mask == "otsu":
         mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
     else:
-        lowest_peak = law.threshold(max(config.mask_false_alarms, config.false_alarms))
-        mask = grow_peaks(calibrated, lowest_peak, share=config.peak_share)
+        significant = law.threshold(max(config.mask_false_alarms, config.false_alarms))
+        mask = grow_peaks(
+            calibrated, significant, others=config.other_peaks, share=config.peak_share
+        )
     mask, defects = find_defects(calibrated, mask, law, least_area=config.min_area)
     decision = Decision(
         score=score,
@@ -113,26 +112,29 @@ def decide(
 
 
 def grow_peaks(
-    calibrated: Float[np.ndarray, "h w"], lowest_peak: float, *, share: float
+    calibrated: Float[np.ndarray, "h w"], significant: float, *, others: float, share: float
 ) -> Bool[np.ndarray, "h w"]:
-    """The pixels around significant peaks: empty where no value exceeds `lowest_peak`.
+    """The pixels around significant peaks: empty where no value is significant.
 
     A peak takes all pixels that are connected with it by values above `share` of its own, the
     highest peak first. A threshold for the whole map would be too high for a defect that stands
     out little and too low for one that stands out much, whose score spreads beyond its outline.
+    Defects come in parts and in numbers: where one peak is significant, lower ones count as well.
 
     Args:
       calibrated: map in calibrated units; NaN where a pixel takes no part.
-      lowest_peak: the value above which a peak is significant, calibrated units.
+      significant: the value above which a peak is significant, calibrated units.
+      others: in (0, 1]; other peaks count from this share of that value.
       share: in (0, 1), of a peak's value.
     """
     from scipy import ndimage
 
     values = np.nan_to_num(calibrated, nan=-np.inf)
     mask = np.zeros(values.shape, bool)
-    labels, count = ndimage.label(values > lowest_peak, structure=_CORNERS)
-    if not count:
+    if not values.max() > significant:
         return mask
+    # Where almost all images are to be marked the value can be below 0, which is no peak.
+    labels, count = ndimage.label(values > max(others * significant, 0.0), structure=_CORNERS)
     places = ndimage.maximum_position(values, labels, np.arange(1, count + 1))
     for place in sorted(places, key=lambda p: (-values[p], p)):
         if not mask[place]:
