@@ -2,6 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter
 
 from ssdnet_jax.core.calibration import in_units
@@ -137,3 +140,34 @@ def test_known_good_images_decide_where_there_are_any():
     assert in_units_of(bad[0], score_map) == pytest.approx(0.9 * score)
     few = Calibration((1.0, 2.0), "any", {})
     assert not decide(score_map, calibration=few)[0].mask.any()
+
+
+score_maps = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32),
+)
+
+
+@given(score_maps)
+def test_the_threshold_lies_in_the_range_of_any_map(score_map):
+    threshold = otsu_threshold(score_map)
+    assert score_map.min() <= threshold <= score_map.max()
+    # The same pixels are above it in any precision.
+    assert np.array_equal(score_map > threshold, score_map.astype(np.float64) > threshold)
+
+
+def test_the_threshold_separates_two_heaps():
+    heaps = np.r_[np.linspace(0, 1, 50), np.linspace(9, 10, 50)].reshape(10, 10)
+    assert 0.95 < otsu_threshold(heaps.astype(np.float32)) < 9
+
+
+def test_a_constant_map_has_nothing_above_its_threshold():
+    constant = np.full((5, 5), 0.3, np.float32)
+    assert not (constant > otsu_threshold(constant)).any()
+
+
+def test_a_map_of_two_neighbouring_floats_has_a_threshold():
+    score_map = np.ones((5, 5), np.float32)
+    score_map[2, 2] = np.nextafter(np.float32(1), np.float32(2))
+    assert (score_map > otsu_threshold(score_map)).sum() == 1
