@@ -26,7 +26,7 @@ def finish(workdir, name, score_map):
     """What a run leaves of an image, as far as verdicts read it."""
     result = localization_of(score_map, np.zeros((*score_map.shape, 1), np.float32), CONFIG)
     write_decision(workdir, name, result)
-    workdir.append(Row(name, "ok", 1.0, 0.5, 0.1, result.decision.p_value))
+    workdir.append(Row(name, "ok", 1.0, 0.5, 0.1, p_value=result.decision.p_value))
 
 
 @pytest.fixture
