@@ -246,8 +246,8 @@ def test_a_note_of_something_else_is_refused(tmp_path, note):
     [
         ("", "found columns"),
         ("name,value\n1,2\n", "found columns name,value"),
-        (",".join(COLUMNS) + "\na.png,ok,many,,,,,,\n", "many"),
-        (",".join(COLUMNS) + "\na.png,ok,,,,3.5,,,\n", "3.5"),
+        (",".join(COLUMNS) + "\na.png,ok,many,,,,,,,\n", "many"),
+        (",".join(COLUMNS) + "\na.png,ok,,,,3.5,,,,\n", "3.5"),
     ],
 )
 def test_a_table_of_something_else_is_refused_and_left_alone(tmp_path, table, words):
@@ -295,6 +295,7 @@ def test_two_steps_of_a_run_leave_no_temporary_files(tmp_path):
     opened(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "fits",
+        "decisions",
         "heatmaps",
         "maps",
         "masks",
