@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration
-from ssdnet_jax.core.decision import decide, grow_peaks, otsu_threshold
+from ssdnet_jax.core.decision import decide, defect_pixels, find_defects, grow_peaks, otsu_threshold
 
 
 def texture(seed=0, shape=(64, 64)):
@@ -122,8 +122,27 @@ def test_small_defects_are_left_out_and_only_the_worst_are_listed():
     assert worst == defects[:1] and decision.mask[5, 60] and decision.mask[50, 10]
 
 
+def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
+    mask = np.zeros((9, 12), bool)
+    mask[0, :12] = mask[8, :12] = mask[:9, 0] = mask[:9, 11] = True
+    mask[3:6, 3:5] = mask[4, 7:9] = mask[5, 9] = True  # a ring around two others
+    values = np.arange(108.0).reshape(9, 12)
+    found, defects = find_defects(values, mask, Calibration((1.0,), "any", {}))
+    np.testing.assert_array_equal(found, mask)
+    assert [d.area for d in defects] == [38, 3, 6]
+    union = np.zeros_like(mask)
+    for defect, inside in zip(defects, defect_pixels(mask, defects), strict=True):
+        box = np.s_[defect.y : defect.y + defect.height, defect.x : defect.x + defect.width]
+        assert inside.sum() == defect.area and values[box][inside].max() == defect.peak
+        assert values[box][inside].mean() == pytest.approx(defect.mean)
+        union[box] |= inside
+    np.testing.assert_array_equal(union, mask)
+    small, rest = find_defects(values, mask, Calibration((1.0,), "any", {}), least_area=4)
+    assert [d.area for d in rest] == [38, 6] and small.sum() == 44
+
+
 def test_otsu_splits_any_map_as_the_paper_does():
-    decision, defects = decide(texture(), DecisionConfig(mask="otsu"))
+    decision, defects = decide(texture(), DecisionConfig(mask="otsu", max_defects=0))
     np.testing.assert_array_equal(decision.mask, texture() > otsu_threshold(texture()))
     assert not decision.anomalous and sum(d.area for d in defects) == decision.mask.sum()
 
