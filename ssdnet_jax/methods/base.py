@@ -22,6 +22,7 @@ from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.methods.images import Layout
 
 _T = TypeVar("_T")
 
@@ -97,6 +98,15 @@ class Prepared:
     target: Member | None = None  # entry of a batch of `core.target.Target`, once the image is
     # encoded
     fits: StoredFits | None = None  # that exist already, of an image that is scored again
+    layout: Layout | None = None  # which part of the image takes part; None: all of it
+    used_range: tuple[float, float] | None = None  # what of [0, 1] `fitted` was stretched from, if
+    # it was
+    ground: float | None = None  # share of pixels that were found to be ground
+
+    @property
+    def judged(self) -> int:
+        """How many pixels of the fitted image take part."""
+        return self.fitted_missing.size if self.layout is None else int(self.layout.valid.sum())
 
     @property
     def incomplete(self) -> bool:
@@ -150,7 +160,9 @@ class Localization:
     """What a method says about one image; arrays are numpy, maps have the input's size.
 
     Attributes:
-      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling).
+      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling). NaN
+        where a pixel is not judged: ignored, transparent, ground, or missing together with more
+        than a tile around it.
       mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
       threshold: in units of `score_map`.
       score: the image's score, the maximum of `score_map`.
@@ -158,6 +170,8 @@ class Localization:
         the maximum from the median in the map's own usual spread (`core.calibration`).
       is_anomalous: whether that is more than chance makes in an image of this size.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
+      ground: share of the pixels that were found to be ground; None where there was none.
+      used_range: what of [0, 1] was stretched to it before the image was analysed; None: nothing.
     """
 
     score_map: np.ndarray
@@ -167,6 +181,8 @@ class Localization:
     calibrated_score: float
     is_anomalous: bool
     image: np.ndarray
+    ground: float | None = dataclasses.field(default=None, kw_only=True)
+    used_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,33 +276,40 @@ class Method(Protocol):
         """Scores images of one bucket in one call, in a batch filled up to `size`."""
 
 
-def localization_of(raw: np.ndarray, image: np.ndarray, *, size: int) -> Localization:
-    """The decisions that follow from a raw map.
+def localization_of(raw: np.ndarray, prepared: Prepared) -> Localization:
+    """The decisions that follow from a raw map (h, w) of the size at which the image was analysed.
 
-    Args:
-      raw: float32 (h, w), the map at the size at which the image was analysed.
-      image: float32 (H, W, C), the input, to whose size the map is brought.
-      size: pixels of the map as it was made, which is what chance depends on.
+    Chance depends on how many pixels were analysed, not on those that came by resizing.
     """
-    score_map = resize_map(raw, image.shape[:2])
+    score_map = placed_map(raw, prepared)
     threshold, calibrated = otsu_threshold(score_map), calibrated_score(score_map)
     return Localization(
         score_map=score_map,
         mask=score_map > threshold,
         threshold=threshold,
-        score=float(score_map.max()),
+        score=float(np.nanmax(score_map)),
         calibrated_score=calibrated,
-        is_anomalous=calibrated > decision_threshold(size),
-        image=image,
+        is_anomalous=calibrated > decision_threshold(prepared.judged),
+        image=prepared.pixels,
+        ground=prepared.ground,
+        used_range=prepared.used_range,
     )
+
+
+def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """A map of what was analysed at the image's size, NaN where a pixel is not judged."""
+    if prepared.layout is None:
+        return resize_map(found, prepared.missing.shape)
+    return prepared.layout.place(found)
 
 
 def otsu_threshold(score_map: np.ndarray) -> float:
     """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
 
-    A float32 number, so that the map is above it in the same pixels however they are compared.
+    Pixels that are not judged are NaN. A float32 number, so that the map is above it in the same pixels however they are compared.
     """
     from skimage.filters import threshold_otsu
 
     # In double precision also a nearly constant map can be divided into bins.
-    return float(np.float32(threshold_otsu(score_map.astype(np.float64))))
+    judged = score_map[~np.isnan(score_map)]
+    return float(np.float32(threshold_otsu(judged.astype(np.float64))))

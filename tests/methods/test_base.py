@@ -7,7 +7,7 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.methods.base import Member, alone, gather, localization_of
+from ssdnet_jax.methods.base import Member, Prepared, alone, gather, localization_of
 
 GREY = np.asarray(grid_texture((40, 56), period=8, seed=1))
 OWN_SIZE = Config(image_size=0)
@@ -60,7 +60,9 @@ def test_one_value_is_a_batch_of_one(batch):
 def test_decisions_follow_from_the_map_and_the_size_it_was_made_at():
     raw = np.random.default_rng(0).exponential(size=(24, 24)).astype(np.float32)
     raw[10:13, 10:13] += 40
-    found = localization_of(raw, GREY, size=raw.size)
+    whole, fitted_whole = np.zeros((40, 56), bool), np.zeros((24, 24), bool)
+    prepared = Prepared(jax.random.key(0), GREY, whole, raw[..., None], fitted_whole)
+    found = localization_of(raw, prepared)
     np.testing.assert_array_equal(found.score_map, resize_map(raw, (40, 56)))
     np.testing.assert_array_equal(found.mask, found.score_map > found.threshold)
     assert found.score == found.score_map.max()
