@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.decision import Decision, Defect, decide
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
@@ -163,26 +163,41 @@ class Localization:
       score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling). NaN
         where a pixel is not judged: ignored, transparent, ground, or missing together with more
         than a tile around it.
-      mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
-      threshold: in units of `score_map`.
       score: the image's score, the maximum of `score_map`.
-      calibrated_score: the same without a unit, which compares between images: the distance of
-        the maximum from the median in the map's own usual spread (`core.calibration`).
-      is_anomalous: whether that is more than chance makes in an image of this size.
+      decision: whether the image is anomalous, how surely, and the mask.
+      defects: the connected parts of the mask, worst first.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
       ground: share of the pixels that were found to be ground; None where there was none.
       used_range: what of [0, 1] was stretched to it before the image was analysed; None: nothing.
     """
 
     score_map: np.ndarray
-    mask: np.ndarray
-    threshold: float
     score: float
-    calibrated_score: float
-    is_anomalous: bool
+    decision: Decision
+    defects: tuple[Defect, ...]
     image: np.ndarray
     ground: float | None = dataclasses.field(default=None, kw_only=True)
     used_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bool (H, W), the anomalous pixels."""
+        return self.decision.mask
+
+    @property
+    def threshold(self) -> float:
+        """Of the decision, in units of `score_map`."""
+        return self.decision.threshold
+
+    @property
+    def calibrated_score(self) -> float:
+        """The score without a unit, which compares between images (`core.calibration`)."""
+        return self.decision.score
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score is more than chance makes of a good image."""
+        return self.decision.anomalous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,14 +297,12 @@ def localization_of(raw: np.ndarray, prepared: Prepared) -> Localization:
     Chance depends on how many pixels were analysed, not on those that came by resizing.
     """
     score_map = placed_map(raw, prepared)
-    threshold, calibrated = otsu_threshold(score_map), calibrated_score(score_map)
+    decision, defects = decide(score_map, size=prepared.judged)
     return Localization(
         score_map=score_map,
-        mask=score_map > threshold,
-        threshold=threshold,
         score=float(np.nanmax(score_map)),
-        calibrated_score=calibrated,
-        is_anomalous=calibrated > decision_threshold(prepared.judged),
+        decision=decision,
+        defects=defects,
         image=prepared.pixels,
         ground=prepared.ground,
         used_range=prepared.used_range,
@@ -306,7 +319,8 @@ def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
 def otsu_threshold(score_map: np.ndarray) -> float:
     """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
 
-    Pixels that are not judged are NaN. A float32 number, so that the map is above it in the same pixels however they are compared.
+    Pixels that are not judged are NaN. A float32 number, so that the map is above it in the same
+    pixels however they are compared.
     """
     from skimage.filters import threshold_otsu
 
