@@ -30,6 +30,7 @@ from ssdnet_jax.methods.registry import (
     split_method,
 )
 
+_SHORT_FIELDS = ("image_size", "ground", "range")  # of the configuration, also without "config."
 EXECUTORS = ("local", "ray")
 
 # What several commands' help says of the same flags.
@@ -59,7 +60,8 @@ def read_flags(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Parses a command's own flags beside those that make the configuration.
 
-    The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
+    The latter are `--config`, `--config.FIELD` and those that go without "config.", the same for
+    every command.
 
     Args:
       arguments: `sys.argv`, the program's name first.
@@ -79,7 +81,8 @@ def read_flags(
             flags.DEFINE_boolean(name, default, "", flag_values=values)
         else:
             flags.DEFINE_string(name, default, "", flag_values=values)
-    flags.DEFINE_string("image_size", None, "", flag_values=values)
+    for field in _SHORT_FIELDS:
+        flags.DEFINE_string(field, None, "", flag_values=values)
     flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
     for field in field_names():
@@ -96,8 +99,9 @@ def read_flags(
         )
 
     given = {field: values[f"config.{field}"].value for field in field_names()}
-    if values.image_size is not None:
-        given["image_size"] = values.image_size
+    for field in _SHORT_FIELDS:
+        if values[field].value is not None:
+            given[field] = values[field].value
     overrides = {field: _literal(text) for field, text in given.items() if text is not None}
     return values.config, overrides, {name: values[name].value for name in own}
 

@@ -14,14 +14,15 @@ from ssdnet_jax.cli.flags import (
 )
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
+from ssdnet_jax.data.regions import ignored_regions
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.executors import Execution, executing
-from ssdnet_jax.runner.run import file_sources, summary_line
+from ssdnet_jax.runner.run import file_sources, found_lines, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import write_verdicts
-from ssdnet_jax.runner.workdir import open_workdir
+from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 _USAGE = """\
 ssdnet: where is this picture not like itself?
@@ -39,9 +40,14 @@ Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
   --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
                           or a folder of masks with the pictures' names
+  --ignore=PATH           what is not to be judged: a mask (white is ignored) for all pictures, a
+                          folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
 {config}
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
+  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
+                          what it uses if that is little (auto), nothing, or the same for all
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
 {clip_weights}
@@ -72,6 +78,7 @@ class Arguments(Execution, Configured):
 
     input: str | None  # picture, folder or glob
     missing: str | None  # mask of missing pixels, or a folder of masks
+    ignore: str | None  # mask of what is not judged, a folder of masks, or polygons
     workdir: str | None  # where results go
     vgg19_weights: str | None  # file of VGG19
     clip_weights: str | None  # file of CLIP
@@ -84,15 +91,18 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
     path = Path(parsed.workdir)
     missing = Path(parsed.missing) if parsed.missing else None
+    ignored = Path(parsed.ignore) if parsed.ignore else None
     if parsed.input is None:
-        if missing:
-            raise ConfigError("--missing: found without --input; expected both")
+        for name, given in {"missing": missing, "ignore": ignored}.items():
+            if given:
+                raise ConfigError(f"--{name}: found without --input; expected both")
         terminal.note("no --input: running on the embedded example")
         root, sources = None, example.sources()
     else:
-        root, relatives = startup.find_inputs(parsed.input, path, missing)
+        root, relatives = startup.find_inputs(parsed.input, path, missing, ignored)
         masks = missing_masks(missing, relatives) if missing else {}
-        sources = file_sources(root, relatives, masks)
+        regions = ignored_regions(ignored, relatives) if ignored else {}
+        sources = file_sources(root, relatives, masks, regions)
     with executing(parsed, save_params=parsed.save_params) as executor:
         method = startup.with_weights(
             make_method(parsed.method, parsed.config),
@@ -101,11 +111,15 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             report=terminal.problem,
         )
         note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
-        workdir = open_workdir(path, method, root=root, missing=missing, run=note)
+        workdir = open_workdir(
+            path, method, root=root, missing=missing, ignored=ignored, run=note
+        )
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
+    for line in found_lines(read_rows(path / "results.csv")):
+        terminal.note(line)
     verdicts = write_verdicts(workdir, parsed.config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
@@ -114,7 +128,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
-        **dict.fromkeys(("input", "missing", "workdir", "vgg19_weights", "clip_weights")),
+        **dict.fromkeys(("input", "missing", "ignore", "workdir", "vgg19_weights", "clip_weights")),
         "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
         "save_params": False,
