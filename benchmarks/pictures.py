@@ -76,7 +76,9 @@ def with_hole(picture: Picture, side: int) -> Picture:
     return picture._replace(missing=mask)
 
 
-def round_part(picture: Picture, *, radius: float, value: float = 0.0, noise: float = 0.0) -> Picture:
+def round_part(
+    picture: Picture, *, radius: float, value: float = 0.0, noise: float = 0.0
+) -> Picture:
     """A disc of the texture on a flat ground; a radius of half of the side touches all sides."""
     rows, columns = np.indices((SIDE, SIDE)) - (SIDE - 1) / 2
     part = np.hypot(rows, columns) < radius

@@ -100,9 +100,7 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(
-        self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False
-    ) -> Plan:
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:

@@ -111,15 +111,13 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             report=terminal.problem,
         )
         note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
-        workdir = open_workdir(
-            path, method, root=root, missing=missing, ignored=ignored, run=note
-        )
+        workdir = open_workdir(path, method, root=root, missing=missing, ignored=ignored, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     for line in found_lines(read_rows(path / "results.csv")):
-        terminal.note(line)
+        terminal.problem(line)
     verdicts = write_verdicts(workdir, parsed.config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)

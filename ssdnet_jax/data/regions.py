@@ -33,9 +33,7 @@ class _Ring:
     hole: bool
 
 
-def ignored_regions(
-    path: str | os.PathLike[str], relatives: Iterable[Path]
-) -> dict[Path, Region]:
+def ignored_regions(path: str | os.PathLike[str], relatives: Iterable[Path]) -> dict[Path, Region]:
     """Which region of each image is not to be judged; images without one are left out.
 
     Args:
@@ -102,9 +100,7 @@ def _filled(polygons: Sequence[Sequence[_Ring]], size: tuple[int, int]) -> np.nd
     return mask
 
 
-def _matched(
-    path: Path, names: Mapping[str, Any], relatives: Sequence[Path]
-) -> dict[Path, str]:
+def _matched(path: Path, names: Mapping[str, Any], relatives: Sequence[Path]) -> dict[Path, str]:
     """By image, the name that a file has for it: its relative path, or the file's name alone."""
     found = {}
     plain: dict[str, list[str]] = {}
@@ -164,8 +160,8 @@ def _geometries(path: Path, found: Any) -> Iterator[tuple[str | None, Any]]:
         yield None, found
     else:
         raise InputError(
-            f"{path}: found {kind or type(found).__name__}; expected GeoJSON (a FeatureCollection, a "
-            f"Feature or a Polygon) or COCO"
+            f"{path}: found {kind or type(found).__name__}; expected GeoJSON (a FeatureCollection, "
+            f"a Feature or a Polygon) or COCO"
         )
 
 

@@ -27,10 +27,10 @@ from ssdnet_jax.methods.images import fill_nearest, resized_image
 class BaselineMethod:
     """A baseline with some of its options; see `methods.base.Method`.
 
-    Of the configuration `image_size`, `ground`, `range`, `seed` and what a tile is matter. A missing
-    pixel takes the value of the nearest known one: baselines have no inpainting stage. What takes
-    no part is filled by what lies around it, as for SSDnet, and is not judged; the baselines
-    themselves know nothing of it.
+    Of the configuration `image_size`, `ground`, `range` and `seed` matter. A missing pixel takes
+    the value of the nearest known one: baselines have no inpainting stage. What takes no part is
+    filled by mirroring what lies around it and is not judged; the baselines themselves know nothing
+    of it.
     """
 
     baseline: Baseline

@@ -150,5 +150,7 @@ def test_patches_are_scored_by_what_they_know():
             values[patch] += (error[..., 0] * known)[patch].sum()
             weights[patch] += known[patch].sum()
     judged = known > 0
-    np.testing.assert_allclose(found.raw[judged], (values / np.maximum(weights, 1))[judged], rtol=1e-4)
+    np.testing.assert_allclose(
+        found.raw[judged], (values / np.maximum(weights, 1))[judged], rtol=1e-4
+    )
     assert float(found.normalized[judged].max()) == pytest.approx(1.0)

@@ -63,9 +63,7 @@ def test_only_known_pixels_are_looked_at_and_are_ground():
 
 def images_without_ground():
     yield "a texture", TEXTURE
-    blob, _ = plant_defect(
-        TEXTURE, kind="blob", center=(48, 2), size=40, contrast=0.5, seed=1
-    )
+    blob, _ = plant_defect(TEXTURE, kind="blob", center=(48, 2), size=40, contrast=0.5, seed=1)
     yield "a dark stain at the border", blob
     dark = TEXTURE.copy()
     dark[30:70, :25] = 0

@@ -113,7 +113,7 @@ def test_what_takes_no_part_is_filled_by_the_rest_mirrored():
     spoilt = np.where(square(side=16)[..., None], 0.99, image).astype(np.float32)
     found = resized_image(spoilt, SMALL, ignored=square(side=16))
     np.testing.assert_array_equal(found.fitted[~square(side=16)], image[~square(side=16)])
-    np.testing.assert_array_equal(found.fitted[20:28, 28], image[19:11:-1, 28])
+    np.testing.assert_array_equal(found.fitted[20:28, 28], image[18:10:-1, 28])
     assert (found.pixels[square(side=16)] == np.float32(0.99)).all()
     assert not found.fitted_missing.any()
 
