@@ -159,7 +159,7 @@ def found_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
-    name = f", {some[0].path}" if len(some) == 1 else ""
+    name = f" ({some[0].path})" if len(some) == 1 else ""
     return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
 
 

@@ -108,10 +108,10 @@ def test_what_takes_no_part_changes_no_statistic_and_no_map():
     far = 48 // 2 - 6  # features whose receptive field stays within what is valid
     for one, other in zip(targets[0].compared, targets[1].compared, strict=True):
         width = round(far * one.shape[2] / 36)
-        np.testing.assert_allclose(one[:, :, :width], other[:, :, :width], atol=2e-3)
+        np.testing.assert_allclose(one[:, :, :width], other[:, :, :width], atol=1e-4)
     maps = [scored(x, 0.5 * x.values, None, plan=plan) for x in targets]
     near, whole = (np.asarray(m.raw[0]) for m in maps)
-    assert np.abs(near - whole)[:, :30].max() < 0.02 * np.ptp(whole[:, :48])
+    assert np.abs(near - whole)[:, :30].max() < 0.06 * np.ptp(whole[:, :48])
     judged = np.asarray(maps[0].normalized[0])[valid > 0]
     assert judged.min() == pytest.approx(0) and judged.max() == pytest.approx(1)
 
@@ -136,4 +136,4 @@ def test_an_oddity_that_takes_no_part_leaves_the_map_as_it_is():
     )
     clean = np.asarray(distances(jnp.asarray(features), tile_size=5))
     assert seen[known].max() > 2 * np.median(seen)
-    assert ignored[known].max() < 1.3 * clean.max()
+    assert ignored[known].max() < 1.2 * clean.max()

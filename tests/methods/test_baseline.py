@@ -123,7 +123,7 @@ def test_what_takes_no_part_is_filled_before_and_not_judged_after():
         seen.append(pixels)
         return pixels[..., 0]
 
-    found = finished(made(function), image, ignored=ignored)
+    (found,) = finished(made(function), image, ignored=ignored)
     assert not (seen[0] == 7 / 8).any()
     np.testing.assert_array_equal(np.isnan(found.score_map), ignored)
     assert found.score == image[~ignored].max() and not found.mask[ignored].any()
