@@ -7,7 +7,7 @@ import operator
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ml_collections
 
@@ -43,6 +43,10 @@ class Config:
 
     image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
     seed: int = 0  # >= 0, source of all randomness
+    ground: Literal["auto", "keep"] = "auto"  # auto: flat ground around a part takes no part; keep:
+    # it is judged like the rest
+    range: str = "auto"  # what is stretched to [0, 1] before an image is analysed. auto: the range
+    # that it uses, if that is below a fifth of full scale; full: nothing; or LOW,HIGH, in [0, 1]
     features: FeatureConfig = FeatureConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
@@ -98,7 +102,7 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(self, shape: tuple[int, int], *, noise: float = 0.0) -> Plan:
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:
@@ -106,6 +110,7 @@ class Config:
           noise: standard deviation of its noise, in image units (`core.noise.noise_deviation`). An
             image with more than `features.noise_limit` is analysed at reduced resolution, unless
             it is too small for that.
+          masked: whether not all of its pixels take part.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -128,6 +133,7 @@ class Config:
             fit=self.fit_settings,
             score=self.score,
             seeds=self.fit.seeds,
+            masked=masked,
         )
 
 
@@ -262,6 +268,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         if not all(type(entry) is int for entry in entries):
             raise ConfigError(f"{name}: found {value!r}; expected integers, for example 16,32")
         return tuple(entries)
+    if kind is str and isinstance(value, tuple | list):  # numbers with commas between
+        return ",".join(map(str, value))
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
@@ -280,6 +288,7 @@ def _check_values(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
+    _check_range(config.range)
     network = config.network
     scales = len(network.channels_down)
     if not scales:
@@ -312,6 +321,20 @@ def _check_combinations(config: Config) -> None:
         )
 
 
+def _check_range(text: str) -> None:
+    if text in ("auto", "full"):
+        return
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"config.range: found {text!r}; expected auto, full, or LOW,HIGH with "
+            f"0 <= LOW < HIGH <= 1, where 1 is full scale"
+        )
+
+
 def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
     sizes, strides = config.patch_sizes, config.patch_strides
     if not sizes:
@@ -329,7 +352,7 @@ def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
             )
 
 
-_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+_KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
 
 _Range = tuple[str, Callable[[float], bool]]
 _FINITE: _Range = ("a finite number", lambda v: True)

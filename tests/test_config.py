@@ -121,7 +121,8 @@ def configs(draw):
         "decision.max_defects": draw(st.integers(0, 10**6)),
         "decision.false_discoveries": draw(inside),
     }
-    values = {**words, **flags, **numbers}
+    texts = {"range": draw(st.sampled_from(["auto", "full", "0,1", "0.25,0.5"]))}
+    values = {**words, **flags, **numbers, **texts}
     assert set(values) == set(field_names())
     config = to_config_dict(Config())
     with config.ignore_type():
@@ -192,6 +193,8 @@ def wrong_values():
         elif typing.get_origin(kind) is tuple:
             low = -1 if name.endswith("channels_skip") else 0
             wrong += ["", "16", 1.0, (1.0,), (True,), ("16",), (), low, (low,)]
+        elif kind is str:
+            wrong += ["", "no such word", "0.5", "0.5,0.2", "0,2", "0,nan", (0.5, 0.2), 0.5, True]
         elif kind is bool:
             wrong += [0, 1, "true", 1.0]
         elif kind is int:
@@ -210,7 +213,7 @@ def test_every_number_has_a_range_and_no_range_is_left_over():
     numbers = {
         name
         for name in field_names()
-        if kind_of(name) is not bool and not legal_words(kind_of(name))
+        if kind_of(name) not in (bool, str) and not legal_words(kind_of(name))
     }
     assert set(_RANGES) == numbers
 

@@ -35,6 +35,8 @@ EXECUTORS = ("local", "ray")
 # Flags that stand for a field of the configuration.
 _SHORT = {
     "image_size": "image_size",
+    "ground": "ground",
+    "range": "range",
     "false_alarms": "decision.false_alarms",
     "min_area": "decision.min_area",
     "max_defects": "decision.max_defects",

@@ -28,9 +28,11 @@ class DecodedImage:
     """One image read from a file."""
 
     pixels: np.ndarray  # float32 (H, W, C) in [0, 1], C 1 (grey) or 3 (colour); 0 where missing
-    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN, fully transparent
-    # or masked); None if every pixel is there
+    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN or masked); None if
+    # every pixel is there
     warnings: tuple[str, ...]  # what the reader dropped or converted, one line each
+    ignored: np.ndarray | None = None  # bool (H, W), True where a pixel is not to be judged (fully
+    # transparent); None if every pixel is
 
 
 def read_image(
@@ -59,25 +61,28 @@ def read_image(
             f"{path}: found {raw.samples.dtype} samples; expected uint8, uint16 or float in [0, 1]"
         )
     missing = np.isnan(raw.samples).any(axis=-1)
+    ignored = np.zeros_like(missing)
     if raw.alpha is not None:
-        missing |= raw.alpha == 0
+        ignored = raw.alpha == 0
         partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
         if partial:
             notes += (f"{partial} partially transparent pixels are read as opaque",)
     if missing_mask is not None:
         missing |= read_mask(missing_mask, shape=missing.shape)
-    if missing.all():
+    valueless = missing | ignored
+    if valueless.all():
         raise InputError(
             f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
         )
 
-    pixels = np.where(missing[..., None], 0, raw.samples)
+    pixels = np.where(valueless[..., None], 0, raw.samples)
     if raw.full_scale == 1.0:
-        _check_float_range(path, pixels[~missing])
+        _check_float_range(path, pixels[~valueless])
     pixels = np.clip(pixels.astype(np.float32) / np.float32(raw.full_scale), 0.0, 1.0)
     if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
-    return DecodedImage(np.ascontiguousarray(pixels), missing if missing.any() else None, notes)
+    masks = (mask if mask.any() else None for mask in (missing, ignored))
+    return DecodedImage(np.ascontiguousarray(pixels), next(masks), notes, next(masks))
 
 
 def _check_float_range(path: Path, values: np.ndarray) -> None:

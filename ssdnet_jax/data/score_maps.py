@@ -40,13 +40,13 @@ def find_map(folder: Path, sample: Sample) -> Path:
 
 
 def read_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a raw score map: finite float32 values of shape (H, W).
+    """Reads a raw score map: float32 values of shape (H, W), NaN where a pixel takes no part.
 
     Args:
       path: TIFF or .npy, or an .npz that holds one array; of shape (H, W), (H, W, 1) or (1, H, W).
 
     Raises:
-      InputError: unreadable, of another shape or kind, or with NaN or infinite values.
+      InputError: unreadable, of another shape or kind, with infinite values, or NaN everywhere.
     """
     path = Path(path)
     try:
@@ -66,10 +66,13 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
         )
     with np.errstate(over="ignore"):  # becomes infinite
         values = values.astype(np.float32)
-    if bad := values.size - np.count_nonzero(np.isfinite(values)):
+    if bad := np.count_nonzero(np.isinf(values)):
         raise InputError(
-            f"{path}: found {bad} values that are not finite as float32; expected finite scores"
+            f"{path}: found {bad} values that are infinite as float32; expected finite scores, NaN "
+            f"where a pixel takes no part"
         )
+    if np.isnan(values).all():
+        raise InputError(f"{path}: found NaN everywhere; expected the score of some pixel")
     return values
 
 

@@ -17,7 +17,7 @@ from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
 
 
 def find_inputs(
-    pattern: str, workdir: Path, missing: Path | None = None
+    pattern: str, workdir: Path, missing: Path | None = None, ignored: Path | None = None
 ) -> tuple[Path, list[Path]]:
     """Images that `pattern` names, without those that runs of `ssdnet` have written.
 
@@ -25,6 +25,7 @@ def find_inputs(
       pattern: picture, folder or glob.
       workdir: of the run to come.
       missing: masks of missing pixels, a file or a folder, which are no images either.
+      ignored: masks of what is not judged, likewise.
 
     Returns:
       The root and the paths below it; see `find_images`.
@@ -38,11 +39,13 @@ def find_inputs(
     kept = [path for path in relatives if not _is_result(root, path, workdir.resolve())]
     if not kept:
         raise InputError(f"{pattern}: found only results of ssdnet; expected images")
-    if missing is not None:
-        masks = os.path.realpath(missing)
+    for flag, path in {"--missing": missing, "--ignore": ignored}.items():
+        if path is None:
+            continue
+        masks = os.path.realpath(path)
         kept = [p for p in kept if not Path(os.path.realpath(root / p)).is_relative_to(masks)]
         if not kept:
-            raise InputError(f"{pattern}: found only the masks of --missing; expected images")
+            raise InputError(f"{pattern}: found only the masks of {flag}; expected images")
     return root, kept
 
 

@@ -38,10 +38,13 @@ class Row:
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
     p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
+    ground: float | None = None  # share of pixels that are flat ground and not judged; empty: none
+    range: str | None = None  # LOW,HIGH, what of [0, 1] was stretched before the image was
+    # analysed; empty: nothing
     error: str = ""  # why there is no result; empty for "ok"
 
 
-_PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
+_PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions")
 
@@ -112,6 +115,7 @@ def open_workdir(
     *,
     root: Path | None,
     missing: Path | None = None,
+    ignored: Path | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Workdir:
     """Creates or re-opens a work folder.
@@ -125,6 +129,7 @@ def open_workdir(
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
       missing: masks of missing pixels, likewise.
+      ignored: regions that are not judged, likewise.
       run: what else to note in run.json (command, device, seed).
 
     Raises:
@@ -135,6 +140,7 @@ def open_workdir(
         "method": method.name,
         "root": str(root.resolve()) if root else None,
         "missing": str(missing.resolve()) if missing else None,
+        "ignored": str(ignored.resolve()) if ignored else None,
         "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
     }
@@ -201,7 +207,8 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
     try:
         earlier = json.loads(note.read_text(encoding="utf-8"))
         # Notes of earlier versions do not say that there was none.
-        earlier = {key: ({"missing": None, "calibration": None} | earlier)[key] for key in settings}
+        none = dict.fromkeys(("missing", "ignored", "calibration"))
+        earlier = {key: (none | earlier)[key] for key in settings}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
