@@ -114,7 +114,9 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         terminal.note("no --input: running on the embedded example")
         root, sources = None, example.sources()
     else:
-        root, relatives = startup.find_inputs(parsed.input, path, missing, ignored)
+        root, relatives = startup.find_inputs(
+            parsed.input, path, missing, ignored, report=terminal.problem
+        )
         masks = missing_masks(missing, relatives) if missing else {}
         regions = ignored_regions(ignored, relatives) if ignored else {}
         sources = file_sources(root, relatives, masks, regions)

@@ -41,6 +41,8 @@ from ssdnet_jax.methods.base import (
 )
 from ssdnet_jax.methods.images import resized_image, unstretched
 
+_LAST = 10  # steps at the end of a fit whose losses are taken together
+
 _encode = jax.jit(encode, static_argnames="plan")
 _noise_deviation = jax.jit(noise_deviation)
 
@@ -204,6 +206,9 @@ class SSDnet:
         reconstructions: Float[np.ndarray, "seeds hh ww d"],
     ) -> FittedLocalization:
         prepared, fits = done.prepared, done.fits
+        for name, array in (("score map", raw), ("reconstruction", reconstructions)):
+            if not np.isfinite(array).all():
+                raise InputError(f"the {name} of the fit is not finite; expected numbers")
         decisions = localization_of(
             np.median(raw, axis=0), prepared, self.config.decision, self.calibration
         )
@@ -234,11 +239,19 @@ def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
 
 
 def check_fit(fit: Fitted) -> None:
-    """Raises InputError if a fit did not stay finite."""
-    if fit.stop == StopReason.UNSTABLE:
+    """Raises InputError if a fit did not stay finite, or learned nothing in all its steps."""
+    losses = fit.losses
+    if fit.stop == StopReason.UNSTABLE or not np.isfinite(losses[-1]):
         raise InputError(
-            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"the fit did not stay finite (stopped after {len(losses)} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
+        )
+    # Early losses jump about; a fit that is still above its start at the end has lost its way.
+    last = float(np.nanmedian(losses[-_LAST:]))
+    if fit.stop == StopReason.MAX_STEPS and len(losses) >= 2 * _LAST and last >= losses[0]:
+        raise InputError(
+            f"the fit learned nothing: its loss was {losses[0]:.3g} at the start and {last:.3g} "
+            f"after {len(losses)} steps; expected less, try a smaller config.fit.learning_rate"
         )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
+from ssdnet_jax.text import shortened
 
 _PACKAGES = ("ssdnet-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-image")
 
@@ -209,7 +210,7 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         # Notes of earlier versions do not say that there was none.
         none = dict.fromkeys(("missing", "ignored", "calibration"))
         earlier = {key: (none | earlier)[key] for key in settings}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
         raise ConfigError(
@@ -235,14 +236,17 @@ def read_rows(path: Path) -> list[Row]:
         return [_row(cells) for cells in lines if len(cells) == len(COLUMNS)]
     except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: found {error}; expected a table of {','.join(COLUMNS)}"
+            f"{path}: found {shortened(str(error), 100)}; expected a table of {','.join(COLUMNS)}"
         ) from error
 
 
 def _row(cells: Sequence[str]) -> Row:
     fields = zip(dataclasses.fields(Row), cells, strict=True)
     values: dict[str, Any] = {f.name: _PARSERS[f.type](t) if t else None for f, t in fields}
-    return Row(**{**values, "path": cells[0], "error": cells[-1]})
+    row = Row(**{**values, "path": cells[0], "error": cells[-1]})
+    if row.status not in ("ok", "error"):
+        raise ValueError(f"the status {row.status!r:.40}")
+    return row
 
 
 def _cells(row: Row) -> Sequence[str]:
