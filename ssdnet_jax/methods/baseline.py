@@ -93,11 +93,15 @@ class BaselineMethod:
         """Never needed: `prepare` has filled missing pixels."""
         return prepared
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Localization]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], Localization]]:
         """Runs the baseline on one image after another."""
-        return [self._localization(done.prepared) for done in group]
+        maps = [self._raw_map(done.prepared) for done in group]
+        return [
+            functools.partial(localization_of, raw, done.prepared.pixels, size=raw.size)
+            for done, raw in zip(group, maps, strict=True)
+        ]
 
-    def _localization(self, prepared: Prepared) -> Localization:
+    def _raw_map(self, prepared: Prepared) -> np.ndarray:
         weights = {"vgg19": self.vgg19, "clip": self.clip}
         try:
             found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
@@ -109,7 +113,7 @@ class BaselineMethod:
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
-        return localization_of(raw, prepared.pixels, size=raw.size)
+        return raw
 
 
 def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:

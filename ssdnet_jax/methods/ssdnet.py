@@ -5,7 +5,7 @@ The host side of the method; what runs on the device is in `core`, a group of im
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -156,8 +156,10 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
-        """Scores the fits of images of one plan and combines their seeds by the median.
+    def finish(
+        self, group: Sequence[Done], size: int
+    ) -> list[Callable[[], FittedLocalization]]:
+        """Scores the fits of images of one plan; what is returned combines seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
@@ -171,7 +173,10 @@ class SSDnet:
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
-        return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
+        return [
+            functools.partial(_localization, done, *arrays)
+            for done, arrays in zip(group, of_each, strict=True)
+        ]
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:

@@ -42,7 +42,7 @@ class Row:
 
 _PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
+RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "thumbnails")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,12 @@ class Workdir:
         return self.path / "maps" / f"{relative}.tiff"
 
     def heatmap_path(self, relative: str) -> Path:
-        """Picture of input, heat map, reconstruction and mask."""
+        """Picture of input, heat map, reconstruction and mask; not with --heatmaps=none."""
         return self.path / "heatmaps" / f"{relative}.png"
+
+    def thumbnail_path(self, relative: str) -> Path:
+        """Small heat map of `index.html`, JPEG; its comment holds what the page says of it."""
+        return self.path / "thumbnails" / f"{relative}.jpg"
 
     def mask_path(self, relative: str) -> Path:
         """Binary mask, 0 and 255."""
@@ -78,8 +82,8 @@ class Workdir:
         return self.path / "params" / relative
 
     def has_files(self, relative: str) -> bool:
-        """Whether all files of an image are in place."""
-        paths = [self.map_path, self.heatmap_path, self.mask_path]
+        """Whether all files of an image are in place, pictures to look at apart."""
+        paths = [self.map_path, self.mask_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(file.is_file() for file in files)
 
