@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdnet_jax.cli.commands import Command, Configured, exit_status
+from ssdnet_jax.cli.flag_values import one_of
 from ssdnet_jax.cli.flags import read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.page import write_page
+from ssdnet_jax.runner.record import HEATMAPS
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
@@ -27,6 +30,7 @@ Flags:
   --workdir=DIR                where the new results go, in the same layout
   --config.score.FIELD=VALUE   what is to be scored otherwise; --help_config lists the fields
   --vgg19_weights=PATH         as for `ssdnet`
+  --heatmaps=WHICH             of which images heat maps are written: all, anomalous or none
   --help, --help_config        this text; the configuration's fields with their values
 
 Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 130 interrupted,
@@ -41,11 +45,16 @@ class Arguments(Configured):
     finished: FinishedRun
     workdir: Path  # where the new results go
     vgg19_weights: str | None  # file of VGG19
+    heatmaps: str  # of which images they are written
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line and opens the run; raises ConfigError and InputError."""
-    own = {"run": None, "workdir": None, "vgg19_weights": None, "help_config": False}
+    own = {
+        **dict.fromkeys(("run", "workdir", "vgg19_weights")),
+        "heatmaps": HEATMAPS[0],
+        "help_config": False,
+    }
     name, overrides, given = read_flags(arguments, own)
     for flag in ("run",) if given["help_config"] else ("run", "workdir"):
         if not given[flag]:
@@ -65,6 +74,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         finished,
         Path(given["workdir"] or ""),
         given["vgg19_weights"],
+        one_of("--heatmaps", given["heatmaps"], HEATMAPS),
     )
 
 
@@ -86,8 +96,10 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
     with startup.stops_on_sigterm() as stop:
         sources = stored_sources(parsed.finished)
-        summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
+        options = Options(stop=stop, heatmaps=parsed.heatmaps)
+        summary = run(method, sources, workdir, terminal, options=options)
     verdicts = write_verdicts(workdir, config.image_size)
+    write_page(workdir, verdicts, total=len(sources))
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
 

@@ -18,6 +18,7 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.page import write_page
 from ssdnet_jax.runner.run import file_sources, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import write_verdicts
@@ -53,6 +54,7 @@ Flags:
 
 Results in DIR:
   maps/PATH.tiff          raw anomaly score, float32, in the picture's size
+  index.html              all pictures to look at in a browser, worst first, while the run goes on
   heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
   masks/PATH.png          255 where the score is above Otsu's threshold
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
@@ -107,6 +109,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     verdicts = write_verdicts(workdir, parsed.config.image_size)
+    write_page(workdir, verdicts, total=len(sources))
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
 

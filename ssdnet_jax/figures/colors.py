@@ -15,8 +15,8 @@ _ANCHORS = (
     (0.15, (50, 100, 185), 0.16),
     (0.3, (70, 140, 205), 0.44),
     (THRESHOLD_PLACE - 1e-3, (95, 180, 215), 0.6),
-    (THRESHOLD_PLACE, (255, 222, 40), 0.85),
-    (0.55, (255, 160, 25), 0.85),
+    (THRESHOLD_PLACE, (255, 230, 50), 0.88),
+    (0.55, (255, 165, 25), 0.88),
     (0.75, (232, 45, 35), 0.88),
     (1.0, (125, 5, 95), 0.92),
 )
@@ -77,7 +77,7 @@ def _table(anchored: bool) -> np.ndarray:
         opacity = 0.85 * np.sqrt(place)
     # Light and dark of the image stay visible through the colour.
     grey = np.arange(256) / 255
-    shaded = color[:, None, :] * (0.6 + 0.4 * grey)[None, :, None]
+    shaded = color[:, None, :] * (0.72 + 0.28 * grey)[None, :, None]
     cover = opacity[:, None, None]
     table = (1 - cover) * 255 * grey[None, :, None] + cover * shaded
     return np.round(table).astype(np.uint8).reshape(-1, 3)
@@ -87,4 +87,6 @@ def gradient(steps: int) -> list[tuple[float, str]]:
     """Places of the anchored scale and their colours over mid-grey, as "#rrggbb"."""
     place = np.linspace(0, 1, steps, dtype=np.float32)
     rows = blend(np.full((1, steps), 128, np.uint8), place[None], anchored=True)[0]
-    return [(float(p), "#{:02x}{:02x}{:02x}".format(*row)) for p, row in zip(place, rows, strict=True)]
+    return [
+        (float(p), "#{:02x}{:02x}{:02x}".format(*row)) for p, row in zip(place, rows, strict=True)
+    ]

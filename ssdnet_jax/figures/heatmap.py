@@ -132,9 +132,9 @@ def _hatched(rgb: np.ndarray, judged: np.ndarray) -> np.ndarray:
     """The picture with diagonal lines over what was not judged."""
     if judged.all():
         return rgb
-    row, column = np.indices(judged.shape)
-    period = 8 if min(judged.shape) >= 64 else 4
-    line = ((row + column) % period) < period // 4
+    height, width = judged.shape
+    period = 8 if min(height, width) >= 64 else 4
+    line = (np.arange(height)[:, None] + np.arange(width)) % period < period // 4
     faded = np.where(line[..., None], 235, rgb // 4 + 70).astype(np.uint8)
     return np.where(judged[..., None], rgb, faded)
 

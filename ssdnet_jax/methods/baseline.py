@@ -1,7 +1,8 @@
 """The methods SSDnet is compared with, as methods of the run loop."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np

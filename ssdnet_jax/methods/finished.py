@@ -61,9 +61,7 @@ class FinishedSSDnet(SSDnet):
         """None: the fits are there."""
         return []
 
-    def finish(
-        self, group: Sequence[Done], size: int
-    ) -> list[Callable[[], FittedLocalization]]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
         """Scores the stored fits."""
         found = [dataclasses.replace(done, fits=_fits_of(done)) for done in group]
         return super().finish(found, size)

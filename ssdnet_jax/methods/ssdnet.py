@@ -156,9 +156,7 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(
-        self, group: Sequence[Done], size: int
-    ) -> list[Callable[[], FittedLocalization]]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
         """Scores the fits of images of one plan; what is returned combines seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.

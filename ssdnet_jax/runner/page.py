@@ -26,6 +26,8 @@ from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Row, Workdir, named_errors, read_rows
 
 Entry = dict[str, Any]  # what the page knows of a picture, as its script takes it
+# Width and height of a heat map figure, and where in it the panels are.
+Panels = tuple[tuple[int, int], Mapping[str, Box]]
 
 _ROWS = 500  # pictures of a file of rows
 _SECONDS = 2.0  # between two writings, at least
@@ -37,7 +39,7 @@ def entry_of(
     name: str,
     result: Localization,
     threshold: float,
-    figure: tuple[tuple[int, int], Mapping[str, Box]] | None,
+    figure: Panels | None,
 ) -> Entry:
     """What the page shows of a picture.
 
@@ -45,7 +47,7 @@ def entry_of(
       name: the picture's path.
       result: what was found.
       threshold: of the decision, in calibrated units.
-      figure: width and height of its heat map figure and where the panels are; None without one.
+      figure: of its heat map; None where none was written.
     """
     decision = result.decision
     judged = bool(np.isfinite(decision.score))

@@ -34,7 +34,7 @@ def prepared(method, image=IMAGE, missing=None):
 def finished(method, *images):
     (*encoded,) = method.encode([prepared(method, image) for image in images], len(images))
     done = [Done(str(n), each) for n, each in enumerate(encoded)]
-    return method.finish(done, len(images))
+    return [finish() for finish in method.finish(done, len(images))]
 
 
 def test_an_image_has_nothing_to_fit():
