@@ -82,9 +82,7 @@ def test_a_finished_image_is_kept_and_a_failed_one_is_tried_again(tmp_path):
     assert "b.png" not in (tmp_path / "results.csv").read_text()
 
 
-@pytest.mark.parametrize(
-    "place", [Workdir.map_path, Workdir.heatmap_path, Workdir.mask_path, Workdir.fit_path]
-)
+@pytest.mark.parametrize("place", [Workdir.map_path, Workdir.mask_path, Workdir.fit_path])
 def test_an_image_whose_files_have_gone_is_tried_again(tmp_path, place):
     first = opened(tmp_path)
     finish(first, FINISHED)
