@@ -2,8 +2,8 @@
 
 The page itself never changes. It reads index/state.js, which says how far the run is, and
 index/rows-N.js, a few hundred pictures each, of which a run only rewrites the last. What the page
-shows of a picture lies in the comment of its thumbnail, so that a run that goes on, and one whose
-pictures come from other machines, have it without looking at their maps again.
+says of a picture is in its files, decisions/PATH.json and the comment of its thumbnail, so that a
+run that goes on, and one whose pictures come from other machines, have it without their maps.
 """
 
 import contextlib
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures.colors import gradient
 from ssdnet_jax.figures.heatmap import Box
-from ssdnet_jax.methods.base import Localization
+from ssdnet_jax.runner.decisions import read_decision
 from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Row, Workdir, named_errors, read_rows
 
@@ -32,68 +33,37 @@ Panels = tuple[tuple[int, int], Mapping[str, Box]]
 _ROWS = 500  # pictures of a file of rows
 _SECONDS = 2.0  # between two writings, at least
 _SHARE = 0.05  # of the run's time that writing the page may take
-_MOST_DEFECTS = 50  # a comment has room for a few hundred
+_MOST_DEFECTS = 50  # that are listed; defects.csv has all
 
 
-def entry_of(
-    name: str,
-    result: Localization,
-    threshold: float,
-    figure: Panels | None,
-) -> Entry:
-    """What the page shows of a picture.
+def write_thumbnail(path: Path, pixels: np.ndarray, panels: Panels | None) -> None:
+    """Writes a JPEG, uint8 RGB; where the panels of the heat map figure are is its comment.
 
     Args:
-      name: the picture's path.
-      result: what was found.
-      threshold: of the decision, in calibrated units.
-      figure: of its heat map; None where none was written.
+      path: of the thumbnail.
+      pixels: uint8 RGB.
+      panels: None where there is no figure.
     """
-    decision = result.decision
-    judged = bool(np.isfinite(decision.score))
-    verdict = ("anomalous" if decision.anomalous else "good") if judged else "unjudged"
-    height, width = result.score_map.shape
-    entry: Entry = {
-        "name": name,
-        "verdict": verdict,
-        "score": _short(decision.score),
-        "threshold": _short(threshold),
-        "p": _short(decision.p_value),
-        "width": width,
-        "height": height,
-        "thumbnail": True,
-        "count": len(result.defects),
-        "defects": [
-            [d.x, d.y, d.width, d.height, d.area, _short(d.peak), _short(d.p_value)]
-            for d in result.defects[:_MOST_DEFECTS]
-        ],
-    }
-    if figure is not None:
-        entry["figure"], panels = list(figure[0]), figure[1]
-        entry["panels"] = {title: list(box) for title, box in panels.items()}
-    return entry
-
-
-def write_thumbnail(path: Path, pixels: np.ndarray, entry: Entry) -> None:
-    """Writes a JPEG, uint8 RGB, with the picture's entry as its comment."""
     from PIL import Image
 
+    figure = panels and {"figure": panels[0], "panels": panels[1]}
     buffer = io.BytesIO()
-    comment = json.dumps(entry, separators=(",", ":")).encode()
+    comment = json.dumps(figure or {}, separators=(",", ":")).encode()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80, comment=comment)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def _read_entry(path: Path) -> Entry | None:
-    """What `write_thumbnail` wrote, if it is there."""
+def _figure(thumbnail: Path) -> Entry:
+    """Whether there is a thumbnail, and what `write_thumbnail` put into it."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            entry = json.loads(image.info["comment"])
-    except (OSError, KeyError, ValueError):
-        return None
-    return entry if isinstance(entry, dict) and "name" in entry else None
+        with Image.open(thumbnail) as image:
+            comment = image.info.get("comment", b"{}")
+        found = json.loads(comment)
+    except (OSError, ValueError):
+        return {}
+    return {"thumbnail": True, **(found if isinstance(found, dict) else {})}
 
 
 class Page:
@@ -123,20 +93,39 @@ class Page:
         self._stale.add(place // _ROWS)
 
     def _entry(self, row: Row) -> Entry:
+        entry: Entry = {"name": row.path, "verdict": "failed", "score": None}
         if row.status != "ok":
-            return {"name": row.path, "verdict": "failed", "score": None, "error": row.error}
-        found = _read_entry(self._workdir.thumbnail_path(row.path))
-        # Of earlier versions, or deleted: the picture is there all the same.
-        return found or {"name": row.path, "verdict": "unjudged", "score": None}
+            return {**entry, "error": row.error}
+        try:
+            decided = read_decision(self._workdir, row.path)
+        except InputError as error:
+            return {**entry, "error": str(error)}
+        judged = decided["score"] is not None
+        doubtful = "unsure" if decided["marked"] else "good"
+        verdict = "anomalous" if decided["anomalous"] else doubtful
+        return {
+            "name": row.path,
+            "verdict": verdict if judged else "unjudged",
+            "score": _short(decided["score"]),
+            "threshold": _short(decided["calibrated_threshold"]),
+            "p": _short(decided["p_value"]),
+            "width": decided["width"],
+            "height": decided["height"],
+            "count": len(decided["defects"]),
+            "defects": [
+                [*(d[name] for name in ("x", "y", "width", "height", "area")), _short(d["peak"])]
+                for d in decided["defects"][:_MOST_DEFECTS]
+            ],
+            **_figure(self._workdir.thumbnail_path(row.path)),
+        }
 
-    def decide(self, verdict: Verdict) -> None:
-        """Puts a verdict in the place of that of the picture alone."""
-        entry = self._entries.get(verdict.path)
-        if entry is None or not math.isfinite(verdict.calibrated_score):
-            return
-        decided = "anomalous" if verdict.anomalous else "good"
-        entry["verdict"], entry["score"] = decided, _short(verdict.calibrated_score)
-        entry["threshold"] = _short(verdict.threshold)
+    def decide(self, verdicts: Iterable[Verdict]) -> None:
+        """Puts verdicts, the worst first, in the place of those of each picture alone."""
+        for rank, verdict in enumerate(verdicts):
+            if entry := self._entries.get(verdict.path):
+                entry |= {"verdict": verdict.verdict, "rank": rank}
+                if verdict.rank_p_value is not None:
+                    entry["rank_p"] = _short(verdict.rank_p_value)
 
     def write(self, *, running: bool) -> None:
         """Writes the rows that have changed, then how far the run is."""
@@ -186,12 +175,11 @@ def write_page(workdir: Workdir, verdicts: Iterable[Verdict], *, total: int) -> 
 
     Args:
       workdir: with its results.csv.
-      verdicts: replace what was decided of each picture alone.
+      verdicts: of all pictures, the worst first.
       total: pictures that the run had to do.
     """
     page = _page_of(workdir, read_rows(workdir.path / "results.csv"), total=total)
-    for verdict in verdicts:
-        page.decide(verdict)
+    page.decide(verdicts)
     page.write(running=False)
 
 

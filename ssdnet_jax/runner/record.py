@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnet_jax.core.calibration import usual_spread
+from ssdnet_jax.core.calibration import in_units, usual_spread
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import FittedLocalization, Localization, Method
-from ssdnet_jax.runner.page import Page, Panels, entry_of, write_thumbnail
+from ssdnet_jax.runner.decisions import write_decision
+from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
@@ -135,6 +136,7 @@ def write_result(
         steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)
+    write_decision(workdir, relative, result)
     calibrated, threshold = _calibrated(result)
     panels = None
     if heatmaps == "all" or (heatmaps == "anomalous" and result.is_anomalous):
@@ -144,7 +146,7 @@ def write_result(
     write_thumbnail(
         workdir.thumbnail_path(relative),
         thumbnail(result.image, calibrated, threshold, _THUMBNAIL),
-        entry_of(relative, result, threshold, panels),
+        panels,
     )
     return Row(
         path=relative,
@@ -152,6 +154,7 @@ def write_result(
         score=result.score,
         threshold=result.threshold,
         anomalous_fraction=float(np.mean(result.mask)),
+        p_value=result.decision.p_value,
         steps=steps,
         loss=loss,
     )
@@ -200,16 +203,13 @@ def _details(result: Localization, threshold: float) -> str:
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
     """The map and the decision threshold in calibrated units."""
     median, spread = usual_spread(result.score_map)
-    if not spread > 0:  # also where nothing was judged
-        return result.score_map * np.float32(0), 1.0
-    calibrated = (result.score_map - np.float32(median)) / np.float32(spread)
-    return calibrated, (result.decision.threshold - median) / spread
+    threshold = (result.decision.threshold - median) / spread if spread > 0 else 1.0
+    return in_units(result.score_map).astype(np.float32), threshold
 
 
 @functools.cache  # once a process
 def _warm_up_writers() -> None:
     import scipy.ndimage  # noqa: F401
-    import skimage.filters  # noqa: F401
 
     from ssdnet_jax.figures.heatmap import heatmap_figure
 
