@@ -17,9 +17,10 @@ from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.page import open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
+from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.threads import read_ahead, side_by_side, write_behind
+from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Workdir
 from ssdnet_jax.text import duration, one_line

@@ -2,18 +2,15 @@
 
 import collections
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Value = TypeVar("Value")
+from ssdnet_jax.runner.side_by_side import thread_count
 
-# Decoding, resizing and compressing let other threads run; a device that fits a hundred images a
-# second keeps this many cores busy with them.
-_MOST_THREADS = 16
+Value = TypeVar("Value")
 
 
 @contextlib.contextmanager
@@ -24,7 +21,7 @@ def read_ahead(tasks: Iterable[Callable[[], Value]], ahead: int) -> Iterator[Ite
     """
     rest = iter(tasks)
     waiting: collections.deque[Future[Value]] = collections.deque()
-    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="ssdnet-read")
+    pool = ThreadPoolExecutor(thread_count(), thread_name_prefix="ssdnet-read")
 
     class Results(Iterator[Value]):
         def __next__(self) -> Value:
@@ -38,24 +35,6 @@ def read_ahead(tasks: Iterable[Callable[[], Value]], ahead: int) -> Iterator[Ite
         yield Results()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _threads() -> int:
-    return max(2, min(os.cpu_count() or 1, _MOST_THREADS))
-
-
-@contextlib.contextmanager
-def side_by_side() -> Iterator[Callable[[Callable[[], Value]], Callable[[], Value]]]:
-    """A function that has a task done by one of several threads, and gives what waits for it.
-
-    What waits returns the task's value or raises its exception. On leaving, all tasks are done.
-    Those who use it bound how many wait.
-    """
-    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="ssdnet-host")
-    try:
-        yield lambda task: pool.submit(task).result
-    finally:
-        pool.shutdown(wait=True)
 
 
 @contextlib.contextmanager
