@@ -24,7 +24,9 @@ def resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     array = np.asarray(array, np.float32)
     if array.shape[:2] == tuple(size):
         return array.copy()
-    for axis in (0, 1):
+    # Rows first where they become fewer, last where they become more: in both cases the larger of
+    # the arrays is read, or written, in the order in which it lies in memory.
+    for axis in (0, 1) if size[0] < array.shape[0] else (1, 0):
         rows = np.moveaxis(array, axis, 0)
         if rows.shape[0] != size[axis]:
             product = _weights(rows.shape[0], size[axis]) @ rows.reshape(rows.shape[0], -1)

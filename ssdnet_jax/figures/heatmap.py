@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ssdnet_jax.data.images import resize_missing
+from ssdnet_jax.data.resize import resize
 from ssdnet_jax.figures.colors import THRESHOLD_PLACE, blend, places, score_at
 from ssdnet_jax.figures.lettering import draw_text, shorten, text_width
 from ssdnet_jax.figures.png import write_png
@@ -245,11 +245,13 @@ def _layout(shape: tuple[int, int], names: Sequence[str]) -> _Layout:
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An image in [0, 1] brought to a panel's size, uint8 RGB; small ones show their pixels."""
     height, width = image.shape[:2]
+    if size[0] <= height and size[1] <= width:
+        return to_rgb(resize(image, size))
     channels = image[..., 0] if image.shape[2] == 1 else image
     picture = Image.fromarray(_to_bytes(channels))
     shows_pixels = size[0] >= 2 * height or size[1] >= 2 * width
     kind = Image.Resampling.NEAREST if shows_pixels else Image.Resampling.BICUBIC
-    return np.asarray(picture.resize(size[::-1], kind, reducing_gap=3.0).convert("RGB"))
+    return np.asarray(picture.resize(size[::-1], kind).convert("RGB"))
 
 
 def _resized_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -257,12 +259,7 @@ def _resized_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     A small defect so keeps its colour. A pixel that was not judged is -inf, here and there.
     """
-    scores = np.asarray(score_map, np.float32)
-    for axis, target in enumerate(size):
-        source = scores.shape[axis]
-        if target < source:
-            starts = np.arange(target) * source // target
-            scores = np.maximum.reduceat(scores, starts, axis=axis)
+    scores = _largest(np.asarray(score_map, np.float32), size)
     if scores.shape == tuple(size):
         return scores
     judged = np.isfinite(scores)
@@ -273,10 +270,25 @@ def _resized_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _resized_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask brought to a panel's size; any marked pixel counts, so thin defects stay visible."""
-    if size[0] < mask.shape[0] or size[1] < mask.shape[1]:
-        return resize_missing(mask, size)
+    mask = _largest(mask, size)
     picture = Image.fromarray(mask.view(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
     return np.asarray(picture).view(bool)
+
+
+def _largest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The array (H, W), no larger than `size`: along an axis that shrinks, the largest of cells."""
+    for axis, target in enumerate(size):
+        array = np.moveaxis(array, axis, 0)
+        # By a whole number first: many rows at once are compared with many.
+        if (step := len(array) // target) > 1:
+            rest = len(array) % step
+            whole = array[: len(array) - rest]
+            parts = functools.reduce(np.maximum, (whole[i::step] for i in range(step)))
+            array = np.concatenate([parts, array[-rest:].max(axis=0)[None]]) if rest else parts
+        if (source := len(array)) > target:
+            array = np.maximum.reduceat(array, np.arange(target) * source // target, axis=0)
+        array = np.moveaxis(array, 0, axis)
+    return np.ascontiguousarray(array)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnet_jax.core.calibration import in_units, usual_spread
+from ssdnet_jax.core.calibration import usual_spread
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import FittedLocalization, Localization, Method
@@ -203,8 +203,10 @@ def _details(result: Localization, threshold: float) -> str:
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
     """The map and the decision threshold in calibrated units."""
     median, spread = usual_spread(result.score_map)
-    threshold = (result.decision.threshold - median) / spread if spread > 0 else 1.0
-    return in_units(result.score_map).astype(np.float32), threshold
+    if not spread > 0:  # also where nothing was judged
+        return result.score_map * np.float32(0), 1.0
+    calibrated = (result.score_map - np.float32(median)) / np.float32(spread)
+    return calibrated, (result.decision.threshold - median) / spread
 
 
 @functools.cache  # once a process
