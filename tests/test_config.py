@@ -67,6 +67,7 @@ def configs(draw):
     positive = st.floats(1e-9, 1e9)
     any_number = st.floats(allow_nan=False, allow_infinity=False)
     share = st.floats(0, 1, exclude_max=True)
+    inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
     count = st.integers(1, 10**6)
 
     def entries(length, low=1, high=64):
@@ -112,6 +113,13 @@ def configs(draw):
         "inpaint.max_steps": draw(count),
         "inpaint.stop_threshold": draw(any_number),
         "inpaint.mask_ratio": draw(share),
+        "decision.false_alarms": draw(inside),
+        "decision.mask_false_alarms": draw(inside),
+        "decision.peak_share": draw(inside),
+        "decision.other_peaks": draw(st.floats(0, 1, exclude_min=True)),
+        "decision.min_area": draw(st.integers(0, 10**6)),
+        "decision.max_defects": draw(st.integers(0, 10**6)),
+        "decision.false_discoveries": draw(inside),
     }
     values = {**words, **flags, **numbers}
     assert set(values) == set(field_names())
@@ -169,6 +177,13 @@ def wrong_values():
         "inpaint.max_steps": [0],
         "inpaint.stop_threshold": [],
         "inpaint.mask_ratio": [-0.1, 1.0],
+        "decision.false_alarms": [0.0, 1.0],
+        "decision.mask_false_alarms": [0.0, 1.0],
+        "decision.peak_share": [0.0, 1.0],
+        "decision.other_peaks": [0.0, 1.1],
+        "decision.min_area": [-1],
+        "decision.max_defects": [-1],
+        "decision.false_discoveries": [0.0, 1.0],
     }
     for name in field_names():
         kind, wrong = kind_of(name), [None, {}, object]

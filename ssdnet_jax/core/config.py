@@ -124,7 +124,7 @@ class DecisionConfig:
     other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
     # this share of the value that makes one significant
     min_area: int = 0  # image pixels, >= 0: smaller defects are left out
-    max_defects: int = 0  # >= 0: no more than the worst so many are listed; 0: all
+    max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
     false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the
     # comparison within a run calls anomalous
 

@@ -6,6 +6,7 @@ is NaN in the map; it is left out of everything, and is never in the mask.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -100,7 +101,9 @@ def decide(
         mask = grow_peaks(
             calibrated, significant, others=config.other_peaks, share=config.peak_share
         )
-    mask, defects = find_defects(calibrated, mask, law, least_area=config.min_area)
+    mask, defects = find_defects(
+        calibrated, mask, law, least_area=config.min_area, most=config.max_defects
+    )
     decision = Decision(
         score=score,
         p_value=p_value,
@@ -108,7 +111,7 @@ def decide(
         threshold=median + threshold * spread,
         mask=mask,
     )
-    return decision, defects[: config.max_defects or None]
+    return decision, defects
 
 
 def grow_peaks(
@@ -149,6 +152,7 @@ def find_defects(
     law: BlockMaxima | Calibration,
     *,
     least_area: int = 0,
+    most: int = 0,
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[Defect, ...]]:
     """The connected parts of a mask (pixels that touch, corners included), worst first.
 
@@ -157,36 +161,70 @@ def find_defects(
       mask: the anomalous pixels.
       law: of the peaks of good images.
       least_area: pixels; smaller parts are left out.
+      most: no more than the worst so many are listed; 0: all.
 
     Returns:
-      The mask without the parts that are left out, and the defects.
+      The mask without the parts that are too small, and the defects.
     """
-    mask, found = mask.copy(), []
-    for box, inside in regions(mask):
-        area = int(inside.sum())
-        if area < least_area:
-            mask[box][inside] = False
-            continue
-        y, x = (part.start for part in box)
-        height, width = inside.shape
-        rows, columns = np.nonzero(inside)
-        values = calibrated[box][inside].astype(np.float64)
-        peak, mean = float(values.max()), float(values.mean())
-        centroid = float(columns.mean() + x), float(rows.mean() + y)
-        found.append(Defect(0, x, y, width, height, area, peak, mean, law.p_value(peak), *centroid))
-    found.sort(key=lambda defect: (-defect.peak, defect.y, defect.x))
-    return mask, tuple(dataclasses.replace(d, number=i) for i, d in enumerate(found, start=1))
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, structure=_CORNERS)
+    if not count:
+        return mask, ()
+    rows, columns = np.nonzero(labels)
+    part, values = labels[rows, columns] - 1, calibrated[rows, columns].astype(np.float64)
+    areas = np.bincount(part, minlength=count)
+
+    def mean_of(numbers: np.ndarray) -> np.ndarray:
+        return np.bincount(part, numbers, count) / areas
+
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, part, values)
+    means, centres_x, centres_y = (mean_of(numbers) for numbers in (values, columns, rows))
+    kept = areas >= least_area
+    # Stable: parts of one peak come in the order of their first pixels.
+    worst = [i for i in np.argsort(-peaks, kind="stable").tolist() if kept[i]]
+    boxes = ndimage.find_objects(labels)
+    defects = []
+    for number, i in enumerate(worst[: most or None], start=1):
+        y, x = boxes[i]
+        defects.append(
+            Defect(
+                number=number,
+                x=x.start,
+                y=y.start,
+                width=x.stop - x.start,
+                height=y.stop - y.start,
+                area=int(areas[i]),
+                peak=float(peaks[i]),
+                mean=float(means[i]),
+                p_value=law.p_value(float(peaks[i])),
+                centroid_x=float(centres_x[i]),
+                centroid_y=float(centres_y[i]),
+            )
+        )
+    return np.r_[False, kept][labels], tuple(defects)
 
 
-def regions(
-    mask: Bool[np.ndarray, "h w"],
-) -> list[tuple[tuple[slice, slice], Bool[np.ndarray, "..."]]]:
-    """The box of each connected part of a mask, and which of its pixels belong to the part."""
+def defect_pixels(
+    mask: Bool[np.ndarray, "h w"], defects: Sequence[Defect]
+) -> list[Bool[np.ndarray, "..."]]:
+    """Which pixels of its box belong to each defect of a mask."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(mask, structure=_CORNERS)
-    boxes = enumerate(ndimage.find_objects(labels), start=1)
-    return [(box, labels[box] == label) for label, box in boxes]
+    areas = np.bincount(labels.ravel())
+    of_place: dict[tuple[int, ...], list[int]] = {}
+    for label, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
+        # Parts of equal boxes and areas, one around the other, exchange at most their shapes.
+        place = (y.start, x.start, y.stop - y.start, x.stop - x.start, int(areas[label]))
+        of_place.setdefault(place, []).append(label)
+    found = []
+    for defect in defects:
+        top, left, height, width = defect.y, defect.x, defect.height, defect.width
+        label = of_place[top, left, height, width, defect.area].pop(0)
+        found.append(labels[top : top + height, left : left + width] == label)
+    return found
 
 
 def otsu_threshold(score_map: Float[np.ndarray, "h w"]) -> float:

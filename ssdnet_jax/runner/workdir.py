@@ -34,10 +34,10 @@ class Row:
     score: float | None = None  # the image's score, the maximum of its raw map
     threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
     anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
-    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
+    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
     error: str = ""  # why there is no result; empty for "ok"
 
 

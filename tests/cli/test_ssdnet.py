@@ -85,6 +85,10 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
         "index/rows-0.js",
         "index/state.js",
         "thumbnails/a.png.jpg",
+        "decisions/a.png.json",
+        "defects.csv",
+        "defects.coco.json",
+        "defects.geojson",
     }
     score_map = tifffile.imread(out / "maps" / "a.png.tiff")
     assert (score_map.dtype, score_map.shape) == (np.float32, (40, 56))

@@ -2,12 +2,15 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter
 
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration
-from ssdnet_jax.core.decision import decide, grow_peaks, otsu_threshold
+from ssdnet_jax.core.decision import decide, defect_pixels, find_defects, grow_peaks, otsu_threshold
 
 
 def texture(seed=0, shape=(64, 64)):
@@ -119,8 +122,27 @@ def test_small_defects_are_left_out_and_only_the_worst_are_listed():
     assert worst == defects[:1] and decision.mask[5, 60] and decision.mask[50, 10]
 
 
+def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
+    mask = np.zeros((9, 12), bool)
+    mask[0, :12] = mask[8, :12] = mask[:9, 0] = mask[:9, 11] = True
+    mask[3:6, 3:5] = mask[4, 7:9] = mask[5, 9] = True  # a ring around two others
+    values = np.arange(108.0).reshape(9, 12)
+    found, defects = find_defects(values, mask, Calibration((1.0,), "any", {}))
+    np.testing.assert_array_equal(found, mask)
+    assert [d.area for d in defects] == [38, 3, 6]
+    union = np.zeros_like(mask)
+    for defect, inside in zip(defects, defect_pixels(mask, defects), strict=True):
+        box = np.s_[defect.y : defect.y + defect.height, defect.x : defect.x + defect.width]
+        assert inside.sum() == defect.area and values[box][inside].max() == defect.peak
+        assert values[box][inside].mean() == pytest.approx(defect.mean)
+        union[box] |= inside
+    np.testing.assert_array_equal(union, mask)
+    small, rest = find_defects(values, mask, Calibration((1.0,), "any", {}), least_area=4)
+    assert [d.area for d in rest] == [38, 6] and small.sum() == 44
+
+
 def test_otsu_splits_any_map_as_the_paper_does():
-    decision, defects = decide(texture(), DecisionConfig(mask="otsu"))
+    decision, defects = decide(texture(), DecisionConfig(mask="otsu", max_defects=0))
     np.testing.assert_array_equal(decision.mask, texture() > otsu_threshold(texture()))
     assert not decision.anomalous and sum(d.area for d in defects) == decision.mask.sum()
 
@@ -137,3 +159,34 @@ def test_known_good_images_decide_where_there_are_any():
     assert in_units_of(bad[0], score_map) == pytest.approx(0.9 * score)
     few = Calibration((1.0, 2.0), "any", {})
     assert not decide(score_map, calibration=few)[0].mask.any()
+
+
+score_maps = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32),
+)
+
+
+@given(score_maps)
+def test_the_threshold_lies_in_the_range_of_any_map(score_map):
+    threshold = otsu_threshold(score_map)
+    assert score_map.min() <= threshold <= score_map.max()
+    # The same pixels are above it in any precision.
+    assert np.array_equal(score_map > threshold, score_map.astype(np.float64) > threshold)
+
+
+def test_the_threshold_separates_two_heaps():
+    heaps = np.r_[np.linspace(0, 1, 50), np.linspace(9, 10, 50)].reshape(10, 10)
+    assert 0.95 < otsu_threshold(heaps.astype(np.float32)) < 9
+
+
+def test_a_constant_map_has_nothing_above_its_threshold():
+    constant = np.full((5, 5), 0.3, np.float32)
+    assert not (constant > otsu_threshold(constant)).any()
+
+
+def test_a_map_of_two_neighbouring_floats_has_a_threshold():
+    score_map = np.ones((5, 5), np.float32)
+    score_map[2, 2] = np.nextafter(np.float32(1), np.float32(2))
+    assert (score_map > otsu_threshold(score_map)).sum() == 1

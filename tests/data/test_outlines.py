@@ -4,10 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
+from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from ssdnet_jax.core.decision import regions
 from ssdnet_jax.data.outlines import polygon, run_lengths
+
+
+def regions(mask):
+    """The box of each connected part of a mask, and which of its pixels belong to the part."""
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    boxes = enumerate(ndimage.find_objects(labels), start=1)
+    return [(box, labels[box] == label) for label, box in boxes]
+
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
