@@ -29,6 +29,7 @@ from ssdnet_jax.methods.registry import (
     run_folder,
     split_method,
 )
+from ssdnet_jax.runner.record import HEATMAPS
 
 EXECUTORS = ("local", "ray")
 
@@ -59,12 +60,14 @@ EXECUTION_HELP = """\
   --devices=N             devices (of a CPU: cores) that share the images; by default all that fit
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
-                          this machine's cluster, or this machine alone"""
+                          this machine's cluster, or this machine alone
+  --heatmaps=WHICH        of which images heat maps are written: all, anomalous or none"""
 EXECUTION_FLAGS: dict[str, str | bool | None] = {
     "lanes": None,
     "devices": None,
     "executor": EXECUTORS[0],
     "ray_address": None,
+    "heatmaps": HEATMAPS[0],
 }
 
 
@@ -129,7 +132,9 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
     if executor != "ray" and given["ray_address"] is not None:
         raise ConfigError("--ray_address: found alone; expected --executor=ray too")
     counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
-    return {**counts, "executor": executor, "ray_address": given["ray_address"]}
+    heatmaps = one_of("--heatmaps", given["heatmaps"], HEATMAPS)
+    address = given["ray_address"]
+    return {**counts, "executor": executor, "ray_address": address, "heatmaps": heatmaps}
 
 
 def check_method(flag: str, text: str, *, own_configuration: bool) -> None:

@@ -22,6 +22,7 @@ from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.calibrate import calibrated
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.executors import Execution, executing
+from ssdnet_jax.runner.page import write_page
 from ssdnet_jax.runner.run import file_sources, found_lines, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import VERDICTS, write_verdicts
@@ -68,6 +69,7 @@ Flags:
 
 Results in DIR:
   maps/PATH.tiff          raw anomaly score, float32, in the picture's size
+  index.html              all pictures to look at in a browser, worst first, while the run goes on
   heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
   masks/PATH.png          255 where the picture is anomalous; nothing where it is good
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
@@ -141,6 +143,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         workdir, parsed.config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
     )
     write_defects(workdir)
+    write_page(workdir, verdicts.all, total=len(sources))
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

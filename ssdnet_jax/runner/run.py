@@ -16,7 +16,9 @@ from ssdnet_jax.data.regions import Region, with_region
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.record import Record
+from ssdnet_jax.runner.page import open_page
+from ssdnet_jax.runner.record import Record, Threads, Written
+from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
@@ -39,6 +41,7 @@ class Options:
     stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
     # with finished images kept
     most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
+    heatmaps: str = "all"  # of which images the heat map figure is written (`record.HEATMAPS`)
 
 
 DEFAULT_OPTIONS = Options()
@@ -91,8 +94,15 @@ def run(
             terminal.stage("scoring and writing")
 
     terminal.start_run(len(todo))
-    with write_behind(ahead) as write:
-        record = Record(method, workdir, terminal, write, save_params=options.save_params)
+    with (
+        open_page(workdir, list(sources)) as page,
+        write_behind(_MOST_AHEAD) as append,
+        side_by_side() as work,
+        write_behind(ahead) as score,
+    ):
+        threads = Threads(score, work, append)
+        written = Written(options.heatmaps, options.save_params)
+        record = Record(method, workdir, terminal, page, threads, written)
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)
