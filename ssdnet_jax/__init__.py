@@ -16,6 +16,7 @@ from ssdnet_jax.core.config import (
     NetworkConfig,
     ScoreConfig,
 )
+from ssdnet_jax.core.decision import Decision, Defect
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.lanes import Fit, fit
 from ssdnet_jax.core.noise import noise_deviation
@@ -37,6 +38,8 @@ __all__ = [
     "PAPER",
     "Config",
     "ConfigError",
+    "Decision",
+    "Defect",
     "FeatureConfig",
     "Fit",
     "FitConfig",

@@ -32,14 +32,19 @@ def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
     return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
 
 
-def calibrated_score(score_map: Float[np.ndarray, "h w"]) -> float:
-    """The largest value of a raw map, `in_quartiles`; of any method, and without a unit.
+def usual_spread(score_map: Float[np.ndarray, "h w"]) -> tuple[float, float]:
+    """Median of a map, and the distance of its upper quartile from it; NaN is left out.
 
     In numpy: maps come in any size, each of which would be compiled anew.
     """
-    median, quartile = np.quantile(score_map, [0.5, 0.75])
-    spread = quartile - median
-    return float((score_map.max() - median) / spread) if spread > 0 else 0.0
+    median, quartile = np.nanquantile(score_map, [0.5, 0.75])
+    return float(median), float(quartile - median)
+
+
+def calibrated_score(score_map: Float[np.ndarray, "h w"]) -> float:
+    """The largest value of a raw map, `in_quartiles`; of any method, and without a unit."""
+    median, spread = usual_spread(score_map)
+    return float((np.nanmax(score_map) - median) / spread) if spread > 0 else 0.0
 
 
 def decision_threshold(pixels: int) -> float:

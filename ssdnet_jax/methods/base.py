@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
 from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.decision import Decision, Defect, decide
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
@@ -150,23 +150,39 @@ class Localization:
     """What a method says about one image; arrays are numpy, maps have the input's size.
 
     Attributes:
-      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling).
-      mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
-      threshold: in units of `score_map`.
+      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling); NaN
+        where a pixel takes no part.
       score: the image's score, the maximum of `score_map`.
-      calibrated_score: the same without a unit, which compares between images: the distance of
-        the maximum from the median in the map's own usual spread (`core.calibration`).
-      is_anomalous: whether that is more than chance makes in an image of this size.
+      decision: whether the image is anomalous, how surely, and the mask.
+      defects: the connected parts of the mask, worst first.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
     """
 
     score_map: np.ndarray
-    mask: np.ndarray
-    threshold: float
     score: float
-    calibrated_score: float
-    is_anomalous: bool
+    decision: Decision
+    defects: tuple[Defect, ...]
     image: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bool (H, W), the anomalous pixels."""
+        return self.decision.mask
+
+    @property
+    def threshold(self) -> float:
+        """Of the decision, in units of `score_map`."""
+        return self.decision.threshold
+
+    @property
+    def calibrated_score(self) -> float:
+        """The score without a unit, which compares between images (`core.calibration`)."""
+        return self.decision.score
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score is more than chance makes of a good image."""
+        return self.decision.anomalous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,14 +285,12 @@ def localization_of(raw: np.ndarray, image: np.ndarray, *, size: int) -> Localiz
       size: pixels of the map as it was made, which is what chance depends on.
     """
     score_map = resize_map(raw, image.shape[:2])
-    threshold, calibrated = otsu_threshold(score_map), calibrated_score(score_map)
+    decision, defects = decide(score_map, size=size)
     return Localization(
         score_map=score_map,
-        mask=score_map > threshold,
-        threshold=threshold,
-        score=float(score_map.max()),
-        calibrated_score=calibrated,
-        is_anomalous=calibrated > decision_threshold(size),
+        score=float(np.nanmax(score_map)),
+        decision=decision,
+        defects=defects,
         image=image,
     )
 
