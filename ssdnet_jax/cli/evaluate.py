@@ -13,18 +13,11 @@ from ssdnet_jax.cli.flag_values import level, listed_seeds, listed_words, one_of
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.data.score_maps import find_map, put_maps
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.evaluation.evaluate import (
-    ALL,
-    ImageMetrics,
-    MapSet,
-    evaluate,
-    summarize,
-    write_metrics_csv,
-    write_summary,
-)
+from ssdnet_jax.evaluation.evaluate import ALL, ImageMetrics, MapSet, evaluate, write_metrics_csv
+from ssdnet_jax.evaluation.summary import summarize, write_summary
 from ssdnet_jax.experiments.conditions import PLAIN, Condition, MissingValues
 from ssdnet_jax.experiments.scoring import (
     Context,

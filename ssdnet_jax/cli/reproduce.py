@@ -18,7 +18,7 @@ from ssdnet_jax.cli.flag_values import (
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import write_csv
 from ssdnet_jax.experiments.conditions import PLAIN, MissingValues
 from ssdnet_jax.experiments.reproduce import LEVELS, PARTS, Protocol, Results, reproduce

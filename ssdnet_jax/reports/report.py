@@ -5,18 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import (
-    ALL,
-    IMAGE_METRICS,
-    METRICS,
-    Evaluation,
-    ImageMetrics,
-    MapSet,
-    Summary,
-    means_over_seeds,
-)
+from ssdnet_jax.data.layouts.sample import Sample
+from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics, MapSet
+from ssdnet_jax.evaluation.summary import IMAGE_METRICS, Summary, means_over_seeds
 from ssdnet_jax.reports.report_cases import CASES, best_and_worst, case_card, escape
 from ssdnet_jax.reports.report_plots import (
     METHOD_COLORS,

@@ -10,15 +10,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from ssdnet_jax.data.datasets import Sample, read_dataset
 from ssdnet_jax.data.score_maps import MAP_SUFFIXES, find_map, put_maps, read_map
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.evaluation.evaluate import (
-    ALL,
-    COLUMNS,
-    MapSet,
-    evaluate,
-    summarize,
-    write_metrics_csv,
-    write_summary,
-)
+from ssdnet_jax.evaluation.evaluate import ALL, COLUMNS, MapSet, evaluate, write_metrics_csv
+from ssdnet_jax.evaluation.summary import summarize, write_summary
 
 SHAPE = (12, 16)
 
