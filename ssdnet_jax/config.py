@@ -13,6 +13,7 @@ import ml_collections
 
 from ssdnet_jax.core.config import (
     PAPER_NETWORK,
+    DecisionConfig,
     FeatureConfig,
     FitConfig,
     FitSettings,
@@ -48,6 +49,7 @@ class Config:
     fit: FitConfig = FitConfig()
     score: ScoreConfig = ScoreConfig()
     inpaint: InpaintConfig = InpaintConfig()
+    decision: DecisionConfig = DecisionConfig()
 
     @property
     def target_kind(self) -> TargetKind:
@@ -146,6 +148,7 @@ PAPER = Config(
         average_decay=0.9,
     ),
     score=ScoreConfig(method="patches"),
+    decision=DecisionConfig(mask="otsu"),
 )
 """The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
 
@@ -336,6 +339,7 @@ _FROM_2: _Range = ("at least 2", lambda v: v >= 2)
 _ABOVE_0: _Range = ("above 0", lambda v: v > 0)
 _ODD: _Range = ("an odd number, at least 1", lambda v: v >= 1 and v % 2 == 1)
 _BELOW_1: _Range = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_BETWEEN_0_AND_1: _Range = ("above 0 and below 1", lambda v: 0 < v < 1)
 _UP_TO_1: _Range = ("at least 0 and at most 1", lambda v: 0 <= v <= 1)
 
 _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry of a tuple
@@ -375,6 +379,12 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "score.agreement_scale": _ABOVE_0,
     "score.alpha_rec": _FROM_0,
     "score.alpha_perc": _FROM_0,
+    "decision.false_alarms": _BETWEEN_0_AND_1,
+    "decision.mask_false_alarms": _BETWEEN_0_AND_1,
+    "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.min_area": _FROM_0,
+    "decision.max_defects": _FROM_0,
+    "decision.false_discoveries": _BETWEEN_0_AND_1,
     "inpaint.max_steps": _FROM_1,
     "inpaint.stop_threshold": _FINITE,
     "inpaint.mask_ratio": _BELOW_1,

@@ -3,21 +3,20 @@
 Nothing here holds more than one map at a time; pooled metrics read the files again.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
-from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import resize_image, resize_map
 from ssdnet_jax.data.labels import EMPTY, image_shape, read_label
 from ssdnet_jax.data.layouts.sample import DEFECT, GOOD, Sample
 from ssdnet_jax.data.score_maps import read_map
+from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.errors import InputError, SSDnetError
 from ssdnet_jax.evaluation import metrics
 from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
@@ -36,7 +35,7 @@ class MapSet:
     size: int = 0  # side of the square to which masks are brought, in pixels; maps have it. 0: maps
     # are compared with the masks as they are
     resized: bool = False  # whether maps of another size are brought to the mask's, not refused
-    pixels: int = 0  # of a map as it was made, before it was resized; 0: those of the map
+    decision: DecisionConfig = DecisionConfig()  # how images are judged by their maps
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by image, of scoring
 
 
@@ -193,7 +192,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         found = metrics.pixel_metrics(mask, score_map)
         values = {name: _or_none(getattr(found, name)) for name in METRICS}
     share = 0.0 if row.good else None
-    decision, _ = decide(score_map, size=map_set.pixels or score_map.size)
+    decision, _ = decide(score_map, map_set.decision)
     return dataclasses.replace(
         row,
         **values,
@@ -240,14 +239,7 @@ def _or_none(value: float) -> float | None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a table atomically; all rows have the keys of the first, None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    # Bytes of a file name that are no UTF-8 stay as they are.
-    content = text.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda file: file.write(content))
+    write_table(path, list(rows[0]), (row.values() for row in rows))
 
 
 def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics], *, method: str = "method") -> None:

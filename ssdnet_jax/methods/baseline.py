@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.baselines.registry import Baseline
 from ssdnet_jax.config import Config
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import (
@@ -27,8 +28,8 @@ from ssdnet_jax.methods.images import resized_image
 class BaselineMethod:
     """A baseline with some of its options; see `methods.base.Method`.
 
-    Of the configuration `image_size` and `seed` matter. A missing pixel takes the value of the
-    nearest known one: baselines have no inpainting stage.
+    Of the configuration `image_size`, `seed` and `decision` matter. A missing pixel takes the value
+    of the nearest known one: baselines have no inpainting stage.
     """
 
     baseline: Baseline
@@ -36,6 +37,7 @@ class BaselineMethod:
     config: Config
     vgg19: VGG19Weights | None = None
     clip: Any = None
+    calibration: Calibration | None = None
 
     keeps_fits = False
     can_do_without_vgg19 = False
@@ -64,11 +66,17 @@ class BaselineMethod:
     def settings(self) -> dict[str, Any]:
         """What it takes of the configuration, and its options."""
         options = {"options": dict(self.options)} if self.options else {}
-        return {"image_size": self.config.image_size, "seed": self.config.seed, **options}
+        decision = dataclasses.asdict(self.config.decision)
+        size, seed = self.config.image_size, self.config.seed
+        return {"image_size": size, "seed": seed, "decision": decision, **options}
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "BaselineMethod":
         """With the weights that it needs."""
         return dataclasses.replace(self, vgg19=vgg19, clip=clip)
+
+    def with_calibration(self, calibration: Calibration) -> "BaselineMethod":
+        """Judged by what known good images scored."""
+        return dataclasses.replace(self, calibration=calibration)
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage` and fills its missing pixels."""
@@ -109,7 +117,7 @@ class BaselineMethod:
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
-        return localization_of(raw, prepared.pixels, size=raw.size)
+        return localization_of(raw, prepared.pixels, self.config.decision, self.calibration)
 
 
 def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:

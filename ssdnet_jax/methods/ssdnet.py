@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image, from_config_dict
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
 from ssdnet_jax.core.plan import Plan
@@ -69,6 +70,7 @@ class SSDnet:
 
     config: Config
     vgg19: VGG19Weights | None = None
+    calibration: Calibration | None = None
 
     name = "ssdnet"
     is_random = True
@@ -94,6 +96,10 @@ class SSDnet:
         """With VGG19's weights, or without them where they are not to be had."""
         config = self.config.resolve_features(has_vgg19=vgg19 is not None)
         return dataclasses.replace(self, config=config, vgg19=vgg19)
+
+    def with_calibration(self, calibration: Calibration) -> "SSDnet":
+        """Judged by what known good images scored."""
+        return dataclasses.replace(self, calibration=calibration)
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage`; measures what its plan depends on."""
@@ -171,7 +177,37 @@ class SSDnet:
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
-        return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
+        return [
+            self._localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)
+        ]
+
+    def _localization(
+        self,
+        done: Done,
+        raw: Float[np.ndarray, "seeds h w"],
+        normalized: Float[np.ndarray, "seeds h w"],
+        pictures: Float[np.ndarray, "seeds hh ww c"],
+        reconstructions: Float[np.ndarray, "seeds hh ww d"],
+    ) -> FittedLocalization:
+        prepared, fits = done.prepared, done.fits
+        shape = prepared.missing.shape
+        decisions = localization_of(
+            np.median(raw, axis=0), prepared.pixels, self.config.decision, self.calibration
+        )
+        mu = resize_image(np.median(pictures, axis=0), shape)
+        unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+        return FittedLocalization(
+            **vars(decisions),
+            normalized_map=resize_map(np.median(normalized, axis=0), shape),
+            reconstruction=mu,
+            residual=prepared.pixels - mu,
+            uncertainty=resize_map(raw.std(axis=0), shape),
+            losses=fits[0].losses,
+            steps=max(len(fit.losses) for fit in fits),
+            stop_reason="max_steps" if unfinished else "threshold",
+            restorations=sum(fit.restorations for fit in fits),
+            fits=prepared.fits or _stored(prepared, fits, reconstructions),
+        )
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
@@ -191,32 +227,6 @@ def check_fit(fit: Fitted) -> None:
             f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
         )
-
-
-def _localization(
-    done: Done,
-    raw: Float[np.ndarray, "seeds h w"],
-    normalized: Float[np.ndarray, "seeds h w"],
-    pictures: Float[np.ndarray, "seeds hh ww c"],
-    reconstructions: Float[np.ndarray, "seeds hh ww d"],
-) -> FittedLocalization:
-    prepared, fits = done.prepared, done.fits
-    shape = prepared.missing.shape
-    decisions = localization_of(np.median(raw, axis=0), prepared.pixels, size=raw[0].size)
-    mu = resize_image(np.median(pictures, axis=0), shape)
-    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
-    return FittedLocalization(
-        **vars(decisions),
-        normalized_map=resize_map(np.median(normalized, axis=0), shape),
-        reconstruction=mu,
-        residual=prepared.pixels - mu,
-        uncertainty=resize_map(raw.std(axis=0), shape),
-        losses=fits[0].losses,
-        steps=max(len(fit.losses) for fit in fits),
-        stop_reason="max_steps" if unfinished else "threshold",
-        restorations=sum(fit.restorations for fit in fits),
-        fits=prepared.fits or _stored(prepared, fits, reconstructions),
-    )
 
 
 def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndarray) -> StoredFits:

@@ -19,9 +19,9 @@ from ssdnet_jax.runner.record import Record
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
-from ssdnet_jax.runner.verdicts import Verdict
+from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Workdir
-from ssdnet_jax.text import duration
+from ssdnet_jax.text import duration, one_line
 
 Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
@@ -124,7 +124,7 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     return min(lanes, options.most_lanes or -(-fits // devices)), devices
 
 
-def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -> str:
+def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
     """The last line that a command prints."""
     parts = [f"{summary.finished} finished"]
     if summary.finished_before:
@@ -134,10 +134,21 @@ def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -
     if summary.stopped:
         parts.append("stopped before the end")
     parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
-    if verdicts:
-        bad = sum(verdict.anomalous for verdict in verdicts)
-        parts.append(f"{bad} of {len(verdicts)} anomalous")
+    if verdicts.all:
+        parts.append(_counts(verdicts))
     return "; ".join([*parts, f"results in {workdir}"])
+
+
+def _counts(verdicts: Verdicts) -> str:
+    """How many images are bad, by what, and which are the worst."""
+    bad, unsure = verdicts.anomalous, verdicts.unsure
+    among = ", each among the others of the run" if verdicts.by == "folder" else ""
+    text = f"{len(bad)} of {len(verdicts.all)} anomalous{among}"
+    if unsure:
+        text += f", {len(unsure)} unsure"
+    if bad:
+        text += f", worst {', '.join(one_line(verdict.path) for verdict in bad[:3])}"
+    return text
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:

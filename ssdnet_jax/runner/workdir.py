@@ -32,8 +32,9 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok" or "error"
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # Otsu's threshold of the raw map
-    anomalous_fraction: float | None = None  # share of pixels above the threshold, in [0, 1]
+    threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
+    anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
+    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
@@ -42,7 +43,7 @@ class Row:
 
 _PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
+RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,10 @@ class Workdir:
         """Binary mask, 0 and 255."""
         return self.path / "masks" / f"{relative}.png"
 
+    def decision_path(self, relative: str) -> Path:
+        """What was decided of the image, and its defects (`runner.decisions`)."""
+        return self.path / "decisions" / f"{relative}.json"
+
     def uncertainty_path(self, relative: str) -> Path:
         """Standard deviation of the raw maps over seeds, float32 TIFF; only with several seeds."""
         return self.path / "uncertainty" / f"{relative}.tiff"
@@ -79,7 +84,7 @@ class Workdir:
 
     def has_files(self, relative: str) -> bool:
         """Whether all files of an image are in place."""
-        paths = [self.map_path, self.heatmap_path, self.mask_path]
+        paths = [self.map_path, self.heatmap_path, self.mask_path, self.decision_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(file.is_file() for file in files)
 
@@ -130,6 +135,7 @@ def open_workdir(
         "method": method.name,
         "root": str(root.resolve()) if root else None,
         "missing": str(missing.resolve()) if missing else None,
+        "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
     }
     with named_errors(path):
@@ -194,8 +200,8 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     try:
         earlier = json.loads(note.read_text(encoding="utf-8"))
-        # Notes of earlier versions do not say that there were no masks.
-        earlier = {key: ({"missing": None} | earlier)[key] for key in settings}
+        # Notes of earlier versions do not say that there was none.
+        earlier = {key: ({"missing": None, "calibration": None} | earlier)[key] for key in settings}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
