@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     workdir, seeds = parsed.workdir, parsed.seeds
-    samples = defective(parsed.samples())[:: parsed.every]
+    samples = defective(parsed.samples(terminal.note))[:: parsed.every]
     with named_errors(workdir), executing(parsed) as executor:
         context = parsed.context(terminal, executor, command)
         found = run_sweep(samples, parsed.configs, seeds, workdir, context)

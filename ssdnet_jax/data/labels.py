@@ -57,13 +57,7 @@ def read_label(sample: Sample, shape: tuple[int, int]) -> Label | None:
     masks = []
     notes: dict[str, None] = {}
     for path in files:
-        label = read_label_mask(path)
-        if label.mask.shape != tuple(shape):
-            height, width = label.mask.shape
-            raise InputError(
-                f"{path}: found a mask of {height} x {width} (height x width); expected "
-                f"{shape[0]} x {shape[1]}, the size of its image"
-            )
+        label = read_label_mask(path, shape=shape)
         masks.append(label.mask)
         notes |= dict.fromkeys(label.notes)
     mask = np.logical_or.reduce(masks)
@@ -75,8 +69,8 @@ def read_label(sample: Sample, shape: tuple[int, int]) -> Label | None:
     return Label(mask, tuple(notes))
 
 
-def read_label_mask(path: Path) -> Label:
-    """Reads one mask: black is good, anything else is defective.
+def read_label_mask(path: Path, *, shape: tuple[int, int] | None = None) -> Label:
+    """Reads one mask, of the (height, width) of its image: black is good, all else is defective.
 
     With up to 16 values, or numbers of classes without gaps, each but 0 is a defect. A mask of many
     8-bit or float values was saved with loss or resized: it is cut at half of its largest value.
@@ -84,11 +78,17 @@ def read_label_mask(path: Path) -> Label:
     by their brightest channel.
 
     Raises:
-        InputError: unreadable, NaN or infinite or negative values, everything defective, colours on
-            a ground that is not black, or a picture saved with loss that is too dark to read.
+        InputError: unreadable, of another size, NaN or infinite or negative values, everything
+            defective, colours on a ground that is not black, or a picture saved with loss that is
+            too dark to read.
     """
     raw = decode(path)
     samples = raw.samples
+    if shape is not None and samples.shape[:2] != tuple(shape):
+        raise InputError(
+            f"{path}: found a mask of {samples.shape[0]} x {samples.shape[1]} (height x width); "
+            f"expected {shape[0]} x {shape[1]}, the size of its image"
+        )
     if not np.isfinite(samples).all() or samples.min() < 0:
         raise InputError(
             f"{path}: found NaN, infinite or negative values; expected a mask, 0 where good"
@@ -142,8 +142,8 @@ def _is_grey(kind: np.dtype, found: np.ndarray) -> bool:
     if len(found) > _MOST_CLASSES:
         return not (largest <= _LARGEST_CLASS and largest + 1 == len(found))
     # Ringing: several values close to black and several close to white, none between.
-    near = np.count_nonzero((found > 0) & (found <= largest // 8))
-    far = np.count_nonzero(found >= largest - largest // 8)
+    near = int(np.count_nonzero((found > 0) & (found <= largest // 8)))
+    far = int(np.count_nonzero(found >= largest - largest // 8))
     return largest > _LARGEST_CLASS and near >= 1 and far >= 2 and near + far + 1 >= len(found)
 
 

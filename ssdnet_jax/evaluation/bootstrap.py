@@ -8,7 +8,7 @@ is taken off by the difference to the exact metric.
 """
 
 import dataclasses
-import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,9 +41,9 @@ class BinnedPixels:
     """Counts of the pixels of images by score, highest first, one row an image."""
 
     paths: tuple[str, ...]  # of the images, in the order of the rows
-    normal: np.ndarray  # float64 (images, bins), normal pixels
-    defective: np.ndarray  # float64 (images, bins), defective pixels
-    overlap: np.ndarray  # float64 (images, bins), sum of their `region_weights`
+    normal: np.ndarray  # float32 (images, bins), normal pixels
+    defective: np.ndarray  # float32 (images, bins), defective pixels
+    overlap: np.ndarray  # float32 (images, bins), sum of their `region_weights`
 
 
 Binned = Mapping[tuple[str, int | None], BinnedPixels]  # by method and seed
@@ -85,7 +85,7 @@ def _binned(paths: tuple[str, ...], pairs: Callable[[], Any]) -> BinnedPixels:
     if len(edges) > _EDGES:
         edges = np.unique(edges[np.round(np.linspace(0, len(edges) - 1, _EDGES)).astype(int)])
     bins = len(edges) + 1
-    counts = np.zeros((3, len(paths), bins))
+    counts = np.zeros((3, len(paths), bins), np.float32)
     for number, (mask, score_map) in enumerate(pairs()):
         known = ~np.isnan(score_map)
         # Bin 0 is above all edges; a score equal to an edge lies in the bin that begins with it.
@@ -106,25 +106,37 @@ def with_intervals(
     """A `summarize`d evaluation with a confidence interval beside its figures.
 
     For each category and "all", NAME_interval is [low, high] of `LEVEL` for NAME of auroc_mean,
-    auroc_pooled and so on, image_auroc and image_auroc_calibrated; None where there is no figure
-    or one image only.
+    auroc_pooled and so on, image_auroc and image_auroc_calibrated; in "all" also of their macro
+    means over categories. None where there is no figure or one image only.
     """
-    return {
-        method: {
-            category: {**entry, **_intervals(method, category, entry, evaluation, binned)}
+    result = {}
+    for method, entries in summary.items():
+        drawn = {
+            category: _drawn(method, category, entry, evaluation, binned)
             for category, entry in entries.items()
         }
-        for method, entries in summary.items()
-    }
+        categories = [category for category in entries if category != ALL]
+        for name in drawn[ALL].copy():
+            macro = f"{name.removesuffix('_mean')}_macro"
+            drawn[ALL][macro] = _mean_of([drawn[category][name] for category in categories])
+        result[method] = {
+            category: {
+                **entry,
+                **{f"{n}_interval": _interval(v, entry[n]) for n, v in drawn[category].items()},
+            }
+            for category, entry in entries.items()
+        }
+    return result
 
 
-def _intervals(
+def _drawn(
     method: str,
     category: str,
     entry: Mapping[str, Any],
     evaluation: Evaluation,
     binned: Binned,
-) -> dict[str, list[float] | None]:
+) -> dict[str, np.ndarray | None]:
+    """The figures of an entry in each draw, means over seeds, by name; None where there is none."""
     rows = [
         row
         for row in evaluation.rows
@@ -136,40 +148,39 @@ def _intervals(
     images = {row.path: row for row in rows}
     draws = _draws(list(images.values()))
     names = [*(f"{name}_{kind}" for name in METRICS for kind in ("mean", "pooled")), *IMAGE_METRICS]
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    drawn: dict[str, list[np.ndarray | None]] = {name: [] for name in names}
     for seed, of_seed in by_seed.items():
         for name in METRICS:
             values = [getattr(of_seed.get(path), name, None) for path in images]
             drawn[f"{name}_mean"].append(_means(values, draws))
         for name, score in IMAGE_METRICS.items():
-            scored = [of_seed.get(path) for path in images]
-            drawn[name].append(_image_aurocs(scored, score, draws))
-        if entry["auroc_pooled"] is not None:
+            drawn[name].append(_image_aurocs([of_seed.get(path) for path in images], score, draws))
+        exact = evaluation.pooled[method, seed, category]
+        if exact is not None:
             pixels = binned[method, seed]
             rows_of = {path: number for number, path in enumerate(pixels.paths)}
             here = [number for number, path in enumerate(images) if path in rows_of]
             chosen = [rows_of[path] for path in images if path in rows_of]
             parts = [each[chosen] for each in (pixels.normal, pixels.defective, pixels.overlap)]
-            exact = evaluation.pooled[method, seed, category]
-            found = _pooled(draws[:, here], *parts)
-            whole = _pooled(np.ones((1, len(here))), *parts)
+            found = metrics_of_draws(draws[:, here], *parts)
+            whole = metrics_of_draws(np.ones((1, len(here)), np.float32), *parts)
             for name in METRICS:
-                correction = getattr(exact, name, math.nan) - whole[name]
-                drawn[f"{name}_pooled"].append(found[name] + correction)
-    return {
-        f"{name}_interval": _interval(values, entry[name], len(images))
-        for name, values in drawn.items()
-    }
+                drawn[f"{name}_pooled"].append(found[name] + (getattr(exact, name) - whole[name]))
+    if len(images) < 2:
+        return dict.fromkeys(names)
+    return {name: _mean_of(values) for name, values in drawn.items()}
 
 
 def _draws(images: Sequence[ImageMetrics]) -> np.ndarray:
-    """How often each image is in each draw, float64 (DRAWS, images)."""
-    generator = np.random.default_rng(SEED)
+    """How often each image is in each draw, float32 (DRAWS, images)."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for number, row in enumerate(images):
         groups.setdefault((row.category, row.good), []).append(number)
-    draws = np.zeros((DRAWS, len(images)))
-    for members in groups.values():
+    draws = np.zeros((DRAWS, len(images)), np.float32)
+    for (category, good), members in groups.items():
+        # Of categories of one size the draws are to differ.
+        name = zlib.crc32(category.encode("utf-8", "surrogateescape"))
+        generator = np.random.default_rng([SEED, name, good])
         shares = np.full(len(members), 1 / len(members))
         draws[:, members] = generator.multinomial(len(members), shares, size=DRAWS)
     return draws
@@ -196,14 +207,22 @@ def _image_aurocs(rows: Sequence[ImageMetrics | None], score: str, draws: np.nda
     return wins / of_bad.sum(axis=1) / of_good.sum(axis=1)
 
 
-def _pooled(
+def metrics_of_draws(
     draws: np.ndarray, normal: np.ndarray, defective: np.ndarray, overlap: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Metrics of the pixels of each draw together, by name; nan where a draw has one class."""
+    """Metrics of the pixels of each draw together, by name; nan where a draw has one class.
+
+    Args:
+        draws: how often each image is in each draw, float32 (draws, images).
+        normal: as the other two a field of `BinnedPixels`, of these images.
+        defective: likewise.
+        overlap: likewise.
+    """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
     for start in range(0, len(draws), _ROWS):
         weights = draws[start : start + _ROWS]
-        curves = [np.cumsum(weights @ part, axis=1) for part in (normal, defective, overlap)]
+        counts = (weights @ part for part in (normal, defective, overlap))
+        curves = [np.cumsum(each, axis=1, dtype=np.float64) for each in counts]
         with np.errstate(divide="ignore", invalid="ignore"):
             for name, values in _areas(*curves).items():
                 parts[name].append(values)
@@ -230,17 +249,17 @@ def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str
     }
 
 
-def _interval(
-    by_seed: Sequence[np.ndarray], figure: float | None, images: int
-) -> list[float] | None:
-    """[low, high] of the mean over seeds."""
-    if figure is None or images < 2 or not by_seed:
+def _mean_of(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The mean of the figures that there are, draw by draw."""
+    known = [each for each in values if each is not None and not np.isnan(each).all()]
+    return np.mean(known, axis=0) if known else None
+
+
+def _interval(values: np.ndarray | None, figure: float | None) -> list[float] | None:
+    """[low, high], which hold the figure itself; None without figure."""
+    if figure is None or values is None:
         return None
-    values = np.array(by_seed)
-    values = values[~np.isnan(values).all(axis=1)].mean(axis=0)
     values = values[~np.isnan(values)]
-    if not values.size:
-        return None
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(np.clip(values, 0, 1), [tail, 1 - tail])
     return [float(min(low, figure)), float(max(high, figure))]

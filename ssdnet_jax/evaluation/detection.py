@@ -6,11 +6,12 @@ rate. That share against the rate is the calibration curve.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.evaluation.evaluate import ImageMetrics
+from ssdnet_jax.evaluation.evaluate import ALL, ImageMetrics
 
 LEVEL = 0.95  # of the intervals
 
@@ -53,6 +54,29 @@ def detection(rows: Sequence[ImageMetrics], stated: float) -> Detection:
     """Detections and false alarms of one method's images, all seeds together."""
     good, bad = _p_values(rows)
     return Detection(stated, _rate(good <= stated), _rate(bad <= stated))
+
+
+def with_detection(
+    summary: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    rows: Sequence[ImageMetrics],
+    stated: float,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """A `summarize`d evaluation with the entry "detection": the fields of a `Detection`."""
+    return {
+        method: {
+            category: {
+                **entry,
+                "detection": dataclasses.asdict(
+                    detection(
+                        [r for r in rows if r.method == method and category in (ALL, r.category)],
+                        stated,
+                    )
+                ),
+            }
+            for category, entry in entries.items()
+        }
+        for method, entries in summary.items()
+    }
 
 
 def calibration_curve(rows: Sequence[ImageMetrics]) -> CalibrationCurve | None:

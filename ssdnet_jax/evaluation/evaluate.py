@@ -61,7 +61,7 @@ class ImageMetrics:
     height: int | None = None  # of the map, in pixels
     width: int | None = None  # of the map, in pixels
     seconds: float | None = None  # what scoring took, reading and writing included
-    note: str = ""  # what a person should know of the mask
+    notes: tuple[str, ...] = ()  # what a person should know of the mask
     status: str = "ok"  # "ok" or "error"
     error: str = ""  # why there are no metrics; empty for "ok"
 
@@ -203,7 +203,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         height=score_map.shape[0],
         width=score_map.shape[1],
         seconds=map_set.seconds.get(sample.relative),
-        note="; ".join(notes),
+        notes=notes,
     )
 
 
@@ -245,4 +245,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics], *, method: str = "method") -> None:
     """`write_csv`, a line an image; columns are the fields of `ImageMetrics`, the first renamed."""
     columns = (method, *COLUMNS[1:])
-    write_csv(path, [dict(zip(columns, dataclasses.astuple(row), strict=True)) for row in rows])
+
+    def cells(row: ImageMetrics) -> Iterator[Any]:
+        for name in COLUMNS:
+            value = getattr(row, name)
+            yield "; ".join(value) if isinstance(value, tuple) else value
+
+    write_csv(path, [dict(zip(columns, cells(row), strict=True)) for row in rows])

@@ -168,5 +168,6 @@ def score_dataset(
         find,
         size=condition.evaluate_at,
         resized=condition.resizes_maps,
+        decision=method.config.decision,
         seconds={path: row.seconds for path, row in rows.items() if row.seconds is not None},
     )
