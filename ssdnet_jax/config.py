@@ -7,12 +7,13 @@ import operator
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ml_collections
 
 from ssdnet_jax.core.config import (
     PAPER_NETWORK,
+    DecisionConfig,
     FeatureConfig,
     FitConfig,
     FitSettings,
@@ -42,12 +43,17 @@ class Config:
 
     image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
     seed: int = 0  # >= 0, source of all randomness
+    ground: Literal["auto", "keep"] = "auto"  # auto: flat ground around a part takes no part; keep:
+    # it is judged like the rest
+    range: str = "auto"  # what is stretched to [0, 1] before an image is analysed. auto: the range
+    # that it uses, if that is below a fifth of full scale; full: nothing; or LOW,HIGH, in [0, 1]
     features: FeatureConfig = FeatureConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     fit: FitConfig = FitConfig()
     score: ScoreConfig = ScoreConfig()
     inpaint: InpaintConfig = InpaintConfig()
+    decision: DecisionConfig = DecisionConfig()
 
     @property
     def target_kind(self) -> TargetKind:
@@ -96,7 +102,7 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(self, shape: tuple[int, int], *, noise: float = 0.0) -> Plan:
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:
@@ -104,6 +110,7 @@ class Config:
           noise: standard deviation of its noise, in image units (`core.noise.noise_deviation`). An
             image with more than `features.noise_limit` is analysed at reduced resolution, unless
             it is too small for that.
+          masked: whether not all of its pixels take part.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -126,6 +133,7 @@ class Config:
             fit=self.fit_settings,
             score=self.score,
             seeds=self.fit.seeds,
+            masked=masked,
         )
 
 
@@ -146,6 +154,7 @@ PAPER = Config(
         average_decay=0.9,
     ),
     score=ScoreConfig(method="patches"),
+    decision=DecisionConfig(mask="otsu"),
 )
 """The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
 
@@ -263,6 +272,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
                 f"{name}: found {len(entries)} integers; expected at most {_MOST_ENTRIES}"
             )
         return tuple(entries)
+    if kind is str and isinstance(value, tuple | list):  # numbers with commas between
+        return ",".join(map(str, value))
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
@@ -293,6 +304,7 @@ def _check_values(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
+    _check_range(config.range)
     network = config.network
     scales = len(network.channels_down)
     if not scales:
@@ -322,6 +334,20 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(
             f"config.score.alpha_rec: found {alphas:g} as its sum with config.score.alpha_perc; "
             f"expected 1 (paper, Eq. 3)"
+        )
+
+
+def _check_range(text: str) -> None:
+    if text in ("auto", "full"):
+        return
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"config.range: found {text!r}; expected auto, full, or LOW,HIGH with "
+            f"0 <= LOW < HIGH <= 1, where 1 is full scale"
         )
 
 
@@ -374,7 +400,7 @@ _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithm
     "inpaint.max_steps": 1e6,
 }
 
-_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+_KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
 
 _Range = tuple[str, Callable[[float], bool]]
 _FINITE: _Range = ("a finite number", lambda v: True)
@@ -384,6 +410,7 @@ _FROM_2: _Range = ("at least 2", lambda v: v >= 2)
 _ABOVE_0: _Range = ("above 0", lambda v: v > 0)
 _ODD: _Range = ("an odd number, at least 1", lambda v: v >= 1 and v % 2 == 1)
 _BELOW_1: _Range = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_BETWEEN_0_AND_1: _Range = ("above 0 and below 1", lambda v: 0 < v < 1)
 _UP_TO_1: _Range = ("at least 0 and at most 1", lambda v: 0 <= v <= 1)
 
 _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry of a tuple
@@ -423,6 +450,13 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "score.agreement_scale": ("at least 1e-3", lambda v: v >= 1e-3),
     "score.alpha_rec": _FROM_0,
     "score.alpha_perc": _FROM_0,
+    "decision.false_alarms": _BETWEEN_0_AND_1,
+    "decision.mask_false_alarms": _BETWEEN_0_AND_1,
+    "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "decision.min_area": _FROM_0,
+    "decision.max_defects": _FROM_0,
+    "decision.false_discoveries": _BETWEEN_0_AND_1,
     "inpaint.max_steps": _FROM_1,
     "inpaint.stop_threshold": _FINITE,
     "inpaint.mask_ratio": _BELOW_1,

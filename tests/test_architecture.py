@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
     },
     "reports": {
-        *("errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
+        *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
     },
     "cli": {
         *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),

@@ -112,6 +112,24 @@ class FeatureConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DecisionConfig:
+    """From a map to a verdict, a mask and a list of defects (docs/decisions.md)."""
+
+    false_alarms: float = 0.01  # in (0, 1): share of good images that may be called anomalous
+    mask: Literal["peaks", "otsu"] = "peaks"  # peaks: what stands out, on a good image nothing;
+    # otsu: the upper of two classes of any map (the paper, section 5.3)
+    mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
+    # anything; an image between the two rates is called unsure
+    peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
+    other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
+    # this share of the value that makes one significant
+    min_area: int = 0  # image pixels, >= 0: smaller defects are left out
+    max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
+    false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the
+    # comparison within a run calls anomalous
+
+
+@dataclasses.dataclass(frozen=True)
 class FitSettings:
     """What is compiled into a fit; hashable, so that jit takes it as a static argument."""
 

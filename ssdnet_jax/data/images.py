@@ -16,6 +16,7 @@ from PIL import Image
 from ssdnet_jax.data._decode import decode, file_and_page, pages
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.formats import FORMATS, file_format
+from ssdnet_jax.data.resize import resize
 from ssdnet_jax.errors import InputError
 
 IMAGE_SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
@@ -26,9 +27,11 @@ class DecodedImage:
     """One image read from a file."""
 
     pixels: np.ndarray  # float32 (H, W, C) in [0, 1], C 1 (grey) or 3 (colour); 0 where missing
-    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN, fully transparent
-    # or masked); None if every pixel is there
+    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN or masked); None if
+    # every pixel is there
     warnings: tuple[str, ...]  # what the reader dropped or converted, one line each
+    ignored: np.ndarray | None = None  # bool (H, W), True where a pixel is not to be judged (fully
+    # transparent); None if every pixel is
 
 
 def read_image(
@@ -59,28 +62,31 @@ def read_image(
             f"{path}: found {raw.samples.dtype} samples; expected uint8, uint16 or float in [0, 1]"
         )
     missing = _has_nan(raw.samples)
+    ignored = np.zeros_like(missing)
     if raw.alpha is not None:
-        missing |= raw.alpha == 0
+        ignored = raw.alpha == 0
         partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
         if partial:
             notes += (f"{partial} partially transparent pixels are read as opaque",)
     if missing_mask is not None:
         missing |= read_mask(missing_mask, shape=missing.shape)
-    if missing.all():
+    valueless = missing | ignored
+    if valueless.all():
         raise InputError(
             f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
         )
 
     with np.errstate(over="ignore"):  # becomes infinite
         pixels = np.array(raw.samples, np.float32, order="C")
-    pixels[missing] = 0
+    pixels[valueless] = 0
     if raw.full_scale == 1.0:
         _check_float_range(path, pixels)
     pixels /= np.float32(raw.full_scale)
     np.clip(pixels, 0.0, 1.0, out=pixels)
     if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
         pixels = np.ascontiguousarray(pixels[..., :1])
-    return DecodedImage(pixels, missing if missing.any() else None, notes)
+    masks = (mask if mask.any() else None for mask in (missing, ignored))
+    return DecodedImage(pixels, next(masks), notes, next(masks))
 
 
 def _has_nan(samples: np.ndarray) -> np.ndarray:
@@ -269,22 +275,25 @@ def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a finite float map (H, W) to (height, width), bilinearly, within its own range."""
-    return np.clip(
-        _resize(score_map, size), np.float32(score_map.min()), np.float32(score_map.max())
-    )
+    """Resizes a float map (H, W) to (height, width), bilinearly, within its own range.
+
+    Pixels that take no part, NaN, lend nothing to their neighbours; a new pixel of which they make
+    up more than half is NaN.
+    """
+    known = ~np.isnan(score_map)
+    if known.all():
+        resized = _resize(score_map, size)
+    else:
+        share = _resize(known.astype(np.float32), size)
+        sums = _resize(np.where(known, score_map, 0), size)
+        resized = np.where(share >= 0.5, sums / np.maximum(share, 0.5), np.nan)
+    low, high = np.nanmin(score_map), np.nanmax(score_map)
+    return np.clip(resized, np.float32(low), np.float32(high))
 
 
 def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from skimage.transform import resize
-
     _check_size(size)
-    array = np.asarray(array, np.float32)
-    if array.shape[:2] == tuple(size):
-        return array.copy()
-    shape = (*size, *array.shape[2:])
-    # Along an axis that grows, skimage's anti-aliasing filter has sigma 0: no smoothing.
-    return resize(array, shape, order=1, anti_aliasing=True, preserve_range=True).astype(np.float32)
+    return resize(array, size)
 
 
 def resize_missing(missing: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -306,16 +315,18 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def write_tiff_map(path: str | os.PathLike[str], score_map: np.ndarray) -> None:
-    """Writes a map (H, W) as a float32 TIFF, ZIP-compressed, without loss, atomically."""
+    """Writes a map (H, W) as a float32 TIFF, atomically.
+
+    It is not compressed: that saves a quarter of the size, for most of the time that all other
+    files of an image take.
+    """
     import tifffile
 
     values = np.asarray(score_map, np.float32)
     _check_two_axes(values)
     write_atomically(
         path,
-        lambda file: tifffile.imwrite(
-            file, values, compression="zlib", photometric="minisblack", metadata=None
-        ),
+        lambda file: tifffile.imwrite(file, values, photometric="minisblack", metadata=None),
     )
 
 

@@ -23,6 +23,7 @@ def find_inputs(
     pattern: str,
     workdir: Path,
     missing: Path | None = None,
+    ignored: Path | None = None,
     *,
     report: Callable[[str], None] = lambda text: None,
 ) -> tuple[Path, list[Path]]:
@@ -35,6 +36,7 @@ def find_inputs(
       pattern: image, folder or glob.
       workdir: of the run to come.
       missing: masks of missing pixels, a file or a folder, which are no images either.
+      ignored: masks of what is not judged, likewise.
       report: told, in a line each, which files of a folder are left out.
 
     Returns:
@@ -50,11 +52,13 @@ def find_inputs(
     kept = [path for path in found.images if not _is_result(root, path, workdir.resolve())]
     if not kept:
         raise InputError(f"{pattern}: found only results of ssdnet; expected images")
-    if missing is not None:
-        masks = os.path.realpath(missing)
+    for flag, path in {"--missing": missing, "--ignore": ignored}.items():
+        if path is None:
+            continue
+        masks = os.path.realpath(path)
         kept = [p for p in kept if not Path(os.path.realpath(root / p)).is_relative_to(masks)]
         if not kept:
-            raise InputError(f"{pattern}: found only the masks of --missing; expected images")
+            raise InputError(f"{pattern}: found only the masks of {flag}; expected images")
     labels = [path for path in kept if _is_ground_truth(root, path)]
     kept = [path for path in kept if path not in set(labels)]
     if not kept:

@@ -151,12 +151,12 @@ def test_a_mask_image_adds_to_what_is_missing(tmp_path):
         read_image(tmp_path / "a.tif", missing_mask=tmp_path / "mask.png")
 
 
-def test_sixteen_bit_png_with_a_transparent_colour_marks_it_missing(tmp_path):
+def test_sixteen_bit_png_with_a_transparent_colour_marks_it_ignored(tmp_path):
     samples = np.random.default_rng(0).integers(0, 65536, (7, 5, 3)).astype(np.uint16)
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(samples, transparency=samples[2, 3]))
-    missing = read_image(path).missing
-    assert np.argwhere(missing).tolist() == [[2, 3]]
+    ignored = read_image(path).ignored
+    assert np.argwhere(ignored).tolist() == [[2, 3]]
 
 
 @pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"byteorder": ">"}])
@@ -249,14 +249,14 @@ def test_nan_pixels_are_missing_and_filled_with_zero(tmp_path):
     ("name", "colours"),
     [("a.png", 1), ("a.png", 3), ("a.tif", 1), ("a.tif", 3), ("a.webp", 3)],
 )
-def test_transparent_pixels_are_missing_and_partial_ones_keep_their_colour(tmp_path, name, colours):
+def test_transparent_pixels_are_ignored_and_partial_ones_keep_their_colour(tmp_path, name, colours):
     colour = COLOUR if colours == 3 else GREY[..., None]
     alpha = np.full((6, 4, 1), 255, np.uint8)
     alpha[1, 1], alpha[2, 2] = 0, 100
     options = {"lossless": True} if name == "a.webp" else {}
     Image.fromarray(np.concatenate([colour, alpha], axis=-1)).save(tmp_path / name, **options)
     decoded = read_image(tmp_path / name)
-    assert np.argwhere(decoded.missing).tolist() == [[1, 1]]
+    assert np.argwhere(decoded.ignored).tolist() == [[1, 1]] and decoded.missing is None
     expected = colour / np.float32(255)
     expected[1, 1] = 0
     np.testing.assert_allclose(decoded.pixels, expected, atol=1e-7)
@@ -272,7 +272,7 @@ def test_opaque_alpha_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_a_transparent_palette_entry_or_colour_is_missing(tmp_path, mode):
+def test_a_transparent_palette_entry_or_colour_is_ignored(tmp_path, mode):
     image = Image.fromarray(COLOUR if mode == "RGB" else GREY)
     if mode == "P":
         image = Image.new("P", (4, 6), 1)
@@ -280,7 +280,7 @@ def test_a_transparent_palette_entry_or_colour_is_missing(tmp_path, mode):
         image.putpixel((3, 2), 0)
     key = {"P": 0, "L": int(GREY[2, 3]), "RGB": tuple(COLOUR[2, 3].tolist())}[mode]
     image.save(tmp_path / "a.png", transparency=key)
-    assert [2, 3] in np.argwhere(read_image(tmp_path / "a.png").missing).tolist()
+    assert [2, 3] in np.argwhere(read_image(tmp_path / "a.png").ignored).tolist()
 
 
 def test_associated_alpha_is_divided_out(tmp_path):
@@ -290,7 +290,7 @@ def test_associated_alpha_is_divided_out(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", extrasamples=["assocalpha"])
     decoded = read_image(tmp_path / "a.tif")
     np.testing.assert_allclose(decoded.pixels[1, 1], np.array([50, 25, 100]) / 128, atol=1e-6)
-    assert np.argwhere(decoded.missing).tolist() == [[0, 0]]
+    assert np.argwhere(decoded.ignored).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -711,9 +711,8 @@ def test_maps_come_back_bit_for_bit(tmp_path_factory, score_map):
     np.testing.assert_array_equal(stored, score_map)
 
 
-def test_maps_are_compressed_and_readable_by_pillow(tmp_path):
+def test_maps_are_readable_by_pillow(tmp_path):
     write_tiff_map(tmp_path / "m.tiff", np.zeros((256, 256)))
-    assert (tmp_path / "m.tiff").stat().st_size < 10_000
     assert Image.open(tmp_path / "m.tiff").mode == "F"
 
 
