@@ -458,8 +458,10 @@ def _scaled_distances(
         for whole, part in zip((total, known), found, strict=True):
             whole[at_scale.inner] = np.asarray(part)[inner]
         show()
-    well_known = known >= min(0.5, float(known.max()))
-    usual = np.median(total[well_known] / known[well_known])
+    counted = known > 1 - 1e-5
+    if counted.mean() < 0.5:  # as where little is known of the image
+        counted = known >= min(0.5, float(known.max()))
+    usual = np.median(total[counted] / known[counted])
     distances = total + (1 - known) * usual
     at_pixels = np.asarray(
         jax.image.resize(distances, picture.inside.shape, "linear"), np.float32
