@@ -49,7 +49,7 @@ class TilingConfig:
 class Config:
     """Everything that decides a result, apart from the image."""
 
-    image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
+    image_size: int = 256  # pixels, shorter side at which an image is analysed; 0: its own size
     seed: int = 0  # >= 0, source of all randomness
     ground: Literal["auto", "keep"] = "auto"  # auto: flat ground around a part takes no part; keep:
     # it is judged like the rest
@@ -110,9 +110,7 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(
-        self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False
-    ) -> Plan:
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:

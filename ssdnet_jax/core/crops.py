@@ -33,9 +33,7 @@ class CropFit(NamedTuple):
     weight: Float[Array, ""]
 
 
-def init_crop_fit(
-    key: PRNGKeyArray, crop: Float[Array, "h w c"], settings: FitSettings
-) -> CropFit:
+def init_crop_fit(key: PRNGKeyArray, crop: Float[Array, "h w c"], settings: FitSettings) -> CropFit:
     """A fit before its first step; of the crop only the shape matters."""
     state = init_fit(key, crop, settings)
     return CropFit(state, jnp.zeros_like(state.current.params), jnp.zeros((), jnp.float32))

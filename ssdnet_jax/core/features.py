@@ -141,9 +141,7 @@ def principal_components(
     return features @ principal_directions(covariance, count=count)
 
 
-def principal_directions(
-    covariance: Float[Array, "c c"], *, count: int
-) -> Float[Array, "c count"]:
+def principal_directions(covariance: Float[Array, "c c"], *, count: int) -> Float[Array, "c count"]:
     """Directions of largest variance, largest first; 0 beyond c of them.
 
     The sign of a direction, which nothing determines, makes its largest weight positive.

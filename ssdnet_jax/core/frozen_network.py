@@ -75,8 +75,7 @@ def receptive_margin(config: NetworkConfig) -> int:
     """
     down, up, skip = config.kernel_down // 2, config.kernel_up // 2, config.kernel_skip // 2
     reach = sum(
-        2**scale * max(3 * down + 2 + up, skip + up)
-        for scale in range(len(config.channels_down))
+        2**scale * max(3 * down + 2 + up, skip + up) for scale in range(len(config.channels_down))
     )
     step = alignment(config)
     return -(-reach // step) * step
@@ -87,9 +86,7 @@ def alignment(config: NetworkConfig) -> int:
     return int(2 ** len(config.channels_down))
 
 
-def _forward(
-    params: PyTree[Array], x: Array, config: NetworkConfig, moments: _Normalize
-) -> Array:
+def _forward(params: PyTree[Array], x: Array, config: NetworkConfig, moments: _Normalize) -> Array:
     output = params["output"]
     x = _scale(params["scale0"], x, config, 0, "scale0", moments)
     x = padded_conv2d(x, output["kernel"], padding=config.padding) + output["bias"]
@@ -97,7 +94,12 @@ def _forward(
 
 
 def _scale(
-    params: PyTree[Array], x: Array, config: NetworkConfig, index: int, path: str, moments: _Normalize
+    params: PyTree[Array],
+    x: Array,
+    config: NetworkConfig,
+    index: int,
+    path: str,
+    moments: _Normalize,
 ) -> Array:
     def normalized(x: Array, name: str) -> Array:
         mean, variance = moments(f"{path}/{name}_norm", x)

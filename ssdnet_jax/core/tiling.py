@@ -68,9 +68,7 @@ def tile_grid(shape: Size, *, side: int, margin: int, step: int) -> list[Tile]:
     return [Tile(*zip(row, column, strict=True)) for row in rows for column in columns]
 
 
-def _spans(
-    length: int, side: int, margin: int, step: int
-) -> list[tuple[int, int, int, int]]:
+def _spans(length: int, side: int, margin: int, step: int) -> list[tuple[int, int, int, int]]:
     """(start, stop, inner start, inner stop) along one axis."""
     if length <= side:
         return [(0, length, 0, length)]

@@ -18,6 +18,7 @@ from ssdnet_jax.methods.base import (
     Job,
     Localization,
     Prepared,
+    Report,
     localization_of,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image
@@ -99,7 +100,9 @@ class BaselineMethod:
         """Never needed: `prepare` has filled missing pixels."""
         return prepared
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Localization]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> list[Localization]:
         """Runs the baseline on one image after another."""
         return [self._localization(done.prepared) for done in group]
 

@@ -114,8 +114,20 @@ def resized_image(
 
 
 def analysed_size(shape: tuple[int, int], config: Config) -> tuple[int, int]:
-    """Height and width, in pixels, at which an image of `shape` is analysed."""
-    return shape if config.image_size == 0 else (config.image_size, config.image_size)
+    """Height and width, in pixels, at which an image of `shape` is analysed.
+
+    `config.image_size` is the shorter side. The longer one keeps the aspect up to a sixteenth: it
+    is a whole number of eighths of the shorter, so that images of nearly the same shape share
+    compiled programs.
+    """
+    short = config.image_size
+    if short == 0:
+        return shape
+    eighth = max(1, short // 8)
+    height, width = (
+        max(short, round(short * side / min(shape) / eighth) * eighth) for side in shape
+    )
+    return height, width
 
 
 def stretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:
@@ -169,7 +181,8 @@ def _as_image(
     image: Any, missing: np.ndarray | None, ignored: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks an image's shape and type and brings it to float (H, W, C) with a mask of missing
-    pixels."""
+    pixels.
+    """
     pixels = np.asarray(image)
     shape = pixels.shape
     if pixels.ndim == 2:

@@ -27,9 +27,9 @@ from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, TARGETS
 from ssdnet_jax.core.score import patch_score
 from ssdnet_jax.core.streamed import Basis, Source, Sums
-
 from ssdnet_jax.core.tiling import Tile, tile_grid
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.methods.base import Progress, Report
 
 STEP = 32  # pixels: tiles start at multiples, which stay whole at all scales and strides
 _FEATURE_MARGIN = 32  # pixels beyond which a feature sees nothing, at half of the image's size
@@ -54,9 +54,6 @@ class TiledFit(NamedTuple):
     losses: np.ndarray
     stop: StopReason
     restorations: int
-
-
-Report = Callable[[str, int, int, float], None]  # stage, done, total, loss
 
 
 def is_large(shape: tuple[int, int], tiling: TilingConfig) -> bool:
@@ -89,7 +86,7 @@ def fit_in_tiles(
     tiling: TilingConfig,
     *,
     noise: float,
-    report: Report = lambda stage, done, total, loss: None,
+    report: Report = lambda progress: None,
 ) -> TiledFit:
     """Fits a network to random crops of an image and scores the image tile by tile.
 
@@ -212,7 +209,7 @@ def _analysed(picture: _Picture, report: Report) -> _Analysed:
             found = _sums_of(values, weights, jnp.asarray(shift, jnp.float32))
             added = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), sums, found)
             totals[source] = (added, shift)
-        report("features", done + 1, len(tiles), float("nan"))
+        report(Progress("features", done + 1, len(tiles), float("nan")))
     # The sums are of values less the shift as float32 has it.
     bases = {
         source: streamed.basis_of(sums, shift.astype(np.float32).astype(np.float64), source)
@@ -223,6 +220,11 @@ def _analysed(picture: _Picture, report: Report) -> _Analysed:
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
     )
+
+
+def _no_sums() -> Sums:
+    zero: Any = np.float64(0)
+    return Sums(zero, zero, zero)
 
 
 @functools.partial(jax.jit, static_argnames=("source", "kind"))
@@ -281,7 +283,6 @@ def _fitted(analysed: _Analysed, key: PRNGKeyArray, report: Report) -> _Network:
     state = _init(fit_key, first[0], settings)
     pending = [first]
     while True:
-        taken = int(state.state.step)
         if state.state.stop != StopReason.RUNNING:
             break
         # Each crop is of one step; the last block may be shorter, which would compile once more.
@@ -291,7 +292,8 @@ def _fitted(analysed: _Analysed, key: PRNGKeyArray, report: Report) -> _Network:
         values, known = (jnp.stack(parts) for parts in zip(*pending, strict=True))
         pending = []
         state = _fit_crops(state, values, known, settings)
-        report("fit", int(state.state.step), total, float(state.state.history[taken]))
+        step = int(state.state.step)
+        report(Progress("fit", step, total, float(state.state.history[step - 1])))
     channels = first[0].shape[-1]
     params = averaged_parameters(state, settings, channels=channels)
     crops = _crops(analysed, statistics_key)
@@ -382,8 +384,9 @@ def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
     count = iter(range(1, total + 1))
 
     def show() -> None:
-        report("score", next(count), total, float("nan"))
+        report(Progress("score", next(count), total, float("nan")))
 
+    # `core.texture_score.agreement`, one map at a time.
     logarithms: np.ndarray | None = None
     agreement_scale = picture.plan.score.agreement_scale
     for get, scale, margin in parts:
@@ -396,9 +399,7 @@ def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
     return np.float32(agreement_scale) * np.expm1(logarithms / np.float32(len(parts)))
 
 
-def _patch_map(
-    analysed: _Analysed, fit: _Network, of_network: int, report: Report
-) -> np.ndarray:
+def _patch_map(analysed: _Analysed, fit: _Network, of_network: int, report: Report) -> np.ndarray:
     """Eq. 3 without its min-max scaling, of what was fitted."""
     picture = analysed.picture
     config = picture.plan.score
@@ -411,7 +412,7 @@ def _patch_map(
         mu = _reconstruction(picture, fit, values)
         found = _patch_raw(values, mu, known, picture.plan, image.shape[:2])
         raw[tile.inner] = np.asarray(found)[tile.inner_of_outer]
-        report("score", done + 1, len(tiles), float("nan"))
+        report(Progress("score", done + 1, len(tiles), float("nan")))
     return raw
 
 
@@ -448,9 +449,7 @@ def _scaled_distances(
         components, weights = get(*picture.cut(tile))
         at_scale = tile.scaled(scale)
         places = _window(at_scale, window, streamed.score_margin(size))
-        found = _known_distances(
-            components[places], weights[places], *reference, tile_size=size
-        )
+        found = _known_distances(components[places], weights[places], *reference, tile_size=size)
         inner = tuple(
             slice(i.start - p.start, i.stop - p.start)
             for i, p in zip(at_scale.inner_of_outer, places, strict=True)
@@ -463,9 +462,7 @@ def _scaled_distances(
         counted = known >= min(0.5, float(known.max()))
     usual = np.median(total[counted] / known[counted])
     distances = total + (1 - known) * usual
-    at_pixels = np.asarray(
-        jax.image.resize(distances, picture.inside.shape, "linear"), np.float32
-    )
+    at_pixels = np.asarray(jax.image.resize(distances, picture.inside.shape, "linear"), np.float32)
     median, quartile = np.quantile(at_pixels[picture.inside], [0.5, 0.75])
     spread = np.float32(quartile - median)
     return (at_pixels - np.float32(median)) / spread if spread > 0 else np.zeros_like(at_pixels)
@@ -517,9 +514,7 @@ def _reference(
             inner = components[at_scale.inner_of_outer][counted]
             lows.append(inner.min(0))
             highs.append(inner.max(0))
-        rows, columns = (
-            _tile_starts(at_scale, axis, shape[axis], size, every) for axis in (0, 1)
-        )
+        rows, columns = (_tile_starts(at_scale, axis, shape[axis], size, every) for axis in (0, 1))
         for row in rows:
             for column in columns:
                 place = (slice(row, row + size), slice(column, column + size))
@@ -545,5 +540,3 @@ def _tile_starts(tile: Tile, axis: int, length: int, size: int, every: int) -> l
         for number in numbers
         if number % every == 0 and (number + 1) * size <= length
     ]
-
-

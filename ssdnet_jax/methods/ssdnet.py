@@ -22,7 +22,8 @@ from ssdnet_jax.core.target import Target, decode, encode, loss_weights, target_
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods import large
 from ssdnet_jax.methods.base import (
     Bucket,
     Done,
@@ -30,15 +31,18 @@ from ssdnet_jax.methods.base import (
     FittedLocalization,
     Job,
     JobName,
+    Localization,
     Member,
     Prepared,
+    Report,
+    TiledLocalization,
     alone,
     gather,
     known_to_be,
     localization_of,
     placed_map,
 )
-from ssdnet_jax.methods.images import resized_image, unstretched
+from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
 
 _encode = jax.jit(encode, static_argnames="plan")
 _noise_deviation = jax.jit(noise_deviation)
@@ -103,27 +107,50 @@ class SSDnet:
         )
         prepared = Prepared(key, **resized._asdict())
         check_against_image(self.config, prepared.fitted_missing.shape)
+        if self._is_large(prepared) and prepared.incomplete:
+            # Inpainting needs the whole image: its scattered pixels take their neighbours' values.
+            fitted = fill_nearest(prepared.fitted, prepared.fitted_missing)
+            prepared = dataclasses.replace(prepared, fitted=fitted, filled=True)
         return prepared if prepared.incomplete else self._planned(prepared)
 
     def _planned(self, prepared: Prepared) -> Prepared:
         # Pixels are fitted and scored alike with and without noise: one plan, one bucket.
         measured = not self.config.target_kind.is_image
         valid = _valid(prepared)
-        noise = float(_noise_deviation(prepared.fitted, valid)) if measured else 0.0
+        if not measured:
+            noise = 0.0
+        elif self._is_large(prepared):
+            noise = large.sampled_noise(prepared.fitted, _valid_pixels(prepared))
+        else:
+            noise = float(_noise_deviation(prepared.fitted, valid))
         masked = valid is not None
         plan = self.config.plan(prepared.fitted_missing.shape, noise=noise, masked=masked)
-        return dataclasses.replace(prepared, plan=plan)
+        if self._is_large(prepared) and (reason := large.refusal(plan)):
+            height, width = plan.shape
+            raise ConfigError(
+                f"the image is analysed at {height} x {width} pixels, more than "
+                f"config.tiling.above ({self.config.tiling.above}), with {reason}; expected a "
+                f"smaller --image_size, or config.tiling.above=0 to fit it whole"
+            )
+        return dataclasses.replace(prepared, plan=plan, noise=noise)
+
+    def _is_large(self, prepared: Prepared) -> bool:
+        return large.is_large(prepared.fitted_missing.shape, self.config.tiling)
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the plan; of images with missing pixels by their shape."""
         if prepared.plan is None:
             return Bucket("inpaint", prepared.fitted.shape, self.config.inpaint_settings)
+        if self._is_large(prepared):
+            return Bucket("tiles", prepared.fitted.shape, plan=prepared.plan)
         shape = target_shape(prepared.plan, channels=prepared.fitted.shape[-1])
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Computes the targets of images of one plan in one call."""
         plan = known_to_be(group[0].plan)
+        if self._is_large(group[0]):
+            return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
         masks: tuple[Any, ...] = ()
@@ -146,6 +173,8 @@ class SSDnet:
             settings = self.config.inpaint_settings
             values = alone(prepared.fitted)
             return [Job(JobName(name, 0), "inpaint", inpaint_key, values, known, settings)]
+        if self._is_large(prepared):
+            return []  # fitted where it is scored, which both take its tiles
         # The first fit is that of a single seed.
         seeds = range(prepared.plan.seeds)
         keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
@@ -170,12 +199,16 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> Sequence[Localization]:
         """Scores the fits of images of one plan and combines their seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
         plan = known_to_be(group[0].prepared.plan)
+        if self._is_large(group[0].prepared):
+            return [self._in_tiles(done.prepared, report) for done in group]
         target = gather([known_to_be(done.prepared.target) for done in group], size)
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
@@ -186,6 +219,26 @@ class SSDnet:
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
         return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
+
+    def _in_tiles(self, prepared: Prepared, report: Report) -> TiledLocalization:
+        found = large.fit_in_tiles(
+            prepared.fitted,
+            _valid_pixels(prepared),
+            jax.random.split(prepared.key)[1],
+            self.vgg19,
+            known_to_be(prepared.plan),
+            self.config.tiling,
+            noise=prepared.noise,
+            report=report,
+        )
+        check_stop(found.stop, len(found.losses))
+        return TiledLocalization(
+            **vars(localization_of(found.raw, prepared)),
+            losses=found.losses,
+            steps=len(found.losses),
+            stop_reason="max_steps" if found.stop == StopReason.MAX_STEPS else "threshold",
+            restorations=found.restorations,
+        )
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
@@ -200,9 +253,14 @@ def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
 
 def check_fit(fit: Fitted) -> None:
     """Raises InputError if a fit did not stay finite."""
-    if fit.stop == StopReason.UNSTABLE:
+    check_stop(fit.stop, len(fit.losses))
+
+
+def check_stop(stop: StopReason, steps: int) -> None:
+    """Raises InputError if a fit that ended so, after so many steps, did not stay finite."""
+    if stop == StopReason.UNSTABLE:
         raise InputError(
-            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"the fit did not stay finite (stopped after {steps} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
         )
 
@@ -236,6 +294,12 @@ def _valid(prepared: Prepared) -> np.ndarray | None:
     """1 where a pixel of the fitted image takes part and 0 where it does not; None where all do."""
     layout = prepared.layout
     return layout.valid.astype(np.float32) if layout is not None and layout.masked else None
+
+
+def _valid_pixels(prepared: Prepared) -> np.ndarray | None:
+    """The same as bool."""
+    layout = prepared.layout
+    return layout.valid if layout is not None and layout.masked else None
 
 
 def _as_picture(fitted: np.ndarray, prepared: Prepared) -> np.ndarray:

@@ -7,9 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssdnet_jax.data.fits_file import write_fits
+from ssdnet_jax.data.fits_file import write_fits, write_tiled_note
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
-from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
+from ssdnet_jax.methods.base import (
+    Done,
+    FittedLocalization,
+    Localization,
+    Method,
+    TiledLocalization,
+)
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
@@ -46,7 +52,7 @@ class Record:
         self._submit(lambda: self._finish(group))
 
     def _finish(self, group: Group) -> None:
-        for done, started, result in localizations(self._method, group):
+        for done, started, result in localizations(self._method, group, self._terminal.progress):
             try:
                 if isinstance(result, Exception):
                     raise result
@@ -98,6 +104,9 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
         if len(result.fits.losses) > 1:
             write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
         reconstruction = result.reconstruction
+        steps, loss = result.steps, float(result.losses[-1])
+    elif isinstance(result, TiledLocalization):
+        write_tiled_note(workdir.fit_path(relative), result.losses)
         steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)

@@ -12,8 +12,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.data.images import read_image
-from ssdnet_jax.methods.base import Bucket, Method
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.methods.base import Bucket, Method, Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.record import Record
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
