@@ -5,6 +5,7 @@ its inner part, which lies at least `margin` from those of its borders that are 
 inner parts fill the image without overlap.
 """
 
+import itertools
 from typing import NamedTuple
 
 from ssdnet_jax.core.arrays import Size
@@ -76,8 +77,7 @@ def _spans(length: int, side: int, margin: int, step: int) -> list[tuple[int, in
     starts = [*range(0, length - side, advance), length - side]
     # The middle of each overlap, which is wider than two margins and a step.
     cuts = [
-        (before + side + after) // 2 // step * step
-        for before, after in zip(starts[:-1], starts[1:], strict=True)
+        (before + side + after) // 2 // step * step for before, after in itertools.pairwise(starts)
     ]
     return [
         (start, start + side, first, last)

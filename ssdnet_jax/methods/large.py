@@ -204,7 +204,7 @@ def _analysed(picture: _Picture, report: Report) -> _Analysed:
             values, weights = values[inner], weights[inner]
             if source not in totals:
                 shift = np.asarray(values.mean((0, 1)), np.float64)
-                totals[source] = (Sums(*3 * (0.0,)), shift)
+                totals[source] = (_no_sums(), shift)
             sums, shift = totals[source]
             found = _sums_of(values, weights, jnp.asarray(shift, jnp.float32))
             added = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), sums, found)
