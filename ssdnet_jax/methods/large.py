@@ -100,11 +100,9 @@ def fit_in_tiles(
       noise: standard deviation of the image's noise (`core.noise.noise_deviation`).
       report: told how far it is.
     """
-    padded, inside = _padded(image, valid)
-    picture = _Picture(padded, inside, vgg19, plan, tiling, noise)
     seeds = range(plan.seeds)
     keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
-    analysed = _analysed(picture, report)
+    analysed = analyse(image, valid, vgg19, plan, tiling, noise=noise, report=report)
     fits = [_fitted(analysed, key, report) for key in keys]
     maps = [_raw_map(analysed, fit, report)[: image.shape[0], : image.shape[1]] for fit in fits]
     return TiledFit(
@@ -179,18 +177,56 @@ def _padded(image: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np
     return np.asarray(image, np.float32), inside
 
 
-class _Analysed(NamedTuple):
-    """A picture with what is known of its features."""
+class Part(NamedTuple):
+    """A feature representation that the score compares, or what the fit left of one.
+
+    Attributes:
+      get: (pixels of a tile, 1 where they take part) -> its components and how well each is known.
+      scale: positions a pixel of the image.
+      margin: pixels of a tile's border beyond which its distances are those of the whole image.
+    """
+
+    get: Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
+    scale: float
+    margin: int
+
+
+class Analysed(NamedTuple):
+    """A large image with what is known of its features."""
 
     picture: _Picture
     fitted: tuple[tuple[Source, Basis], ...]  # side by side what the network is fitted to
     compared: tuple[tuple[Source, Basis], ...]
 
+    def grid(self, margin: int) -> list[Tile]:
+        """The image's tiles with at least this margin, in pixels."""
+        return self.picture.grid(margin)
 
-def _analysed(picture: _Picture, report: Report) -> _Analysed:
+    def compared_parts(self) -> list[Part]:
+        """The representations that are compared beside the residual."""
+        reach = streamed.score_margin(self.picture.plan.score.tile_size)
+        parts = []
+        for source, basis in self.compared:
+            get = functools.partial(_components, self, source=source, basis=basis)
+            margin = _FEATURE_MARGIN + int(2 * reach / source.scale) + 1
+            parts.append(Part(get, source.scale / 2, margin))
+        return parts
+
+
+def analyse(
+    image: np.ndarray,
+    valid: np.ndarray | None,
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    tiling: TilingConfig,
+    *,
+    noise: float,
+    report: Report = lambda progress: None,
+) -> Analysed:
+    """Gathers the statistics of a large image's features; arguments as of `fit_in_tiles`."""
+    picture = _Picture(*_padded(image, valid), vgg19, plan, tiling, noise)
     if picture.is_image:
-        return _Analysed(picture, (), ())
-    plan = picture.plan
+        return Analysed(picture, (), ())
     fitted = (Source(*plan.fitted), Source("colours", plan.fitted.scale, 0))
     compared = tuple(Source(*representation) for representation in plan.compared)
     sources = (*fitted, *compared)
@@ -201,12 +237,13 @@ def _analysed(picture: _Picture, report: Report) -> _Analysed:
         for source in sources:
             inner = tile.scaled(source.scale / 2).inner_of_outer
             values, weights = _values(picture, image, valid, source)
-            values, weights = values[inner], weights[inner]
+            of_inner = np.zeros(weights.shape, np.float32)
+            of_inner[inner] = np.asarray(weights)[inner]
             if source not in totals:
-                shift = np.asarray(values.mean((0, 1)), np.float64)
+                shift = np.asarray(values).mean((0, 1), dtype=np.float64)
                 totals[source] = (_no_sums(), shift)
             sums, shift = totals[source]
-            found = _sums_of(values, weights, jnp.asarray(shift, jnp.float32))
+            found = _sums_of(values, of_inner, shift.astype(np.float32))
             added = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), sums, found)
             totals[source] = (added, shift)
         report(Progress("features", done + 1, len(tiles), float("nan")))
@@ -215,7 +252,7 @@ def _analysed(picture: _Picture, report: Report) -> _Analysed:
         source: streamed.basis_of(sums, shift.astype(np.float32).astype(np.float64), source)
         for source, (sums, shift) in totals.items()
     }
-    return _Analysed(
+    return Analysed(
         picture,
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
@@ -243,24 +280,28 @@ def _values(
 
 
 _sums_of = jax.jit(streamed.sums_of)
+_difference = jax.jit(jnp.subtract)
 _in_basis = jax.jit(streamed.in_basis)
 
 
 def _components(
-    analysed: _Analysed, image: np.ndarray, valid: np.ndarray, source: Source, basis: Basis
+    analysed: Analysed, image: np.ndarray, valid: np.ndarray, source: Source, basis: Basis
 ) -> tuple[Array, Array]:
     values, weights = _values(analysed.picture, image, valid, source)
     return _in_basis(values, basis), weights
 
 
-def _fitted_values(
-    analysed: _Analysed, image: np.ndarray, valid: np.ndarray
-) -> tuple[Array, Array]:
+def _fitted_values(analysed: Analysed, image: np.ndarray, valid: np.ndarray) -> tuple[Array, Array]:
     """What the network sees of a tile, and how well it is known."""
     if analysed.picture.is_image:
         return jnp.asarray(image), jnp.asarray(valid)
     found = [_components(analysed, image, valid, *pair) for pair in analysed.fitted]
-    return jnp.concatenate([values for values, _ in found], axis=-1), found[0][1]
+    return _side_by_side([values for values, _ in found]), found[0][1]
+
+
+@jax.jit
+def _side_by_side(parts: list[Array]) -> Array:
+    return jnp.concatenate(parts, axis=-1)
 
 
 class _Network(NamedTuple):
@@ -273,7 +314,7 @@ class _Network(NamedTuple):
     restorations: int
 
 
-def _fitted(analysed: _Analysed, key: PRNGKeyArray, report: Report) -> _Network:
+def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> _Network:
     picture = analysed.picture
     settings = picture.plan.fit
     fit_key, place_key, statistics_key = jax.random.split(key, 3)
@@ -289,15 +330,15 @@ def _fitted(analysed: _Analysed, key: PRNGKeyArray, report: Report) -> _Network:
         steps = min(settings.fit.block_steps, total)
         while len(pending) < steps:
             pending.append(next(crops))
-        values, known = (jnp.stack(parts) for parts in zip(*pending, strict=True))
+        values, known = (np.stack(parts) for parts in zip(*pending, strict=True))
         pending = []
         state = _fit_crops(state, values, known, settings)
         step = int(state.state.step)
         report(Progress("fit", step, total, float(state.state.history[step - 1])))
     channels = first[0].shape[-1]
-    params = averaged_parameters(state, settings, channels=channels)
+    params = _averaged(state, settings, channels=channels)
     crops = _crops(analysed, statistics_key)
-    sample = jnp.stack([next(crops)[0] for _ in range(_CROPS_FOR_STATISTICS)])
+    sample = np.stack([next(crops)[0] for _ in range(_CROPS_FOR_STATISTICS)])
     measure = picture.network.measure
     assert measure is not None
     statistics = jax.jit(measure, static_argnums=2)(params, sample, settings.network)
@@ -310,11 +351,12 @@ def _fitted(analysed: _Analysed, key: PRNGKeyArray, report: Report) -> _Network:
     )
 
 
+_averaged = jax.jit(averaged_parameters, static_argnames=("settings", "channels"))
 _init = jax.jit(init_crop_fit, static_argnames="settings")
 _fit_crops = jax.jit(fit_crops, static_argnames="settings", donate_argnums=0)
 
 
-def _crops(analysed: _Analysed, key: PRNGKeyArray) -> Iterator[tuple[Array, Array]]:
+def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What is fitted, in random crops of which enough takes part, and what it counts there."""
     picture = analysed.picture
     margin = 0 if picture.is_image else _FEATURE_MARGIN
@@ -340,8 +382,9 @@ def _crops(analysed: _Analysed, key: PRNGKeyArray) -> Iterator[tuple[Array, Arra
             if share >= _KNOWN:
                 break
         image, valid = picture.image[best[1]], picture.inside[best[1]].astype(np.float32)
-        values, known = (x[cut] for x in _fitted_values(analysed, image, valid))
-        yield values, known / jnp.maximum(known.mean(), 1e-6)
+        # Cut by numpy: JAX would compile each cut anew.
+        values, known = (np.asarray(x)[cut] for x in _fitted_values(analysed, image, valid))
+        yield values, known / np.maximum(known.mean(), np.float32(1e-6))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "config"))
@@ -358,7 +401,7 @@ def _reconstruction(picture: _Picture, fit: _Network, values: Array) -> Array:
     return _jitted_reconstruction(apply, fit.params, fit.statistics, values, config)
 
 
-def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
+def _raw_map(analysed: Analysed, fit: _Network, report: Report) -> np.ndarray:
     """The raw map of the padded image; see `core.score`."""
     picture = analysed.picture
     reach = picture.network.receptive_margin
@@ -370,17 +413,11 @@ def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
 
     def residual(image: np.ndarray, valid: np.ndarray) -> tuple[Array, Array]:
         values, known = _fitted_values(analysed, image, valid)
-        return values - _reconstruction(picture, fit, values), known
+        return _difference(values, _reconstruction(picture, fit, values)), known
 
-    parts: list[tuple[Any, float, int]] = []
-    for source, basis in analysed.compared:
-        get = functools.partial(_components, analysed, source=source, basis=basis)
-        scale = source.scale / 2
-        parts.append((get, scale, _FEATURE_MARGIN + int(score_margin / scale) + 1))
     margin = of_network + 2 * _FEATURE_MARGIN + int(score_margin / picture.scale) + 1
-    parts.append((residual, picture.scale, margin))
-
-    total = 2 * sum(len(picture.grid(margin)) for _, _, margin in parts)
+    parts = [*analysed.compared_parts(), Part(residual, picture.scale, margin)]
+    total = 2 * sum(len(analysed.grid(part.margin)) for part in parts)
     count = iter(range(1, total + 1))
 
     def show() -> None:
@@ -389,8 +426,8 @@ def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
     # `core.texture_score.agreement`, one map at a time.
     logarithms: np.ndarray | None = None
     agreement_scale = picture.plan.score.agreement_scale
-    for get, scale, margin in parts:
-        found = _scaled_distances(picture, get, scale, margin, show)
+    for part in parts:
+        found = scaled_distances(analysed, part, show)
         if len(parts) == 1:
             return found
         term = np.log1p(np.maximum(found, 0) / np.float32(agreement_scale))
@@ -399,7 +436,7 @@ def _raw_map(analysed: _Analysed, fit: _Network, report: Report) -> np.ndarray:
     return np.float32(agreement_scale) * np.expm1(logarithms / np.float32(len(parts)))
 
 
-def _patch_map(analysed: _Analysed, fit: _Network, of_network: int, report: Report) -> np.ndarray:
+def _patch_map(analysed: Analysed, fit: _Network, of_network: int, report: Report) -> np.ndarray:
     """Eq. 3 without its min-max scaling, of what was fitted."""
     picture = analysed.picture
     config = picture.plan.score
@@ -432,21 +469,25 @@ class _Scale(NamedTuple):
     reference: np.ndarray
 
 
-Get = Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
-
-
-def _scaled_distances(
-    picture: _Picture, get: Get, scale: float, margin: int, show: Callable[[], None]
+def scaled_distances(
+    analysed: Analysed, part: Part, show: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """`core.texture_score`'s distances of a part, in quartiles, at the image's size."""
+    """Tile distances of a part (`core.texture_score`), in quartiles, at the image's size.
+
+    Args:
+      analysed: the image.
+      part: of it.
+      show: called after each tile, twice a tile.
+    """
+    picture, scale = analysed.picture, part.scale
     size = picture.plan.score.tile_size
-    tiles = picture.grid(margin)
-    reference = _reference(picture, get, scale, tiles, size, show)
+    tiles = analysed.grid(part.margin)
+    reference = _reference(picture, part, tiles, show)
     shape = tuple(int(scale * side) for side in picture.inside.shape)
     total, known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     window = _window_sides(tiles, scale, streamed.score_margin(size))
     for tile in tiles:
-        components, weights = get(*picture.cut(tile))
+        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile)))
         at_scale = tile.scaled(scale)
         places = _window(at_scale, window, streamed.score_margin(size))
         found = _known_distances(components[places], weights[places], *reference, tile_size=size)
@@ -454,20 +495,21 @@ def _scaled_distances(
             slice(i.start - p.start, i.stop - p.start)
             for i, p in zip(at_scale.inner_of_outer, places, strict=True)
         )
-        for whole, part in zip((total, known), found, strict=True):
-            whole[at_scale.inner] = np.asarray(part)[inner]
+        for whole, of_tile in zip((total, known), found, strict=True):
+            whole[at_scale.inner] = np.asarray(of_tile)[inner]
         show()
     counted = known > 1 - 1e-5
     if counted.mean() < 0.5:  # as where little is known of the image
         counted = known >= min(0.5, float(known.max()))
     usual = np.median(total[counted] / known[counted])
     distances = total + (1 - known) * usual
-    at_pixels = np.asarray(jax.image.resize(distances, picture.inside.shape, "linear"), np.float32)
+    at_pixels = np.asarray(_resized(distances, picture.inside.shape))
     median, quartile = np.quantile(at_pixels[picture.inside], [0.5, 0.75])
     spread = np.float32(quartile - median)
     return (at_pixels - np.float32(median)) / spread if spread > 0 else np.zeros_like(at_pixels)
 
 
+_resized = jax.jit(functools.partial(jax.image.resize, method="linear"), static_argnums=1)
 _known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size")
 
 
@@ -495,19 +537,15 @@ def _window(tile: Tile, sides: tuple[int, int], margin: int) -> tuple[slice, ...
 
 
 def _reference(
-    picture: _Picture,
-    get: Get,
-    scale: float,
-    tiles: Sequence[Tile],
-    size: int,
-    show: Callable[[], None],
+    picture: _Picture, part: Part, tiles: Sequence[Tile], show: Callable[[], None]
 ) -> _Scale:
     """Extremes of the components and the typical tile, over the image."""
+    size, scale = picture.plan.score.tile_size, part.scale
     shape = [int(scale * side) for side in picture.inside.shape]
     every = max(1, int(np.sqrt(shape[0] * shape[1] / size**2 / _MOST_SORTED_TILES)))
     lows, highs, sorted_tiles, shares = [], [], [], []
     for tile in tiles:
-        components, weights = (np.asarray(x) for x in get(*picture.cut(tile)))
+        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile)))
         at_scale = tile.scaled(scale)
         counted = weights[at_scale.inner_of_outer] >= 0.5
         if counted.any():
