@@ -76,7 +76,9 @@ def with_hole(picture: Picture, side: int) -> Picture:
     return picture._replace(missing=mask)
 
 
-def round_part(picture: Picture, *, radius: float, value: float = 0.0, noise: float = 0.0) -> Picture:
+def round_part(
+    picture: Picture, *, radius: float, value: float = 0.0, noise: float = 0.0
+) -> Picture:
     """A disc of the texture on a flat ground; a radius of half of the side touches all sides."""
     rows, columns = np.indices((SIDE, SIDE)) - (SIDE - 1) / 2
     part = np.hypot(rows, columns) < radius
@@ -125,12 +127,17 @@ ROWS: dict[str, tuple[str, bool, str, Callable[[Picture], Picture]]] = {
 }
 
 
-def measure(name: str, shared: Path, most: int, changes: dict[str, str]) -> Iterator[dict]:
+def measure(
+    name: str, shared: Path, most: int, steps: int, changes: dict[str, str]
+) -> Iterator[dict]:
     """Scores the pictures of a row."""
     category, good, config_name, change = ROWS[name]
     weights = shared / "weights" / "vgg19_imagenet_conv1_1-conv2_2.npz"
     vgg19 = ssdnet_jax.load_vgg19_weights(weights)
     config = dataclasses.replace(ssdnet_jax.load_config(config_name), **changes)
+    if steps:
+        fit = dataclasses.replace(config.fit, max_steps=steps)
+        config = dataclasses.replace(config, fit=fit)
     for picture in map(change, pictures(shared, category, good=good)[:most]):
         result = ssdnet_jax.localize(
             picture.pixels,
@@ -151,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="all", help=f"all, or some of: {'; '.join(ROWS)}")
     parser.add_argument("--most", type=int, default=4, help="pictures a row")
+    parser.add_argument("--steps", type=int, default=0, help="0: as many as the setting has")
     parser.add_argument("--ground", default="auto")
     parser.add_argument("--range", default="auto")
     parser.add_argument("--out", type=Path)
@@ -159,7 +167,7 @@ def main() -> None:
     changes = {"ground": given.ground, "range": given.range}
     table = {}
     for name in ROWS if given.rows == "all" else given.rows.split(";"):
-        found = list(measure(name.strip(), shared, given.most, changes))
+        found = list(measure(name.strip(), shared, given.most, given.steps, changes))
         mean = {
             key: float(np.mean([each[key] for each in found if key in each]))
             for key in sorted({key for each in found for key in each})

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.arrays import Size
-from ssdnet_jax.core.masked import known_share, weighted_moments
+from ssdnet_jax.core.masked import for_statistics, known_share, weighted_moments
 from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.plan import Representation
 from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_features
@@ -135,7 +135,8 @@ def principal_components(
     if weights is None:
         covariance = x.T @ x / x.shape[0]
     else:
-        shares = weights.reshape(-1, 1) / jnp.maximum(weights.sum(), jnp.finfo(jnp.float32).tiny)
+        counted = for_statistics(weights).reshape(-1, 1)
+        shares = counted / jnp.maximum(counted.sum(), jnp.finfo(jnp.float32).tiny)
         covariance = x.T @ (x * shares)
         covariance = (covariance + covariance.T) / 2
     return features @ principal_directions(covariance, count=count)
@@ -235,5 +236,5 @@ def moments(
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and standard deviation of each channel."""
     if weights is not None:
-        return weighted_moments(features, weights)
+        return weighted_moments(features, for_statistics(weights))
     return features.mean((0, 1)), features.std((0, 1))

@@ -11,6 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from ssdnet_jax.core.convolution import pad2d
 
+_ALL_OF_IT = 1 - 1e-4  # of what a feature sees, up to rounding
+_ENOUGH = 0.25  # of the features that are known at all
+
 
 def known_share(valid: Float[Array, "h w"], *, reach: int) -> Float[Array, "h//2 w//2"]:
     """How well each feature at half resolution is known, in [0, 1].
@@ -36,6 +39,17 @@ def weighted_moments(
     shares = (weights / _at_least(weights.sum()))[..., None]
     mean = (values * shares).sum((0, 1))
     return mean, jnp.sqrt((jnp.square(values - mean) * shares).sum((0, 1)))
+
+
+def for_statistics(weights: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Weights with which features enter statistics of the image: 1 where they are known, else 0.
+
+    What is partly known knows something of the filling too. Where little is known, less than a
+    quarter of what is partly known, the weights stay as they are.
+    """
+    known = weights >= _ALL_OF_IT
+    enough = known.sum() >= _ENOUGH * (weights > 0).sum()
+    return jnp.where(enough, known.astype(weights.dtype), weights)
 
 
 def well_known(weights: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:

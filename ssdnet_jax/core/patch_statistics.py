@@ -16,7 +16,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ssdnet_jax.core import masked
 from ssdnet_jax.core.convolution import pad2d
@@ -32,12 +32,12 @@ def scale_channels(
 ) -> Float[Array, "h w c"]:
     """(F - min F) / (max F - min F) of each channel; a constant channel becomes 0.
 
-    With weights the extremes are those of well known features, and others may leave [0, 1].
+    With weights the extremes are those of known features, and others may leave [0, 1].
     """
     if weights is None:
         low, high = features.min((0, 1)), features.max((0, 1))
     else:
-        counted = masked.well_known(weights)[..., None]
+        counted = (masked.for_statistics(weights) > 0)[..., None]
         low = jnp.where(counted, features, jnp.inf).min((0, 1))
         high = jnp.where(counted, features, -jnp.inf).max((0, 1))
     return (features - low) / (high - low + 1e-8)
@@ -74,7 +74,11 @@ def median_sorted_tile(
 
 
 def correspondence_errors(
-    features: Float[Array, "h w c"], reference: Float[Array, "{tile_size}**2 c"], *, tile_size: int
+    features: Float[Array, "h w c"],
+    reference: Float[Array, "{tile_size}**2 c"],
+    *,
+    tile_size: int,
+    weights: Float[Array, "h w"] | None = None,
 ) -> Float[Array, "h+{tile_size}-1 w+{tile_size}-1 {tile_size} {tile_size}"]:
     """How far each member of each tile is from its counterpart in `reference`.
 
@@ -85,6 +89,8 @@ def correspondence_errors(
       features: the feature map.
       reference: sorted values of a tile, channel by channel (`median_sorted_tile`).
       tile_size: odd, in feature pixels.
+      weights: how well each pixel of the map is known. A member's rank is then that among the well
+        known members of its tile, in proportion to how many there are. None: all are known.
 
     Returns:
       Mean over channels of |F(b) - reference(rank of b)|, at [b, o]: b is a pixel of the map
@@ -95,13 +101,20 @@ def correspondence_errors(
     mirrored = mirror(features, margin=n // 2)
     height, width = mirrored.shape[:2]
     beyond = jnp.pad(mirrored, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)))
+    known = None
+    if weights is not None:
+        well_known = masked.well_known(weights)[..., None].astype(features.dtype)
+        known = jnp.pad(mirror(well_known, margin=n // 2)[..., 0] > 0, n - 1)
     table = reference.reshape(-1)
     offsets = jnp.arange(channels)
 
     def error_row(row: Int[Array, ""]) -> Float[Array, "n n w"]:
         strip = lax.dynamic_slice_in_dim(beyond, row, 2 * n - 1)
         centre = strip[n - 1, n - 1 : n - 1 + width]
-        ranks = _ranks(strip, centre, n)
+        if known is None:
+            ranks = _ranks(strip, centre, n)
+        else:
+            ranks = _ranks_among(strip, lax.dynamic_slice_in_dim(known, row, 2 * n - 1), centre, n)
 
         def errors(ranks_at_one_place: Int[Array, "n w c"]) -> Float[Array, "n w"]:
             index = ranks_at_one_place.astype(jnp.int32) * channels + offsets
@@ -134,6 +147,22 @@ def _ranks(
 
     before = lax.map(comes_before, jnp.arange(2 * n - 1))
     return _window_sums(jnp.swapaxes(_window_sums(before, n), 0, 1), n)
+
+
+def _ranks_among(
+    strip: Float[Array, "2*{n}-1 wide c"],
+    known: Bool[Array, "2*{n}-1 wide"],
+    centre: Float[Array, "wide-2*({n}-1) c"],
+    n: int,
+) -> Int[Array, "{n} {n} wide-2*({n}-1) c"]:
+    """`_ranks` among the known members of a tile, brought to the size of a whole tile."""
+    width = centre.shape[0]
+    # What is infinite comes before nothing.
+    before = _ranks(jnp.where(known[..., None], strip, jnp.inf), centre, n).astype(jnp.int32)
+    columns = jnp.arange(2 * n - 1)[:, None] + jnp.arange(width)
+    counted = known.astype(jnp.int32)[:, columns].transpose(1, 0, 2)
+    members = _window_sums(jnp.swapaxes(_window_sums(counted, n), 0, 1), n)[..., None]
+    return ((2 * before + 1) * n**2) // (2 * jnp.maximum(members, 1))
 
 
 def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:

@@ -86,7 +86,7 @@ def tile_distances(
     """
     scaled = scale_channels(features, weights)
     reference = median_sorted_tile(scaled, tile_size=tile_size, weights=weights)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size, weights=weights)
     return scatter_errors(
         errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected", weights=weights
     )

@@ -6,10 +6,10 @@ has one colour, up to noise, from a whole side or all four corners of the pictur
 edge, and it lies around one thing: the rest is one piece, varies more, and hardly has the ground's
 colour itself.
 
-A texture from edge to edge has no such part: its flat places recur inside, or fade into the rest, or
-no side is flat all along. Nor has a flat surface with a stain, which is too small to be the product.
-Where the part is nearly convex all of its convex hull is judged, so that a piece that is broken out
-of its edge, through which one sees the ground, is found and not taken for ground.
+A texture from edge to edge has no such part: its flat places recur inside, or fade into the rest,
+or no side is flat all along. Nor has a flat surface with a stain, which is too small to be the
+product. Where the part is nearly convex all of its convex hull is judged, so that a piece that is
+broken out of its edge, through which one sees the ground, is found and not taken for ground.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """An image as a user gives it, checked and brought to the size and range at which it is analysed.
 
 Not every pixel of an image takes part. Scattered pixels without a value are inpainted and judged
-(paper section 5.2). What is ignored, ground (`methods.ground`), and what has no value over more
-than a tile, is not: the image is cropped to the rest, and what is left of it inside is filled by
-mirroring the rest and has no weight.
+(paper section 5.2). What is ignored, ground (`methods.ground`), and what has no value over a whole
+tile, is not: the image is cropped to the rest, and what is left of it inside is filled by mirroring
+the rest and has no weight.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.ground import find_ground
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
+_TILE = 9  # pixels of what is analysed: a square that has no value is inpainted up to this side
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that an image could be unlike
 _SMALL_RANGE = 0.2  # of full scale: images that use less are stretched
 _PERCENTILES = (0.1, 99.9)  # of the values, between which an image uses its range
@@ -80,7 +81,7 @@ def resized_image(
     Args:
       image: (H, W) or (H, W, C) with C in {1, 3}; float in [0, 1], or uint8 or uint16. NaN means
         that a pixel is missing. Three equal channels are taken for one.
-      config: of it `image_size`, `ground` and `range`, and what a tile is.
+      config: of it `image_size`, `ground` and `range`.
       missing: bool (H, W), True where a pixel is not known.
       ignored: bool (H, W), True where a pixel is not to be judged.
 
@@ -180,9 +181,7 @@ def fill_mirrored(
 def _as_image(
     image: Any, missing: np.ndarray | None, ignored: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks an image's shape and type and brings it to float (H, W, C) with a mask of missing
-    pixels.
-    """
+    """Checks an image's shape and type: as float (H, W, C), and a mask of missing pixels."""
     pixels = np.asarray(image)
     shape = pixels.shape
     if pixels.ndim == 2:
@@ -234,7 +233,7 @@ def _layout(
     without = unknown | ignored
     size = analysed_size(unknown.shape, config)
     tile = [
-        max(1, round(config.score.tile_size * side / fitted))
+        max(1, round(_TILE * side / fitted))
         for side, fitted in zip(unknown.shape, size, strict=True)
     ]
     wide = _wide_parts(without, tile)
@@ -246,8 +245,8 @@ def _layout(
     window = bounding_box(~not_judged)
     if window is None or min(s.stop - s.start for s in window) < SMALLEST_SIDE:
         raise InputError(
-            f"{np.count_nonzero(~not_judged)} pixels are left beside those that are missing, ignored "
-            f"or ground; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+            f"{np.count_nonzero(~not_judged)} pixels are left beside those that are missing, "
+            f"ignored or ground; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
         )
     inside = wide[window]
     valid = ~resize_missing(inside, analysed_size(inside.shape, config))
