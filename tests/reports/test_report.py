@@ -81,6 +81,7 @@ def page(tmp_path, samples, sets, **options):
         evaluation=evaluation,
         summary=summarize(evaluation),
         notes={"Command": options.get("command", "ssdnet-evaluate")},
+        stated=0.01,
     )
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     return text, Page(text), summarize(evaluation)
