@@ -29,12 +29,15 @@ from ssdnet_jax.methods.registry import (
     run_folder,
     split_method,
 )
+from ssdnet_jax.runner.record import HEATMAPS
 
 EXECUTORS = ("local", "ray")
 
 # Flags that stand for a field of the configuration.
 _SHORT = {
     "image_size": "image_size",
+    "ground": "ground",
+    "range": "range",
     "false_alarms": "decision.false_alarms",
     "min_area": "decision.min_area",
     "max_defects": "decision.max_defects",
@@ -51,18 +54,20 @@ CLIP_WEIGHTS_HELP = """\
 DECISION_HELP = """\
   --false_alarms=RATE     share of good images that may be called anomalous (0.01)
   --min_area=PIXELS       smaller defects are left out (0)
-  --max_defects=N         no more than the worst N of an image are listed; 0: all (0)"""
+  --max_defects=N         no more than the worst N of an image are listed (100); 0: all"""
 EXECUTION_HELP = """\
   --lanes=N               images fitted at once by a device; by default what fits, on a CPU 1
   --devices=N             devices (of a CPU: cores) that share the images; by default all that fit
   --executor=NAME         local, or ray: over the devices of a Ray cluster
   --ray_address=ADDRESS   HOST:PORT of the cluster's head node, or auto; by default $RAY_ADDRESS,
-                          this machine's cluster, or this machine alone"""
+                          this machine's cluster, or this machine alone
+  --heatmaps=WHICH        of which images heat maps are written: all, anomalous or none"""
 EXECUTION_FLAGS: dict[str, str | bool | None] = {
     "lanes": None,
     "devices": None,
     "executor": EXECUTORS[0],
     "ray_address": None,
+    "heatmaps": HEATMAPS[0],
 }
 
 
@@ -107,6 +112,8 @@ def read_flags(
         raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
         raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+    except (OSError, ValueError, RecursionError) as error:  # of --flagfile
+        raise ConfigError(f"--flagfile: cannot be read ({error}); expected a text file") from error
     if rest:
         raise ConfigError(
             f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"
@@ -128,7 +135,9 @@ def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:
     if executor != "ray" and given["ray_address"] is not None:
         raise ConfigError("--ray_address: found alone; expected --executor=ray too")
     counts = {name: whole_number(f"--{name}", given[name]) for name in ("lanes", "devices")}
-    return {**counts, "executor": executor, "ray_address": given["ray_address"]}
+    heatmaps = one_of("--heatmaps", given["heatmaps"], HEATMAPS)
+    address = given["ray_address"]
+    return {**counts, "executor": executor, "ray_address": address, "heatmaps": heatmaps}
 
 
 def check_method(flag: str, text: str, *, own_configuration: bool) -> None:

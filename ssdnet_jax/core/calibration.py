@@ -11,14 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.masked import quantiles
 
-def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+
+def in_quartiles(
+    values: Float[Array, "h w"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w"]:
     """(M - median) / (upper quartile - median): distances in units of the map's usual spread.
 
     Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
-    than a quarter of the image. A constant map becomes 0.
+    than a quarter of the image. A constant map becomes 0. Median and quartile are those of the
+    pixels that take part: where `valid` is above 0, or everywhere.
     """
-    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75], values.dtype))
+    shares = jnp.array([0.5, 0.75], values.dtype)
+    if valid is None:
+        median, quartile = jnp.quantile(values, shares)
+    else:
+        median, quartile = quantiles(values, valid > 0, shares)
     spread = quartile - median
     return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
 
@@ -39,3 +48,11 @@ def calibrated_score(score_map: Float[np.ndarray, "h w"]) -> float:
     """The largest value of a raw map, `in_quartiles`; of any method, and without a unit."""
     median, spread = usual_spread(score_map)
     return float((np.nanmax(score_map) - median) / spread) if spread > 0 else 0.0
+
+
+def in_units(score_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """A raw map in calibrated units, as `in_quartiles`, in numpy and float64; NaN stays."""
+    median, spread = usual_spread(score_map)
+    if not spread > 0:
+        return np.where(np.isnan(score_map), np.nan, 0.0)
+    return (score_map.astype(np.float64) - median) / spread

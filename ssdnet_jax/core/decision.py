@@ -6,11 +6,12 @@ is NaN in the map; it is left out of everything, and is never in the mask.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssdnet_jax.core.calibration import usual_spread
+from ssdnet_jax.core.calibration import in_units, usual_spread
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
@@ -89,19 +90,20 @@ def decide(
         nothing = np.zeros(score_map.shape, bool)
         return Decision(math.nan, 1.0, False, math.nan, nothing), ()
     median, spread = usual_spread(score_map)
-    if spread > 0:
-        calibrated = (score_map.astype(np.float64) - median) / spread
-    else:
-        calibrated = np.where(np.isnan(score_map), np.nan, 0.0)
+    calibrated = in_units(score_map)
     score = float(np.nanmax(calibrated))
     law = calibration or fit_block_maxima(calibrated)
     p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
     if config.mask == "otsu":
         mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
     else:
-        lowest_peak = law.threshold(max(config.mask_false_alarms, config.false_alarms))
-        mask = grow_peaks(calibrated, lowest_peak, share=config.peak_share)
-    mask, defects = find_defects(calibrated, mask, law, least_area=config.min_area)
+        significant = law.threshold(max(config.mask_false_alarms, config.false_alarms))
+        mask = grow_peaks(
+            calibrated, significant, others=config.other_peaks, share=config.peak_share
+        )
+    mask, defects = find_defects(
+        calibrated, mask, law, least_area=config.min_area, most=config.max_defects
+    )
     decision = Decision(
         score=score,
         p_value=p_value,
@@ -109,30 +111,33 @@ def decide(
         threshold=median + threshold * spread,
         mask=mask,
     )
-    return decision, defects[: config.max_defects or None]
+    return decision, defects
 
 
 def grow_peaks(
-    calibrated: Float[np.ndarray, "h w"], lowest_peak: float, *, share: float
+    calibrated: Float[np.ndarray, "h w"], significant: float, *, others: float, share: float
 ) -> Bool[np.ndarray, "h w"]:
-    """The pixels around significant peaks: empty where no value exceeds `lowest_peak`.
+    """The pixels around significant peaks: empty where no value is significant.
 
     A peak takes all pixels that are connected with it by values above `share` of its own, the
     highest peak first. A threshold for the whole map would be too high for a defect that stands
     out little and too low for one that stands out much, whose score spreads beyond its outline.
+    Defects come in parts and in numbers: where one peak is significant, lower ones count as well.
 
     Args:
       calibrated: map in calibrated units; NaN where a pixel takes no part.
-      lowest_peak: the value above which a peak is significant, calibrated units.
+      significant: the value above which a peak is significant, calibrated units.
+      others: in (0, 1]; other peaks count from this share of that value.
       share: in (0, 1), of a peak's value.
     """
     from scipy import ndimage
 
     values = np.nan_to_num(calibrated, nan=-np.inf)
     mask = np.zeros(values.shape, bool)
-    labels, count = ndimage.label(values > lowest_peak, structure=_CORNERS)
-    if not count:
+    if not values.max() > significant:
         return mask
+    # Where almost all images are to be marked the value can be below 0, which is no peak.
+    labels, count = ndimage.label(values > max(others * significant, 0.0), structure=_CORNERS)
     places = ndimage.maximum_position(values, labels, np.arange(1, count + 1))
     for place in sorted(places, key=lambda p: (-values[p], p)):
         if not mask[place]:
@@ -147,6 +152,7 @@ def find_defects(
     law: BlockMaxima | Calibration,
     *,
     least_area: int = 0,
+    most: int = 0,
 ) -> tuple[Bool[np.ndarray, "h w"], tuple[Defect, ...]]:
     """The connected parts of a mask (pixels that touch, corners included), worst first.
 
@@ -155,36 +161,70 @@ def find_defects(
       mask: the anomalous pixels.
       law: of the peaks of good images.
       least_area: pixels; smaller parts are left out.
+      most: no more than the worst so many are listed; 0: all.
 
     Returns:
-      The mask without the parts that are left out, and the defects.
+      The mask without the parts that are too small, and the defects.
     """
-    mask, found = mask.copy(), []
-    for box, inside in regions(mask):
-        area = int(inside.sum())
-        if area < least_area:
-            mask[box][inside] = False
-            continue
-        y, x = (part.start for part in box)
-        height, width = inside.shape
-        rows, columns = np.nonzero(inside)
-        values = calibrated[box][inside].astype(np.float64)
-        peak, mean = float(values.max()), float(values.mean())
-        centroid = float(columns.mean() + x), float(rows.mean() + y)
-        found.append(Defect(0, x, y, width, height, area, peak, mean, law.p_value(peak), *centroid))
-    found.sort(key=lambda defect: (-defect.peak, defect.y, defect.x))
-    return mask, tuple(dataclasses.replace(d, number=i) for i, d in enumerate(found, start=1))
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, structure=_CORNERS)
+    if not count:
+        return mask, ()
+    rows, columns = np.nonzero(labels)
+    part, values = labels[rows, columns] - 1, calibrated[rows, columns].astype(np.float64)
+    areas = np.bincount(part, minlength=count)
+
+    def mean_of(numbers: np.ndarray) -> np.ndarray:
+        return np.bincount(part, numbers, count) / areas
+
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, part, values)
+    means, centres_x, centres_y = (mean_of(numbers) for numbers in (values, columns, rows))
+    kept = areas >= least_area
+    # Stable: parts of one peak come in the order of their first pixels.
+    worst = [i for i in np.argsort(-peaks, kind="stable").tolist() if kept[i]]
+    boxes = ndimage.find_objects(labels)
+    defects = []
+    for number, i in enumerate(worst[: most or None], start=1):
+        y, x = boxes[i]
+        defects.append(
+            Defect(
+                number=number,
+                x=x.start,
+                y=y.start,
+                width=x.stop - x.start,
+                height=y.stop - y.start,
+                area=int(areas[i]),
+                peak=float(peaks[i]),
+                mean=float(means[i]),
+                p_value=law.p_value(float(peaks[i])),
+                centroid_x=float(centres_x[i]),
+                centroid_y=float(centres_y[i]),
+            )
+        )
+    return np.r_[False, kept][labels], tuple(defects)
 
 
-def regions(
-    mask: Bool[np.ndarray, "h w"],
-) -> list[tuple[tuple[slice, slice], Bool[np.ndarray, "..."]]]:
-    """The box of each connected part of a mask, and which of its pixels belong to the part."""
+def defect_pixels(
+    mask: Bool[np.ndarray, "h w"], defects: Sequence[Defect]
+) -> list[Bool[np.ndarray, "..."]]:
+    """Which pixels of its box belong to each defect of a mask."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(mask, structure=_CORNERS)
-    boxes = enumerate(ndimage.find_objects(labels), start=1)
-    return [(box, labels[box] == label) for label, box in boxes]
+    areas = np.bincount(labels.ravel())
+    of_place: dict[tuple[int, ...], list[int]] = {}
+    for label, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
+        # Parts of equal boxes and areas, one around the other, exchange at most their shapes.
+        place = (y.start, x.start, y.stop - y.start, x.stop - x.start, int(areas[label]))
+        of_place.setdefault(place, []).append(label)
+    found = []
+    for defect in defects:
+        top, left, height, width = defect.y, defect.x, defect.height, defect.width
+        label = of_place[top, left, height, width, defect.area].pop(0)
+        found.append(labels[top : top + height, left : left + width] == label)
+    return found
 
 
 def otsu_threshold(score_map: Float[np.ndarray, "h w"]) -> float:

@@ -3,8 +3,10 @@
 Images of one kind are one another's scale. Peaks of maps follow an extreme value law with a heavy
 tail, so that their logarithms follow Gumbel's, whose location and scale are taken from two
 quantiles of the run: with a fifth of bad images among them, which lie above, both quantiles are
-still those of good images, only a little high, and p-values a little too large. Which images are
-called anomalous then controls the false discovery rate (Benjamini and Hochberg 1995).
+still those of good images, only a little high, and p-values a little too large. What an image's
+own map says of it counts as well (`merged`), for a run may have many bad images, or images of
+several kinds. Which images are then called anomalous controls the false discovery rate (Benjamini
+and Hochberg 1995).
 """
 
 import math
@@ -30,6 +32,11 @@ def rank_p_values(scores: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         return np.where(logs > high, 0.0, 1.0)
     reduced = (logs - high) / scale + high_z
     return -np.expm1(-np.exp(-reduced))
+
+
+def merged(one: Float[np.ndarray, "n"], other: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """One p-value of two, however they depend on one another (Bonferroni)."""
+    return np.minimum(1.0, 2 * np.minimum(one, other))
 
 
 def discoveries(p_values: Float[np.ndarray, "n"], rate: float) -> Bool[np.ndarray, "n"]:

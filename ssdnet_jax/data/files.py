@@ -44,6 +44,12 @@ def link_or_copy(source: Path, target: Path) -> None:
             write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))
 
 
+def check_no_pipe(path: Path, expected: str) -> None:
+    """Raises InputError for a pipe or a device, of which reading would wait or never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: no regular file; {expected}")
+
+
 def safe_relative(*names: str) -> PurePosixPath:
     """A path below any folder, made of names from outside: of a table, an archive, a configuration.
 

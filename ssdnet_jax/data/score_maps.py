@@ -12,6 +12,7 @@ from ssdnet_jax.data.files import link_or_copy, safe_relative
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz", ".png")
 
@@ -57,7 +58,7 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # decoders fail on damaged files in too many ways to list
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a map ({reason}); expected a TIFF, .npy, .npz or grey PNG "
             f"of (H, W)"

@@ -1,7 +1,8 @@
 """The methods SSDnet is compared with, as methods of the run loop."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from ssdnet_jax.methods.base import (
     Prepared,
     localization_of,
 )
-from ssdnet_jax.methods.images import resized_image
+from ssdnet_jax.methods.images import fill_nearest, resized_image
 
 
 @dataclasses.dataclass(frozen=True)
 class BaselineMethod:
     """A baseline with some of its options; see `methods.base.Method`.
 
-    Of the configuration `image_size`, `seed` and `decision` matter. A missing pixel takes the value
-    of the nearest known one: baselines have no inpainting stage.
+    Of the configuration `image_size`, `ground`, `range`, `seed` and `decision` matter. A missing
+    pixel takes the value of the nearest known one: baselines have no inpainting stage. What takes
+    no part is filled by mirroring what lies around it and is not judged; the baselines themselves
+    know nothing of it.
     """
 
     baseline: Baseline
@@ -66,9 +69,8 @@ class BaselineMethod:
     def settings(self) -> dict[str, Any]:
         """What it takes of the configuration, and its options."""
         options = {"options": dict(self.options)} if self.options else {}
-        decision = dataclasses.asdict(self.config.decision)
-        size, seed = self.config.image_size, self.config.seed
-        return {"image_size": size, "seed": seed, "decision": decision, **options}
+        of_config = {n: getattr(self.config, n) for n in ("image_size", "seed", "ground", "range")}
+        return {**of_config, "decision": dataclasses.asdict(self.config.decision), **options}
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "BaselineMethod":
         """With the weights that it needs."""
@@ -80,10 +82,13 @@ class BaselineMethod:
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage` and fills its missing pixels."""
-        image = resized_image(source.pixels, self.config, missing=source.missing)
+        image = resized_image(
+            source.pixels, self.config, missing=source.missing, ignored=source.ignored
+        )
         pixels = fill_nearest(image.pixels, image.missing)
         fitted = fill_nearest(image.fitted, image.fitted_missing)
-        return Prepared(key, pixels, image.missing, fitted, image.fitted_missing, filled=True)
+        filled = image._replace(pixels=pixels, fitted=fitted)
+        return Prepared(key, **filled._asdict(), filled=True)
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the size of the image."""
@@ -101,11 +106,21 @@ class BaselineMethod:
         """Never needed: `prepare` has filled missing pixels."""
         return prepared
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Localization]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], Localization]]:
         """Runs the baseline on one image after another."""
-        return [self._localization(done.prepared) for done in group]
+        maps = [self._raw_map(done.prepared) for done in group]
+        return [
+            functools.partial(
+                localization_of,
+                raw,
+                done.prepared,
+                self.config.decision,
+                self.calibration,
+            )
+            for done, raw in zip(group, maps, strict=True)
+        ]
 
-    def _localization(self, prepared: Prepared) -> Localization:
+    def _raw_map(self, prepared: Prepared) -> np.ndarray:
         weights = {"vgg19": self.vgg19, "clip": self.clip}
         try:
             found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
@@ -117,14 +132,4 @@ class BaselineMethod:
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
-        return localization_of(raw, prepared.pixels, self.config.decision, self.calibration)
-
-
-def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """An image (h, w, c) whose missing pixels have the value of the nearest known one."""
-    if not missing.any():
-        return image
-    from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+        return raw

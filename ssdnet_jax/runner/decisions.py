@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssdnet_jax.core.calibration import usual_spread
-from ssdnet_jax.core.decision import Defect, regions
+from ssdnet_jax.core.decision import Defect, defect_pixels
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.outlines import polygon, run_lengths
 from ssdnet_jax.data.tables import write_table
@@ -28,18 +28,14 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
     """Writes decisions/PATH.json."""
     decision = result.decision
     median, spread = usual_spread(result.score_map)
-    outlines: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}
-    for box, inside in regions(decision.mask):
-        place = tuple(part.start for part in box)
-        outlines.setdefault((*place, *inside.shape, int(inside.sum())), []).append((place, inside))
-    defects = []
-    for defect in result.defects:
-        key = (defect.y, defect.x, defect.height, defect.width, defect.area)
-        place, inside = outlines[key].pop()
-        size = decision.mask.shape
-        shape = {"runs": run_lengths(inside, place, size), "polygon": polygon(inside, place)}
-        defects.append({**dataclasses.asdict(defect), **shape})
     height, width = decision.mask.shape
+    defects = []
+    pixels = defect_pixels(decision.mask, result.defects)
+    for defect, inside in zip(result.defects, pixels, strict=True):
+        place = (defect.y, defect.x)
+        runs = run_lengths(inside, place, (height, width))
+        shape = {"runs": runs, "polygon": polygon(inside, place)}
+        defects.append({**dataclasses.asdict(defect), **shape})
     content = {
         "width": width,
         "height": height,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.core.ranking import FEWEST, discoveries, rank_p_values
+from ssdnet_jax.core.ranking import FEWEST, discoveries, merged, rank_p_values
 from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.runner.decisions import decisions
 from ssdnet_jax.runner.workdir import Workdir, named_errors
@@ -22,8 +22,8 @@ class Verdict:
     """One line of verdicts.csv."""
 
     path: str  # the image, as in results.csv
-    verdict: Kind  # unsure: between the two rates of `core.config.DecisionConfig`, or anomalous by
-    # itself and not among the others; unjudged: no pixel takes part
+    verdict: Kind  # unsure: it has a mask, and its p-value is not low enough to call it anomalous;
+    # unjudged: no pixel takes part
     p_value: float  # chance of such a peak on a good image, by its own map or the calibration
     calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
     threshold: float  # of the calibrated score, for the image by itself
@@ -99,23 +99,26 @@ def _among_others(verdicts: Sequence[Verdict], config: DecisionConfig) -> list[V
     others = [verdict for verdict in verdicts if verdict.verdict == "unjudged"]
     if not judged:
         return others
-    p_values = rank_p_values(np.array([verdict.calibrated_score for verdict in judged]))
-    found = discoveries(p_values, config.false_discoveries)
+    ranks = rank_p_values(np.array([verdict.calibrated_score for verdict in judged]))
+    own = np.array([verdict.p_value for verdict in judged])
+    found = discoveries(merged(own, ranks), config.false_discoveries)
     return others + [
         dataclasses.replace(v, verdict=_kind(v, bool(bad)), rank_p_value=float(p))
-        for v, p, bad in zip(judged, p_values, found, strict=True)
+        for v, p, bad in zip(judged, ranks, found, strict=True)
     ]
 
 
-def _kind(verdict: Verdict, stands_out: bool) -> Kind:
-    if stands_out:
+def _kind(verdict: Verdict, discovered: bool) -> Kind:
+    if discovered:
         return "anomalous"
-    return "unsure" if verdict.anomalous else "good"
+    return "good" if verdict.verdict == "good" else "unsure"
 
 
 def _badness(verdict: Verdict) -> tuple[int, float, float, str]:
     order = ("anomalous", "unsure", "good", "unjudged").index(verdict.verdict)
-    p_value = verdict.p_value if verdict.rank_p_value is None else verdict.rank_p_value
+    p_value = verdict.p_value
+    if verdict.rank_p_value is not None:
+        p_value = min(p_value, verdict.rank_p_value)
     score = 0.0 if math.isnan(verdict.calibrated_score) else verdict.calibrated_score
     return order, p_value, -score, verdict.path
 
