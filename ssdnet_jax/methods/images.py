@@ -104,13 +104,13 @@ def resized_image(
     if layout is None:
         size = analysed_size(unknown.shape, config)
         used = _used_range(pixels[~unknown], config)
-        fitted = _resize_known(stretched(pixels, used), unknown, size)
+        fitted = resize_known(stretched(pixels, used), unknown, size)
         return ResizedImage(pixels, unknown, *fitted, None, used, ground)
     window = layout.window
     cut, cut_unknown = pixels[window], unknown[window]
     used = _used_range(cut[~(inside | cut_unknown)], config)
     filled = fill_mirrored(stretched(cut, used), inside, avoid=cut_unknown)
-    fitted = _resize_known(filled, cut_unknown, layout.valid.shape)
+    fitted = resize_known(filled, cut_unknown, layout.valid.shape)
     return ResizedImage(pixels, unknown, *fitted, layout, used, ground)
 
 
@@ -298,10 +298,19 @@ def _used_range(values: np.ndarray, config: Config) -> tuple[float, float] | Non
     return (low, high) if high > low else None
 
 
-def _resize_known(
+def resize_known(
     pixels: np.ndarray, missing: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours."""
+    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours.
+
+    Args:
+      pixels: float32 (H, W, C), 0 where missing.
+      missing: bool (H, W).
+      size: height and width, in pixels.
+
+    Returns:
+      The image at that size, and which of its pixels hold a missing one.
+    """
     if not missing.any():
         return resize_image(pixels, size), np.zeros(size, bool)
     share = resize_image((~missing).astype(np.float32)[..., None], size)

@@ -188,7 +188,7 @@ def test_maps_of_corrupted_images_are_compared_at_the_size_of_the_image(
     score_map = tifffile.imread(
         out / "runs/spectral_residual/noise0.1/seed0/maps/grid/test/blob/0.png.tiff"
     )
-    assert score_map.shape == (32, 32)
+    assert score_map.shape == (32, 44)
     mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")
     row = rows(out)[0]
     assert (row["height"], row["width"]) == ("40", "56")
