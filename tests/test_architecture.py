@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
     },
     "cli": {
-        *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
+        *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),
         *("experiments", "reports"),
     },
     "__main__": {"cli"},

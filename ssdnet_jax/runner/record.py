@@ -17,6 +17,7 @@ from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.text import shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -116,7 +117,7 @@ class Record:
 def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
     """The row of an image that failed, without the time it took; also says why."""
     # JAX errors, such as a device without enough memory, go on for many lines.
-    message = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    message = shortened(str(error).strip().partition("\n\n")[0], 300) or type(error).__name__
     terminal.problem(message if relative in message else f"{relative}: {message}")
     return Row(path=relative, status="error", error=message)
 

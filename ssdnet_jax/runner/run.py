@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 from ssdnet_jax.data.images import DecodedImage, read_image
 from ssdnet_jax.data.regions import Region, with_region
 from ssdnet_jax.methods.base import Bucket, Method, Progress
-from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.page import open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
@@ -221,6 +221,9 @@ def _read(name: str, read: Reader, method: Method) -> Incoming:
     try:
         source = read()
         prepared = method.prepare(source, image_key(method.config.seed, name))
+        bucket = method.bucket(prepared)
+        if bucket.settings is not None:
+            check_memory(bucket.shape, bucket.settings)
     except IMAGE_ERRORS as error:
         return Incoming(name, error)
     return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

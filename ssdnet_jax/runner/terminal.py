@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
 _TILES = "{desc} tile {n_fmt}/{total_fmt}, {remaining} left{bar}"
-_MOST_OF_PROBLEM = 400  # characters of a line that says what is wrong
+_MOST_OF_PROBLEM = 320  # characters of a line that says what is wrong
 _STAGES = {
     "inpaint": "inpainting",
     "fit": "fitting",

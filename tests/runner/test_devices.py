@@ -121,8 +121,7 @@ class Core:
 
 def memory_of(monkeypatch, size):
     """A machine with so many bytes of memory."""
-    said = {"SC_PHYS_PAGES": size // 4096, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(os, "sysconf", said.__getitem__)
+    monkeypatch.setattr(devices, "memory_limit", lambda: size)
 
 
 @pytest.mark.parametrize(
@@ -142,17 +141,6 @@ def test_devices_of_a_processor_are_as_many_as_its_memory_holds(
     loss = {**dataclasses.asdict(PAPER.loss), **fields.get("loss", {})}
     settings = from_config_dict({**dataclasses.asdict(PAPER), "loss": loss}).fit_settings
     assert devices_that_fit((side, side, 3), settings) == expected
-
-
-def test_a_machine_that_does_not_say_its_memory_is_taken_for_small(monkeypatch):
-    monkeypatch.setattr(jax, "local_devices", lambda: [Core()] * 8)
-    shape = (512, 512, 3)
-    memory_of(monkeypatch, 4 * 2**30)
-    small = devices_that_fit(shape, PAPER.fit_settings)
-    memory_of(monkeypatch, 64 * 2**30)
-    assert 1 < small < devices_that_fit(shape, PAPER.fit_settings)
-    monkeypatch.delattr(os, "sysconf")
-    assert devices_that_fit(shape, PAPER.fit_settings) == small
 
 
 class Accelerator:
