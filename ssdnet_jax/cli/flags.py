@@ -36,6 +36,8 @@ EXECUTORS = ("local", "ray")
 # Flags that stand for a field of the configuration.
 _SHORT = {
     "image_size": "image_size",
+    "ground": "ground",
+    "range": "range",
     "false_alarms": "decision.false_alarms",
     "min_area": "decision.min_area",
     "max_defects": "decision.max_defects",
@@ -107,6 +109,8 @@ def read_flags(
         raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
         raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+    except (OSError, ValueError, RecursionError) as error:  # of --flagfile
+        raise ConfigError(f"--flagfile: cannot be read ({error}); expected a text file") from error
     if rest:
         raise ConfigError(
             f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"

@@ -15,6 +15,7 @@ from ssdnet_jax.cli.flags import (
 )
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
+from ssdnet_jax.data.regions import ignored_regions
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
@@ -22,10 +23,10 @@ from ssdnet_jax.runner.calibrate import calibrated
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.executors import Execution, executing
 from ssdnet_jax.runner.page import write_page
-from ssdnet_jax.runner.run import file_sources, summary_line
+from ssdnet_jax.runner.run import file_sources, found_lines, summary_line
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import VERDICTS, write_verdicts
-from ssdnet_jax.runner.workdir import open_workdir
+from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 _USAGE = """\
 ssdnet: where is this picture not like itself?
@@ -43,9 +44,14 @@ Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
   --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
                           or a folder of masks with the pictures' names
+  --ignore=PATH           what is not to be judged: a mask (white is ignored) for all pictures, a
+                          folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
 {config}
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
+  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
+                          what it uses if that is little (auto), nothing, or the same for all
 {decision}
   --calibration=FILE      what known good pictures score, written by `ssdnet-calibrate`: with it the
                           rate of false alarms is guaranteed
@@ -86,6 +92,7 @@ class Arguments(Execution, Configured):
 
     input: str | None  # picture, folder or glob
     missing: str | None  # mask of missing pixels, or a folder of masks
+    ignore: str | None  # mask of what is not judged, a folder of masks, or polygons
     workdir: str | None  # where results go
     vgg19_weights: str | None  # file of VGG19
     clip_weights: str | None  # file of CLIP
@@ -101,15 +108,20 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
     path = Path(parsed.workdir)
     missing = Path(parsed.missing) if parsed.missing else None
+    ignored = Path(parsed.ignore) if parsed.ignore else None
     if parsed.input is None:
-        if missing:
-            raise ConfigError("--missing: found without --input; expected both")
+        for name, given in {"missing": missing, "ignore": ignored}.items():
+            if given:
+                raise ConfigError(f"--{name}: found without --input; expected both")
         terminal.note("no --input: running on the embedded example")
         root, sources = None, example.sources()
     else:
-        root, relatives = startup.find_inputs(parsed.input, path, missing)
+        root, relatives = startup.find_inputs(
+            parsed.input, path, missing, ignored, report=terminal.problem
+        )
         masks = missing_masks(missing, relatives) if missing else {}
-        sources = file_sources(root, relatives, masks)
+        regions = ignored_regions(ignored, relatives) if ignored else {}
+        sources = file_sources(root, relatives, masks, regions)
     with executing(parsed, save_params=parsed.save_params) as executor:
         method = startup.with_weights(
             make_method(parsed.method, parsed.config),
@@ -120,11 +132,13 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         if parsed.calibration:
             method = calibrated(method, Path(parsed.calibration))
         note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
-        workdir = open_workdir(path, method, root=root, missing=missing, run=note)
+        workdir = open_workdir(path, method, root=root, missing=missing, ignored=ignored, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
+    for line in found_lines(read_rows(path / "results.csv")):
+        terminal.problem(line)
     verdicts = write_verdicts(
         workdir, parsed.config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
     )
@@ -138,7 +152,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
-        **dict.fromkeys(("input", "missing", "workdir", "vgg19_weights", "clip_weights")),
+        **dict.fromkeys(("input", "missing", "ignore", "workdir", "vgg19_weights", "clip_weights")),
         **dict.fromkeys(("calibration", "verdict")),
         "fail_on_anomaly": False,
         "method": DEFAULT_METHOD,

@@ -11,14 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.masked import quantiles
 
-def in_quartiles(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+
+def in_quartiles(
+    values: Float[Array, "h w"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w"]:
     """(M - median) / (upper quartile - median): distances in units of the map's usual spread.
 
     Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
-    than a quarter of the image. A constant map becomes 0.
+    than a quarter of the image. A constant map becomes 0. Median and quartile are those of the
+    pixels that take part: where `valid` is above 0, or everywhere.
     """
-    median, quartile = jnp.quantile(values, jnp.array([0.5, 0.75], values.dtype))
+    shares = jnp.array([0.5, 0.75], values.dtype)
+    if valid is None:
+        median, quartile = jnp.quantile(values, shares)
+    else:
+        median, quartile = quantiles(values, valid > 0, shares)
     spread = quartile - median
     return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
 

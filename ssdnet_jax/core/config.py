@@ -66,7 +66,7 @@ class LossConfig:
 class FitConfig:
     """Optimization (paper sections 3.5 and 4.2)."""
 
-    learning_rate: float = 5e-3  # Adam, > 0
+    learning_rate: float = 5e-3  # Adam, in [1e-12, 100]
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
@@ -94,9 +94,9 @@ class ScoreConfig:
     aggregation: Aggregation = "mean"  # Lambda over resolutions
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
     tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
-    coarse_scale: float = 0.75  # in (0, 1]: of the image, for the coarser of two resolutions
-    agreement_scale: float = 4.0  # quartiles, > 0: distances of tiles above this count where maps
-    # agree (a geometric mean), below it they are averaged
+    coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
+    agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
+    # maps agree (a geometric mean), below it they are averaged
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,12 @@ def link_or_copy(source: Path, target: Path) -> None:
             write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))
 
 
+def check_no_pipe(path: Path, expected: str) -> None:
+    """Raises InputError for a pipe or a device, of which reading would wait or never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: no regular file; {expected}")
+
+
 def user_cache_folder() -> Path:
     """Where downloads are kept; the folder need not exist.
 

@@ -24,6 +24,7 @@ from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.methods.images import Layout
 
 _T = TypeVar("_T")
 
@@ -99,6 +100,15 @@ class Prepared:
     target: Member | None = None  # entry of a batch of `core.target.Target`, once the image is
     # encoded
     fits: StoredFits | None = None  # that exist already, of an image that is scored again
+    layout: Layout | None = None  # which part of the image takes part; None: all of it
+    used_range: tuple[float, float] | None = None  # what of [0, 1] `fitted` was stretched from, if
+    # it was
+    ground: float | None = None  # share of pixels that were found to be ground
+
+    @property
+    def judged(self) -> int:
+        """How many pixels of the fitted image take part."""
+        return self.fitted_missing.size if self.layout is None else int(self.layout.valid.sum())
 
     @property
     def incomplete(self) -> bool:
@@ -152,12 +162,15 @@ class Localization:
     """What a method says about one image; arrays are numpy, maps have the input's size.
 
     Attributes:
-      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling); NaN
-        where a pixel takes no part.
+      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling). NaN
+        where a pixel is not judged: ignored, transparent, ground, or missing together with more
+        than a tile around it.
       score: the image's score, the maximum of `score_map`.
       decision: whether the image is anomalous, how surely, and the mask.
       defects: the connected parts of the mask, worst first.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
+      ground: share of the pixels that were found to be ground; None where there was none.
+      used_range: what of [0, 1] was stretched to it before the image was analysed; None: nothing.
     """
 
     score_map: np.ndarray
@@ -165,6 +178,8 @@ class Localization:
     decision: Decision
     defects: tuple[Defect, ...]
     image: np.ndarray
+    ground: float | None = dataclasses.field(default=None, kw_only=True)
+    used_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def mask(self) -> np.ndarray:
@@ -298,7 +313,7 @@ def scale_settings(method: Method) -> dict[str, Any]:
 
 def localization_of(
     raw: np.ndarray,
-    image: np.ndarray,
+    prepared: Prepared,
     config: DecisionConfig,
     calibration: Calibration | None = None,
 ) -> Localization:
@@ -306,11 +321,11 @@ def localization_of(
 
     Args:
       raw: float32 (h, w), the map at the size at which the image was analysed.
-      image: float32 (H, W, C), the input, to whose size the map is brought.
+      prepared: the image, to whose size the map is brought.
       config: how a map becomes a decision.
       calibration: of known good images, if there is any.
     """
-    score_map = resize_map(raw, image.shape[:2])
+    score_map = placed_map(raw, prepared)
     decision, defects = decide(score_map, config, calibration)
     known = np.isfinite(score_map)
     return Localization(
@@ -318,5 +333,14 @@ def localization_of(
         score=float(score_map[known].max()) if known.any() else math.nan,
         decision=decision,
         defects=defects,
-        image=image,
+        image=prepared.pixels,
+        ground=prepared.ground,
+        used_range=prepared.used_range,
     )
+
+
+def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """A map of what was analysed at the image's size, NaN where a pixel is not judged."""
+    if prepared.layout is None:
+        return resize_map(found, prepared.missing.shape)
+    return prepared.layout.place(found)

@@ -157,7 +157,14 @@ def write_result(
         p_value=result.decision.p_value,
         steps=steps,
         loss=loss,
+        ground=result.ground,
+        range=_range_text(result.used_range),
     )
+
+
+def _range_text(used: tuple[float, float] | None) -> str | None:
+    """As `--range` takes it."""
+    return None if used is None else ",".join(f"{value:.9g}" for value in used)
 
 
 def _write_figure(

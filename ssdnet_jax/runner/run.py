@@ -11,7 +11,8 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.data.images import read_image
+from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.data.regions import Region, with_region
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
@@ -22,7 +23,7 @@ from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
-from ssdnet_jax.runner.workdir import Workdir
+from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
 
 Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
@@ -161,6 +162,28 @@ def _counts(verdicts: Verdicts) -> str:
     return text
 
 
+def found_lines(rows: Sequence[Row]) -> list[str]:
+    """What was found of pictures and changes what is judged of them: a line for each kind."""
+    rows = [row for row in rows if row.status == "ok"]
+    lines = []
+    if ground := [row for row in rows if row.ground is not None]:
+        lines.append(
+            f"{_of(ground, rows)} with flat ground around a part, which is not judged "
+            f"(results.csv says how much; --ground=keep judges it)"
+        )
+    if narrow := [row for row in rows if row.range]:
+        lines.append(
+            f"{_of(narrow, rows)} of a small range, which was stretched (results.csv says which; "
+            f"--range=full does not, --range=LOW,HIGH does the same to all)"
+        )
+    return lines
+
+
+def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
+    name = f" ({some[0].path})" if len(some) == 1 else ""
+    return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
+
+
 def image_key(seed: int, relative: str) -> PRNGKeyArray:
     """The key of an image depends on its path and the seed alone, not on its neighbours."""
     digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
@@ -168,7 +191,10 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
 
 
 def file_sources(
-    root: Path, relatives: Sequence[Path], masks: Mapping[Path, Path] | None = None
+    root: Path,
+    relatives: Sequence[Path],
+    masks: Mapping[Path, Path] | None = None,
+    regions: Mapping[Path, Region] | None = None,
 ) -> dict[str, Reader]:
     """Readers of files below `root`, by posix path relative to it.
 
@@ -176,12 +202,19 @@ def file_sources(
       root: the folder.
       relatives: paths below it.
       masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
+      regions: that are not judged, for some of them (`data.regions.ignored_regions`).
     """
-    masks = masks or {}
+    masks, regions = masks or {}, regions or {}
     return {
-        path.as_posix(): functools.partial(read_image, root / path, missing_mask=masks.get(path))
+        path.as_posix(): functools.partial(
+            _read_file, root / path, masks.get(path), regions.get(path)
+        )
         for path in relatives
     }
+
+
+def _read_file(path: Path, mask: Path | None, region: Region | None) -> DecodedImage:
+    return with_region(read_image(path, missing_mask=mask), region)
 
 
 def _read(name: str, read: Reader, method: Method) -> Incoming:

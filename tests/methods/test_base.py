@@ -9,7 +9,7 @@ from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.methods.base import Member, alone, gather, localization_of
+from ssdnet_jax.methods.base import Member, Prepared, alone, gather, localization_of
 
 GREY = np.asarray(grid_texture((40, 56), period=8, seed=1))
 OWN_SIZE = Config(image_size=0)
@@ -62,8 +62,10 @@ def test_one_value_is_a_batch_of_one(batch):
 def test_decisions_follow_from_the_map_at_the_size_of_the_image():
     raw = np.random.default_rng(0).exponential(size=(24, 24)).astype(np.float32)
     raw[10:13, 10:13] += 60
+    whole, fitted_whole = np.zeros((40, 56), bool), np.zeros((24, 24), bool)
+    prepared = Prepared(jax.random.key(0), GREY, whole, raw[..., None], fitted_whole)
     for config in (DecisionConfig(), DecisionConfig(mask="otsu")):
-        found = localization_of(raw, GREY, config)
+        found = localization_of(raw, prepared, config)
         np.testing.assert_array_equal(found.score_map, resize_map(raw, (40, 56)))
         decision, defects = decide(found.score_map, config)
         np.testing.assert_array_equal(found.mask, decision.mask)
