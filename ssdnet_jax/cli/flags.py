@@ -72,7 +72,7 @@ EXECUTION_FLAGS: dict[str, str | bool | None] = {
 
 
 def read_flags(
-    arguments: Sequence[str], own: Mapping[str, str | bool | None]
+    arguments: Sequence[str], own: Mapping[str, str | bool | tuple[str, ...] | None]
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Parses a command's own flags beside those that make the configuration.
 
@@ -82,7 +82,8 @@ def read_flags(
     Args:
       arguments: `sys.argv`, the program's name first.
       own: the command's flags with their defaults, the one that names its input first. Those whose
-        default is a truth value are switches, the others take text.
+        default is a truth value are switches, those with a tuple may be given several times, the
+        others take text.
 
     Returns:
       The configuration's name; the fields given, by dotted name without "config." and not checked
@@ -95,6 +96,8 @@ def read_flags(
     for name, default in own.items():
         if isinstance(default, bool):
             flags.DEFINE_boolean(name, default, "", flag_values=values)
+        elif isinstance(default, tuple):
+            flags.DEFINE_multi_string(name, list(default), "", flag_values=values)
         else:
             flags.DEFINE_string(name, default, "", flag_values=values)
     for name in _SHORT:

@@ -275,10 +275,20 @@ def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a finite float map (H, W) to (height, width), bilinearly, within its own range."""
-    return np.clip(
-        _resize(score_map, size), np.float32(score_map.min()), np.float32(score_map.max())
-    )
+    """Resizes a float map (H, W) to (height, width), bilinearly, within its own range.
+
+    Pixels that take no part, NaN, lend nothing to their neighbours; a new pixel of which they make
+    up more than half is NaN.
+    """
+    known = ~np.isnan(score_map)
+    if known.all():
+        resized = _resize(score_map, size)
+    else:
+        share = _resize(known.astype(np.float32), size)
+        sums = _resize(np.where(known, score_map, 0), size)
+        resized = np.where(share >= 0.5, sums / np.maximum(share, 0.5), np.nan)
+    low, high = np.nanmin(score_map), np.nanmax(score_map)
+    return np.clip(resized, np.float32(low), np.float32(high))
 
 
 def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
