@@ -1,6 +1,7 @@
 """Fits on disk, fits/PATH.npz of a work folder: what scoring again needs."""
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.data.files import link_or_copy, write_atomically
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 # Of each array: how many axes it has, and whether it holds floats or integers.
 _ARRAYS = {
@@ -20,6 +22,7 @@ _ARRAYS = {
     "size": (1, np.integer),
 }
 _MASKS = ("ignored", "valid")  # bits in bytes, where not all of an image is judged
+_FINITE = ("image", "reconstructions")
 _BY_SEED = ("reconstructions", "losses", "stop", "restorations")
 
 
@@ -54,6 +57,7 @@ def write_fits(path: Path, fits: StoredFits) -> None:
 def read_fits(path: Path) -> StoredFits:
     """What `write_fits` wrote; raises InputError if it is not there, or damaged."""
     try:
+        _check_stored(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
             packed = {name: file[name] for name in _MASKS if name in file}
@@ -61,6 +65,8 @@ def read_fits(path: Path) -> StoredFits:
             array = arrays[name]
             if array.ndim != axes or not array.size or not np.issubdtype(array.dtype, kind):
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+            if name in _FINITE and not np.isfinite(array).all():
+                raise ValueError(f"{name} is not finite")
         if len({len(arrays[name]) for name in _BY_SEED}) != 1 or len(arrays["size"]) != 2:
             raise ValueError("arrays of different lengths")
         if arrays["size"].min() < 1 or np.isnan(arrays["losses"][:, 0]).any():
@@ -72,7 +78,7 @@ def read_fits(path: Path) -> StoredFits:
         if len(masks) == 1 or not all(mask.any() for mask in masks.values()):
             raise ValueError("masks of what is judged that do not fit together")
     except Exception as error:  # damaged archives fail in too many ways to list
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); expected fits of ssdnet") from error
     return StoredFits(**arrays, path=path, **masks)
 
@@ -82,3 +88,13 @@ def _unpacked(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if bits.dtype != np.uint8 or bits.shape != (-(-height * width // 8),):
         raise ValueError(f"a mask of {bits.dtype} and shape {bits.shape}")
     return np.unpackbits(bits, count=height * width).astype(bool).reshape(height, width)
+
+
+def _check_stored(path: Path) -> None:
+    """Raises ValueError unless all parts are stored as they are: none can grow when it is read."""
+    if not path.is_file():
+        raise ValueError("no such file" if not path.exists() else "no regular file")
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > path.stat().st_size:
+                raise ValueError(f"{part.filename:.40} is compressed")

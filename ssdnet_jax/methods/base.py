@@ -6,7 +6,8 @@ A method hands back results; it does not write files, nor to the terminal.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.config import DecisionConfig, FitSettings
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.decision import Decision, Defect, decide
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
@@ -267,10 +269,17 @@ class Method(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides its results, apart from the images; for run.json."""
+        """All that decides its results, apart from images and calibration; for run.json."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What known good images scored, by which its maps are judged."""
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "Method":
         """The method with the weights that it needs."""
+
+    def with_calibration(self, calibration: Calibration) -> "Method":
+        """The method, its maps judged by what known good images scored."""
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks an image; raises InputError or ConfigError where it cannot be scored."""
@@ -287,20 +296,41 @@ class Method(Protocol):
     def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
         """Puts what inpainting found where pixels are missing."""
 
-    def finish(self, group: Sequence[Done], size: int) -> Sequence[Localization]:
-        """Scores images of one bucket in one call, in a batch filled up to `size`."""
+    def finish(self, group: Sequence[Done], size: int) -> Sequence[Callable[[], Localization]]:
+        """Scores images of one bucket in one call, in a batch filled up to `size`.
+
+        Returns what is left to do of each image: on the host, in any thread, in any order.
+        """
 
 
-def localization_of(raw: np.ndarray, prepared: Prepared) -> Localization:
-    """The decisions that follow from a raw map (h, w) of the size at which the image was analysed.
+def scale_settings(method: Method) -> dict[str, Any]:
+    """Of a method's settings, those that decide what scores mean: calibrations share them.
 
-    Chance depends on how many pixels were analysed, not on those that came by resizing.
+    Randomness and what is made of scores do not.
+    """
+    return {k: v for k, v in method.settings.items() if k not in ("decision", "seed")}
+
+
+def localization_of(
+    raw: np.ndarray,
+    prepared: Prepared,
+    config: DecisionConfig,
+    calibration: Calibration | None = None,
+) -> Localization:
+    """The decisions that follow from a raw map.
+
+    Args:
+      raw: float32 (h, w), the map at the size at which the image was analysed.
+      prepared: the image, to whose size the map is brought.
+      config: how a map becomes a decision.
+      calibration: of known good images, if there is any.
     """
     score_map = placed_map(raw, prepared)
-    decision, defects = decide(score_map, size=prepared.judged)
+    decision, defects = decide(score_map, config, calibration)
+    known = np.isfinite(score_map)
     return Localization(
         score_map=score_map,
-        score=float(np.nanmax(score_map)),
+        score=float(score_map[known].max()) if known.any() else math.nan,
         decision=decision,
         defects=defects,
         image=prepared.pixels,
@@ -314,16 +344,3 @@ def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
     if prepared.layout is None:
         return resize_map(found, prepared.missing.shape)
     return prepared.layout.place(found)
-
-
-def otsu_threshold(score_map: np.ndarray) -> float:
-    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
-
-    Pixels that are not judged are NaN. A float32 number, so that the map is above it in the same
-    pixels however they are compared.
-    """
-    from skimage.filters import threshold_otsu
-
-    # In double precision also a nearly constant map can be divided into bins.
-    judged = score_map[~np.isnan(score_map)]
-    return float(np.float32(threshold_otsu(judged.astype(np.float64))))

@@ -5,7 +5,7 @@ The host side of the method; what runs on the device is in `core`, a group of im
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image, from_config_dict
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
 from ssdnet_jax.core.plan import Plan
@@ -39,6 +40,8 @@ from ssdnet_jax.methods.base import (
     placed_map,
 )
 from ssdnet_jax.methods.images import resized_image, unstretched
+
+_LAST = 10  # steps at the end of a fit whose losses are taken together
 
 _encode = jax.jit(encode, static_argnames="plan")
 _noise_deviation = jax.jit(noise_deviation)
@@ -70,6 +73,7 @@ class SSDnet:
 
     config: Config
     vgg19: VGG19Weights | None = None
+    calibration: Calibration | None = None
 
     name = "ssdnet"
     is_random = True
@@ -95,6 +99,10 @@ class SSDnet:
         """With VGG19's weights, or without them where they are not to be had."""
         config = self.config.resolve_features(has_vgg19=vgg19 is not None)
         return dataclasses.replace(self, config=config, vgg19=vgg19)
+
+    def with_calibration(self, calibration: Calibration) -> "SSDnet":
+        """Judged by what known good images scored."""
+        return dataclasses.replace(self, calibration=calibration)
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage`; measures what its plan depends on."""
@@ -170,8 +178,8 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
-        """Scores the fits of images of one plan and combines their seeds by the median.
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
+        """Scores the fits of images of one plan; what is returned combines seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
@@ -185,7 +193,40 @@ class SSDnet:
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
-        return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
+        return [
+            functools.partial(self._localization, done, *arrays)
+            for done, arrays in zip(group, of_each, strict=True)
+        ]
+
+    def _localization(
+        self,
+        done: Done,
+        raw: Float[np.ndarray, "seeds h w"],
+        normalized: Float[np.ndarray, "seeds h w"],
+        pictures: Float[np.ndarray, "seeds hh ww c"],
+        reconstructions: Float[np.ndarray, "seeds hh ww d"],
+    ) -> FittedLocalization:
+        prepared, fits = done.prepared, done.fits
+        for name, array in (("score map", raw), ("reconstruction", reconstructions)):
+            if not np.isfinite(array).all():
+                raise InputError(f"the {name} of the fit is not finite; expected numbers")
+        decisions = localization_of(
+            np.median(raw, axis=0), prepared, self.config.decision, self.calibration
+        )
+        mu = _as_picture(np.median(pictures, axis=0), prepared)
+        unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+        return FittedLocalization(
+            **vars(decisions),
+            normalized_map=placed_map(np.median(normalized, axis=0), prepared),
+            reconstruction=mu,
+            residual=prepared.pixels - mu,
+            uncertainty=placed_map(raw.std(axis=0), prepared),
+            losses=fits[0].losses,
+            steps=max(len(fit.losses) for fit in fits),
+            stop_reason="max_steps" if unfinished else "threshold",
+            restorations=sum(fit.restorations for fit in fits),
+            fits=prepared.fits or _stored(prepared, fits, reconstructions),
+        )
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
@@ -199,37 +240,20 @@ def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
 
 
 def check_fit(fit: Fitted) -> None:
-    """Raises InputError if a fit did not stay finite."""
-    if fit.stop == StopReason.UNSTABLE:
+    """Raises InputError if a fit did not stay finite, or learned nothing in all its steps."""
+    losses = fit.losses
+    if fit.stop == StopReason.UNSTABLE or not np.isfinite(losses[-1]):
         raise InputError(
-            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"the fit did not stay finite (stopped after {len(losses)} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
         )
-
-
-def _localization(
-    done: Done,
-    raw: Float[np.ndarray, "seeds h w"],
-    normalized: Float[np.ndarray, "seeds h w"],
-    pictures: Float[np.ndarray, "seeds hh ww c"],
-    reconstructions: Float[np.ndarray, "seeds hh ww d"],
-) -> FittedLocalization:
-    prepared, fits = done.prepared, done.fits
-    decisions = localization_of(np.median(raw, axis=0), prepared)
-    mu = _as_picture(np.median(pictures, axis=0), prepared)
-    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
-    return FittedLocalization(
-        **vars(decisions),
-        normalized_map=placed_map(np.median(normalized, axis=0), prepared),
-        reconstruction=mu,
-        residual=prepared.pixels - mu,
-        uncertainty=placed_map(raw.std(axis=0), prepared),
-        losses=fits[0].losses,
-        steps=max(len(fit.losses) for fit in fits),
-        stop_reason="max_steps" if unfinished else "threshold",
-        restorations=sum(fit.restorations for fit in fits),
-        fits=prepared.fits or _stored(prepared, fits, reconstructions),
-    )
+    # Early losses jump about; a fit that is still above its start at the end has lost its way.
+    last = float(np.nanmedian(losses[-_LAST:]))
+    if fit.stop == StopReason.MAX_STEPS and len(losses) >= 2 * _LAST and last >= losses[0]:
+        raise InputError(
+            f"the fit learned nothing: its loss was {losses[0]:.3g} at the start and {last:.3g} "
+            f"after {len(losses)} steps; expected less, try a smaller config.fit.learning_rate"
+        )
 
 
 def _valid(prepared: Prepared) -> np.ndarray | None:
