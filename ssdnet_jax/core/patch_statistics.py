@@ -24,7 +24,7 @@ from ssdnet_jax.core.convolution import pad2d
 Border = Literal["published", "corrected"]
 
 _ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
-_ENOUGH_TILES = 16  # of which the typical tile is the median, where there are so many
+_ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
 
 
 def scale_channels(
@@ -54,8 +54,8 @@ def median_sorted_tile(
     Tiles do not overlap and start at the top left; a rest at the right and bottom is left out. Of
     an even number of tiles the lower of the two middle values is taken.
 
-    With weights only tiles count whose features are all known; if there are fewer than 16 of
-    them, the 16 whose features are known best.
+    With weights only tiles count whose features are all known; if there are fewer than 9 of
+    them, the 9 whose features are known best.
     """
     rows, columns = (n // tile_size for n in features.shape[:2])
     channels = features.shape[2]
@@ -222,7 +222,8 @@ def scatter_errors(
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
     if weights is not None:
         total, known = scatter_known(errors, weights, spread=spread, blur=blur, blur_size=blur_size)
-        usual = masked.median(total / jnp.where(known > 0, known, 1.0), masked.well_known(known))
+        counted = masked.for_statistics(known) > 0
+        usual = masked.median(total / jnp.where(known > 0, known, 1.0), counted)
         return total + (1 - known) * usual
     total = _scattered(errors, shares, (height, width))
     if border == "published":
@@ -260,11 +261,29 @@ def scatter_known(
     inside = (_valid(height, n, n // 2), _valid(width, n, n // 2))
     inside = inside[0][:, None, :, None] & inside[1][None, :, None, :]
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
-    of_members = mirror(weights[..., None], margin=n // 2)[..., None] * inside
+    of_members = _member_weights(weights, n) * inside
     total, known = (
         _scattered(x, shares, (height, width)) for x in (errors * of_members, of_members)
     )
     return total, known
+
+
+def _member_weights(
+    weights: Float[Array, "h w"], n: int
+) -> Float[Array, "h+{n}-1 w+{n}-1 {n} {n}"]:
+    """What the error of each member of each tile counts, at [b, o] as in `correspondence_errors`.
+
+    A tile of which little is known is a small sample, which differs from the typical tile by chance
+    already: it counts as far as it is known, a tile that is known to one half or less not at all.
+    """
+    mirrored = mirror(weights[..., None], margin=n // 2)[..., 0]
+    sums = lax.reduce_window(mirrored, 0.0, lax.add, (n, n), (1, 1), "VALID")
+    of_tiles = jnp.clip(2 * sums / n**2 - 1, 0, 1)
+    rows, columns = (
+        np.clip(np.arange(length + n - 1)[:, None] - np.arange(n), 0, length - 1)
+        for length in weights.shape
+    )
+    return mirrored[..., None, None] * of_tiles[rows[:, None, :, None], columns[:, None, :]]
 
 
 def _scattered(
