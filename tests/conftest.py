@@ -52,10 +52,18 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
-# Files whose tests take longest, in seconds of one core: first, so that no worker ends with them.
+# Files that take more than ten seconds of a core: first, so that no worker is left with one alone.
 _LONGEST = (
     "tests/test_localize.py",
     "tests/core/test_skip_network.py",
+    "tests/cli/test_ssdnet.py",
+    "tests/core/test_fit.py",
+    "tests/core/test_program_shape.py",
+    "tests/runner/test_devices.py",
+    "tests/golden/test_maps.py",
+    "tests/baselines/test_rpca.py",
+    "tests/core/test_target.py",
+    "tests/cli/test_reproduce.py",
 )
 
 
