@@ -6,6 +6,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text in one line of at most so many characters, cut in its middle where it is longer."""
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    tail = most // 3
+    return f"{text[: most - tail - 3]} … {text[-tail:]}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "42 s", "3 min 20 s", "2 h 05 min"."""
     seconds = round(seconds)

@@ -26,6 +26,7 @@ from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary
 from ssdnet_jax.runner.run import run as local_run
 from ssdnet_jax.runner.stream import IMAGE_ERRORS
@@ -142,13 +143,17 @@ def run(
         "devices": 1,
         "most_lanes": most_lanes,
         "save_params": options.save_params,
+        "heatmaps": options.heatmaps,
     }
     shared = ray.put(_Shared(method, registry.foreign_entries()))
     task = _remote(_run_batch)
     terminal.start_run(len(todo))
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
-    with read_ahead([_reading(sources[name]) for name in todo], images + 2) as read:
+    with (
+        open_page(workdir, list(sources)) as page,
+        read_ahead([_reading(sources[name]) for name in todo], images + 2) as read,
+    ):
         batches = cut_batches(zip(todo, read, strict=True), images, _BATCH_BYTES)
         try:
             while not options.stop():
@@ -162,7 +167,7 @@ def run(
                 ready, _ = ray.wait(list(pending), timeout=_POLL_SECONDS)
                 for ref in ready:
                     results = _get(ref, pending.pop(ref))
-                    _write(results, workdir, terminal)
+                    _write(results, workdir, terminal, page)
                     ok = sum(row.status == "ok" for row in results.rows)
                     finished, failed = finished + ok, failed + len(results.rows) - ok
         finally:
@@ -288,7 +293,7 @@ def _get(ref: "ray.ObjectRef", names: list[str]) -> _Results:
         return _Results(rows, {}, [f"{name}: {reason}" for name in names])
 
 
-def _write(results: _Results, workdir: Workdir, terminal: Terminal) -> None:
+def _write(results: _Results, workdir: Workdir, terminal: Terminal, page: Page) -> None:
     """Files first, then the rows that say so."""
     for problem in results.problems:
         terminal.problem(problem)
@@ -297,6 +302,7 @@ def _write(results: _Results, workdir: Workdir, terminal: Terminal) -> None:
     for row in results.rows:
         workdir.append(row)
         terminal.end_image(row)
+        page.add(row)
 
 
 def _one_line(error: BaseException) -> str:

@@ -33,7 +33,7 @@ def read_run(path: Path) -> FinishedRun:
     try:
         note = json.loads((path / "run.json").read_text(encoding="utf-8"))
         config = from_config_dict(note["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path / 'run.json'}: not written by ssdnet; expected its file"
         ) from error

@@ -11,17 +11,20 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.data.images import read_image
+from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.data.regions import Region, with_region
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.record import Record
+from ssdnet_jax.runner.page import open_page
+from ssdnet_jax.runner.record import Record, Threads, Written
+from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
-from ssdnet_jax.runner.verdicts import Verdict
-from ssdnet_jax.runner.workdir import Workdir
-from ssdnet_jax.text import duration
+from ssdnet_jax.runner.verdicts import Verdicts
+from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.text import duration, one_line
 
 Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
@@ -38,6 +41,7 @@ class Options:
     stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
     # with finished images kept
     most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
+    heatmaps: str = "all"  # of which images the heat map figure is written (`record.HEATMAPS`)
 
 
 DEFAULT_OPTIONS = Options()
@@ -90,8 +94,15 @@ def run(
             terminal.stage("scoring and writing")
 
     terminal.start_run(len(todo))
-    with write_behind(ahead) as write:
-        record = Record(method, workdir, terminal, write, save_params=options.save_params)
+    with (
+        open_page(workdir, list(sources)) as page,
+        write_behind(_MOST_AHEAD) as append,
+        side_by_side() as work,
+        write_behind(ahead) as score,
+    ):
+        threads = Threads(score, work, append)
+        written = Written(options.heatmaps, options.save_params)
+        record = Record(method, workdir, terminal, page, threads, written)
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)
@@ -124,7 +135,7 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     return min(lanes, options.most_lanes or -(-fits // devices)), devices
 
 
-def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -> str:
+def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
     """The last line that a command prints."""
     parts = [f"{summary.finished} finished"]
     if summary.finished_before:
@@ -134,10 +145,43 @@ def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -
     if summary.stopped:
         parts.append("stopped before the end")
     parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
-    if verdicts:
-        bad = sum(verdict.anomalous for verdict in verdicts)
-        parts.append(f"{bad} of {len(verdicts)} anomalous")
+    if verdicts.all:
+        parts.append(_counts(verdicts))
     return "; ".join([*parts, f"results in {workdir}"])
+
+
+def _counts(verdicts: Verdicts) -> str:
+    """How many images are bad, by what, and which are the worst."""
+    bad, unsure = verdicts.anomalous, verdicts.unsure
+    among = ", each among the others of the run" if verdicts.by == "folder" else ""
+    text = f"{len(bad)} of {len(verdicts.all)} anomalous{among}"
+    if unsure:
+        text += f", {len(unsure)} unsure"
+    if bad:
+        text += f", worst {', '.join(one_line(verdict.path) for verdict in bad[:3])}"
+    return text
+
+
+def found_lines(rows: Sequence[Row]) -> list[str]:
+    """What was found of pictures and changes what is judged of them: a line for each kind."""
+    rows = [row for row in rows if row.status == "ok"]
+    lines = []
+    if ground := [row for row in rows if row.ground is not None]:
+        lines.append(
+            f"{_of(ground, rows)} with flat ground around a part, which is not judged "
+            f"(results.csv says how much; --ground=keep judges it)"
+        )
+    if narrow := [row for row in rows if row.range]:
+        lines.append(
+            f"{_of(narrow, rows)} of a small range, which was stretched (results.csv says which; "
+            f"--range=full does not, --range=LOW,HIGH does the same to all)"
+        )
+    return lines
+
+
+def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
+    name = f" ({some[0].path})" if len(some) == 1 else ""
+    return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:
@@ -147,7 +191,10 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
 
 
 def file_sources(
-    root: Path, relatives: Sequence[Path], masks: Mapping[Path, Path] | None = None
+    root: Path,
+    relatives: Sequence[Path],
+    masks: Mapping[Path, Path] | None = None,
+    regions: Mapping[Path, Region] | None = None,
 ) -> dict[str, Reader]:
     """Readers of files below `root`, by posix path relative to it.
 
@@ -155,12 +202,19 @@ def file_sources(
       root: the folder.
       relatives: paths below it.
       masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
+      regions: that are not judged, for some of them (`data.regions.ignored_regions`).
     """
-    masks = masks or {}
+    masks, regions = masks or {}, regions or {}
     return {
-        path.as_posix(): functools.partial(read_image, root / path, missing_mask=masks.get(path))
+        path.as_posix(): functools.partial(
+            _read_file, root / path, masks.get(path), regions.get(path)
+        )
         for path in relatives
     }
+
+
+def _read_file(path: Path, mask: Path | None, region: Region | None) -> DecodedImage:
+    return with_region(read_image(path, missing_mask=mask), region)
 
 
 def _read(name: str, read: Reader, method: Method) -> Incoming:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.workdir import Row
-from ssdnet_jax.text import duration, one_line
+from ssdnet_jax.text import duration, one_line, shortened
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
+_MOST_OF_PROBLEM = 400  # characters of a line that says what is wrong
 _STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
 
 
@@ -88,8 +89,8 @@ class Terminal:
             )
 
     def problem(self, text: str) -> None:
-        """A warning or an error, always shown, always in one line."""
-        self._print(f"ssdnet: {one_line(text)}", self._err)
+        """A warning or an error, always shown, always in one line that is not too long."""
+        self._print(f"ssdnet: {shortened(one_line(text), _MOST_OF_PROBLEM)}", self._err)
 
     def note(self, text: str) -> None:
         """Something a person wants to know and a pipe does not."""

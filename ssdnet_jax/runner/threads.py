@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Value = TypeVar("Value")
+from ssdnet_jax.runner.side_by_side import thread_count
 
-_READERS = 2  # threads: decoding a picture takes far less than fitting it
+Value = TypeVar("Value")
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def read_ahead(tasks: Iterable[Callable[[], Value]], ahead: int) -> Iterator[Ite
     """
     rest = iter(tasks)
     waiting: collections.deque[Future[Value]] = collections.deque()
-    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="ssdnet-read")
+    pool = ThreadPoolExecutor(thread_count(), thread_name_prefix="ssdnet-read")
 
     class Results(Iterator[Value]):
         def __next__(self) -> Value:

@@ -21,6 +21,7 @@ from typing import Any
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
+from ssdnet_jax.text import shortened
 
 _PACKAGES = ("ssdnet-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-image")
 
@@ -32,17 +33,24 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok" or "error"
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # Otsu's threshold of the raw map
-    anomalous_fraction: float | None = None  # share of pixels above the threshold, in [0, 1]
+    threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
+    anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
+    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
+    ground: float | None = None  # share of pixels that are flat ground and not judged; empty: none
+    range: str | None = None  # LOW,HIGH, what of [0, 1] was stretched before the image was
+    # analysed; empty: nothing
     error: str = ""  # why there is no result; empty for "ok"
 
 
-_PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
+_PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
+RESULT_FOLDERS = (
+    *("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions"),
+    "thumbnails",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +66,20 @@ class Workdir:
         return self.path / "maps" / f"{relative}.tiff"
 
     def heatmap_path(self, relative: str) -> Path:
-        """Picture of input, heat map, reconstruction and mask."""
+        """Picture of input, heat map, reconstruction and mask; not with --heatmaps=none."""
         return self.path / "heatmaps" / f"{relative}.png"
+
+    def thumbnail_path(self, relative: str) -> Path:
+        """Small heat map of `index.html`, JPEG; its comment says where panels are."""
+        return self.path / "thumbnails" / f"{relative}.jpg"
 
     def mask_path(self, relative: str) -> Path:
         """Binary mask, 0 and 255."""
         return self.path / "masks" / f"{relative}.png"
+
+    def decision_path(self, relative: str) -> Path:
+        """What was decided of the image, and its defects (`runner.decisions`)."""
+        return self.path / "decisions" / f"{relative}.json"
 
     def uncertainty_path(self, relative: str) -> Path:
         """Standard deviation of the raw maps over seeds, float32 TIFF; only with several seeds."""
@@ -78,8 +94,8 @@ class Workdir:
         return self.path / "params" / relative
 
     def has_files(self, relative: str) -> bool:
-        """Whether all files of an image are in place."""
-        paths = [self.map_path, self.heatmap_path, self.mask_path]
+        """Whether all files of an image are in place, pictures to look at apart."""
+        paths = [self.map_path, self.mask_path, self.decision_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(file.is_file() for file in files)
 
@@ -107,6 +123,7 @@ def open_workdir(
     *,
     root: Path | None,
     missing: Path | None = None,
+    ignored: Path | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Workdir:
     """Creates or re-opens a work folder.
@@ -120,6 +137,7 @@ def open_workdir(
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
       missing: masks of missing pixels, likewise.
+      ignored: regions that are not judged, likewise.
       run: what else to note in run.json (command, device, seed).
 
     Raises:
@@ -130,6 +148,8 @@ def open_workdir(
         "method": method.name,
         "root": str(root.resolve()) if root else None,
         "missing": str(missing.resolve()) if missing else None,
+        "ignored": str(ignored.resolve()) if ignored else None,
+        "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
     }
     with named_errors(path):
@@ -194,9 +214,10 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     try:
         earlier = json.loads(note.read_text(encoding="utf-8"))
-        # Notes of earlier versions do not say that there were no masks.
-        earlier = {key: ({"missing": None} | earlier)[key] for key in settings}
-    except (ValueError, KeyError, TypeError) as error:
+        # Notes of earlier versions do not say that there was none.
+        none = dict.fromkeys(("missing", "ignored", "calibration"))
+        earlier = {key: (none | earlier)[key] for key in settings}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     if found := differences(earlier, settings):
         raise ConfigError(
@@ -222,14 +243,17 @@ def read_rows(path: Path) -> list[Row]:
         return [_row(cells) for cells in lines if len(cells) == len(COLUMNS)]
     except (ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: found {error}; expected a table of {','.join(COLUMNS)}"
+            f"{path}: found {shortened(str(error), 100)}; expected a table of {','.join(COLUMNS)}"
         ) from error
 
 
 def _row(cells: Sequence[str]) -> Row:
     fields = zip(dataclasses.fields(Row), cells, strict=True)
     values: dict[str, Any] = {f.name: _PARSERS[f.type](t) if t else None for f, t in fields}
-    return Row(**{**values, "path": cells[0], "error": cells[-1]})
+    row = Row(**{**values, "path": cells[0], "error": cells[-1]})
+    if row.status not in ("ok", "error"):
+        raise ValueError(f"the status {row.status!r:.40}")
+    return row
 
 
 def _cells(row: Row) -> Sequence[str]:
