@@ -2,8 +2,6 @@ import csv
 import dataclasses
 import json
 import shutil
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +23,6 @@ from ssdnet_jax.runner.run import image_key
 
 pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    # A cache chosen by the user: the settings of this process stay as they are.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
 
 
 def put_png(path, pixels):
@@ -487,11 +479,3 @@ def test_help_names_every_flag(capsys):
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-evaluate", "--help_config", "--config.seed=7"]) == 0
     assert "--config.seed=7" in capsys.readouterr().out
-
-
-def test_the_installed_command_prints_its_help():
-    command = shutil.which("ssdnet-evaluate", path=sysconfig.get_path("scripts"))
-    if command is None:
-        pytest.skip("the package is not installed, so there is no command")
-    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, help_text(), "")
