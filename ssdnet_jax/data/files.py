@@ -4,7 +4,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ssdnet_jax.errors import InputError
@@ -42,6 +42,30 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         with source.open("rb") as file:
             write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))
+
+
+def safe_relative(*names: str) -> PurePosixPath:
+    """A path below any folder, made of names from outside: of a table, an archive, a configuration.
+
+    Args:
+      names: parts of the path, which may hold slashes: "grid", "test", "a/b.png".
+
+    Returns:
+      The path without "." and doubled slashes.
+
+    Raises:
+      InputError: the path is empty or absolute, or holds ".." or a character NUL: below a folder
+        it would name something else, or something outside.
+    """
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            shown = repr(name if len(name) <= 80 else f"{name[:79]}…")
+            raise InputError(f"found {shown}; expected a relative path without '..'")
+    path = PurePosixPath(*names)
+    if not path.parts:
+        raise InputError("found an empty path; expected one that names something")
+    return path
 
 
 def user_cache_folder() -> Path:
