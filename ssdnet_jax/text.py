@@ -1,9 +1,20 @@
-"""Text that people read: in one line, and durations in words."""
+"""Text that people read: in one line of bounded length, and durations in words."""
 
 
 def one_line(text: str) -> str:
     """Text whose control characters and stray bytes, legal in file names, are spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, at least 3; of a longer text the beginning and some of the end.
+
+    What was found stands at the beginning of our errors, and what was expected at their end.
+    """
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 3
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 
 def duration(seconds: float) -> str:

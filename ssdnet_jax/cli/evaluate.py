@@ -124,7 +124,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         else:
             map_sets = [_existing_maps(parsed, parsed.maps)]
             notes["Maps"] = str(parsed.maps)
-            stop = stack.enter_context(startup.stops_on_sigterm())
+            stop = stack.enter_context(startup.stops_on_signals())
         notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
         with named_errors(parsed.workdir):
             rows, summary = _evaluate(parsed, samples, map_sets, memory, notes, terminal, stop)

@@ -10,6 +10,8 @@ from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.changes import without_changed
+from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
@@ -83,11 +85,12 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     method = startup.with_weights(
         FinishedSSDnet(config), vgg19_path=parsed.vgg19_weights, report=terminal.problem
     )
-    workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
-    with startup.stops_on_sigterm() as stop:
-        sources = stored_sources(parsed.finished)
+    sources = stored_sources(parsed.finished)
+    with startup.stops_on_signals() as stop, only_run_in(path, terminal.problem):
+        workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
+        workdir = without_changed(workdir, sources, terminal, stop=stop)
         summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
-    verdicts = write_verdicts(workdir, config.image_size)
+        verdicts = write_verdicts(workdir, config.image_size)
     terminal.summary(summary_line(summary, path, verdicts))
     return exit_status(summary)
 

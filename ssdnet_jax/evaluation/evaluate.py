@@ -3,9 +3,7 @@
 Nothing here holds more than one map at a time; pooled metrics read the files again.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from ssdnet_jax.data.datasets import DEFECT, GOOD, Sample
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
 from ssdnet_jax.data.score_maps import read_map
+from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.errors import InputError, SSDnetError
 from ssdnet_jax.evaluation import metrics
 from ssdnet_jax.evaluation.pooled import PooledMetrics, pooled_metrics
@@ -330,14 +329,8 @@ def _spread(values: Iterable[float | None]) -> float | None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes a table atomically; all rows have the keys of the first, None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    # Bytes of a file name that are no UTF-8 stay as they are.
-    content = text.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda file: file.write(content))
+    columns = list(rows[0])
+    write_table(path, columns, ([row[name] for name in columns] for row in rows))
 
 
 def write_metrics_csv(path: Path, rows: Sequence[ImageMetrics], *, method: str = "method") -> None:

@@ -26,8 +26,9 @@ from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary
+from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary
 from ssdnet_jax.runner.run import run as local_run
+from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead
@@ -148,8 +149,10 @@ def run(
     terminal.start_run(len(todo))
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
-    with read_ahead([_reading(sources[name]) for name in todo], images + 2) as read:
-        batches = cut_batches(zip(todo, read, strict=True), images, _BATCH_BYTES)
+    origins: dict[str, Origin | None] = {}
+    reading = (_reading(name, sources[name], origins) for name in todo)
+    with read_ahead(reading, images + 2, stop=options.stop) as read:
+        batches = cut_batches(zip(todo, read, strict=False), images, _BATCH_BYTES)
         try:
             while not options.stop():
                 # A few more tasks than can run, so that no device waits for the driver.
@@ -162,7 +165,7 @@ def run(
                 ready, _ = ray.wait(list(pending), timeout=_POLL_SECONDS)
                 for ref in ready:
                     results = _get(ref, pending.pop(ref))
-                    _write(results, workdir, terminal)
+                    _write(results, workdir, terminal, origins)
                     ok = sum(row.status == "ok" for row in results.rows)
                     finished, failed = finished + ok, failed + len(results.rows) - ok
         finally:
@@ -244,10 +247,11 @@ def batch_size(kind: str, lanes: int, most_lanes: int, seeds: int, images: int, 
     return max(filling, min(_GPU_FILLINGS * filling, -(-images // slots)))
 
 
-def _reading(read: Reader) -> Callable[[], _Source]:
+def _reading(name: str, read: Reader, origins: dict[str, Origin | None]) -> Callable[[], _Source]:
     def task() -> _Source:
         try:
-            return read()
+            source, origins[name] = read_with_origin(read)
+            return source
         except IMAGE_ERRORS as error:  # the task raises it again, where it gets its row
             return error
 
@@ -288,14 +292,20 @@ def _get(ref: "ray.ObjectRef", names: list[str]) -> _Results:
         return _Results(rows, {}, [f"{name}: {reason}" for name in names])
 
 
-def _write(results: _Results, workdir: Workdir, terminal: Terminal) -> None:
+def _write(
+    results: _Results,
+    workdir: Workdir,
+    terminal: Terminal,
+    origins: dict[str, Origin | None],
+) -> None:
     """Files first, then the rows that say so."""
+    workdir.check()
     for problem in results.problems:
         terminal.problem(problem)
     for name, content in results.files.items():
         write_atomically(workdir.path / name, operator.methodcaller("write", content))
     for row in results.rows:
-        workdir.append(row)
+        workdir.append(row.of(origins.pop(row.path, None)))
         terminal.end_image(row)
 
 

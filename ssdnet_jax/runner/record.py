@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
 import numpy as np
 
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
+from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import one_line
+from ssdnet_jax.text import one_line, shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -27,9 +28,22 @@ class Record:
         workdir: Workdir,
         terminal: Terminal,
         submit: Submit,
+        origins: MutableMapping[str, Origin | None],
         *,
         save_params: bool,
     ):
+        """A record of a run.
+
+        Args:
+          method: what images are scored by.
+          workdir: where files and rows go.
+          terminal: told of each image.
+          submit: takes what the writing thread is to do.
+          origins: contents of the files of images that have been read; taken out when rows are
+            written.
+          save_params: whether fitted networks are kept.
+        """
+        self._origins = origins
         self._method, self._workdir, self._terminal = method, workdir, terminal
         self._submit, self._save_params = submit, save_params
         self._warm = False
@@ -63,6 +77,7 @@ class Record:
 
     def _write(self, done: Done, result: Localization) -> Row:
         """Writes an image's files; returns its row, without the time it took."""
+        self._workdir.check()
         if self._save_params and done.fits:
             from ssdnet_jax.runner.checkpoints import save_networks
 
@@ -75,6 +90,7 @@ class Record:
         self.failed += 1
 
     def _append(self, row: Row, started: float) -> None:
+        row = row.of(self._origins.pop(row.path, None))
         row = dataclasses.replace(row, seconds=time.monotonic() - started)
         self._workdir.append(row)
         self._terminal.end_image(row)
@@ -84,6 +100,7 @@ def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
     """The row of an image that failed, without the time it took; also says why."""
     # JAX errors, such as a device without enough memory, go on for many lines.
     message = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    message = shortened(message, LONGEST_PROBLEM)
     terminal.problem(message if relative in message else f"{relative}: {message}")
     return Row(path=relative, status="error", error=message)
 

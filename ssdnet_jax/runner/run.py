@@ -6,24 +6,21 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.data.images import read_image
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.record import Record
+from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Workdir
 from ssdnet_jax.text import duration
-
-Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
@@ -90,18 +87,25 @@ def run(
             terminal.stage("scoring and writing")
 
     terminal.start_run(len(todo))
+    origins: dict[str, Origin | None] = {}  # of images that have been read
     with write_behind(ahead) as write:
-        record = Record(method, workdir, terminal, write, save_params=options.save_params)
+        record = Record(method, workdir, terminal, write, origins, save_params=options.save_params)
+
+        def stop() -> bool:
+            return options.stop() or write.failed
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)
             if progress.step:
                 record.warm_up()
 
-        tasks = [functools.partial(_read, name, read, method) for name, read in todo.items()]
-        with read_ahead(tasks, ahead) as incoming:
+        def reading(name: str, read: Reader) -> Incoming:
+            return _read(name, read, method, workdir, origins)
+
+        tasks = (functools.partial(reading, *item) for item in todo.items())
+        with read_ahead(tasks, ahead, stop=stop) as incoming:
             stream = Stream(method, incoming, warn=terminal.problem, show=show, fail=record.fail)
-            for result in stream.results(lanes=lanes, report=report, stop=options.stop):
+            for result in stream.results(lanes=lanes, report=report, stop=stop):
                 if isinstance(result, Group):
                     record.finish(result)
     workdir.order(sources)
@@ -146,27 +150,17 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big"))
 
 
-def file_sources(
-    root: Path, relatives: Sequence[Path], masks: Mapping[Path, Path] | None = None
-) -> dict[str, Reader]:
-    """Readers of files below `root`, by posix path relative to it.
-
-    Args:
-      root: the folder.
-      relatives: paths below it.
-      masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
-    """
-    masks = masks or {}
-    return {
-        path.as_posix(): functools.partial(read_image, root / path, missing_mask=masks.get(path))
-        for path in relatives
-    }
-
-
-def _read(name: str, read: Reader, method: Method) -> Incoming:
-    """Reads and prepares an image; an error takes its place."""
+def _read(
+    name: str,
+    read: Reader,
+    method: Method,
+    workdir: Workdir,
+    origins: dict[str, Origin | None],
+) -> Incoming:
+    """Reads and prepares an image, whose contents are noted; an error takes its place."""
     try:
-        source = read()
+        workdir.check_name(name)
+        source, origins[name] = read_with_origin(read)
         prepared = method.prepare(source, image_key(method.config.seed, name))
     except IMAGE_ERRORS as error:
         return Incoming(name, error)

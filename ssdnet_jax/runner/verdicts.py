@@ -1,12 +1,10 @@
 """verdicts.csv: which pictures of a run are bad, worst first."""
 
-import csv
 import dataclasses
-import io
 
 from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
-from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.score_maps import read_map
+from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
 
 
@@ -39,13 +37,7 @@ def write_verdicts(workdir: Workdir, image_size: int) -> list[Verdict]:
         score = calibrated_score(score_map)
         verdicts.append(Verdict(row.path, score, threshold, score > threshold))
     verdicts.sort(key=lambda verdict: (-verdict.calibrated_score, verdict.path))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(Verdict))
-    for each in verdicts:
-        numbers = (f"{each.calibrated_score:.6g}", f"{each.threshold:.6g}")
-        writer.writerow((each.path, *numbers, str(each.anomalous).lower()))
-    content = text.getvalue().encode("utf-8", "surrogateescape")
+    columns = [field.name for field in dataclasses.fields(Verdict)]
     with named_errors(workdir.path):
-        write_atomically(workdir.path / "verdicts.csv", lambda file: file.write(content))
+        write_table(workdir.path / "verdicts.csv", columns, map(dataclasses.astuple, verdicts))
     return verdicts
