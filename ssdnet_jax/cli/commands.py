@@ -62,6 +62,11 @@ class Command:
         except SSDnetError as error:
             terminal.problem(str(error))
             return 2
+        except OSError as error:  # of a path that a flag names, such as one that is too long
+            if isinstance(error, BrokenPipeError) or not error.filename:
+                raise
+            terminal.problem(f"{error.filename}: {error.strerror}; expected another path")
+            return 2
         except Stopped:
             terminal.summary("stopped before the end; the same command again goes on")
             return 143

@@ -76,9 +76,9 @@ def is_whole(path: Path) -> bool:
             file.seek(max(0, size - _TAIL))
             tail = file.read(_TAIL)
             if head == b"\x89PNG\r\n\x1a\n":
-                return b"IEND" in tail[-12:]
+                return tail[-8:-4] == b"IEND"  # and the check sum of nothing
             if head.startswith(b"PK"):
-                return b"PK\5\6" in tail
+                return tail[-22:-18] == b"PK\5\6"  # the directory's end, without a comment
             if head[:4] in (b"II*\0", b"MM\0*"):
                 return _tiff_end(file, head) <= size
     except (OSError, struct.error):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssdnet_jax.data._decode import decode
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.files import link_or_copy
+from ssdnet_jax.data.files import link_or_copy, safe_relative
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import InputError
 
@@ -27,7 +27,7 @@ def find_map(folder: Path, sample: Sample) -> Path:
     stems = (
         sample.relative,
         str(relative.with_suffix("")),
-        f"{sample.category}/test/{sample.defect}/{relative.stem}",
+        str(safe_relative(sample.category, "test", sample.defect, relative.stem)),
     )
     for stem in stems:
         for suffix in MAP_SUFFIXES:
@@ -91,10 +91,11 @@ def _read_array(path: Path) -> np.ndarray:
 def mvtec_names(samples: Sequence[Sample]) -> dict[str, PurePosixPath]:
     """By relative path, where MVTec AD's code expects a map: CATEGORY/test/DEFECT/NAME.tiff.
 
-    Images of one defect that differ in suffix or folder only keep both in the name.
+    Images of one defect that differ in suffix or folder only keep both in the name. Raises
+    InputError if a category or a defect would lead out of a folder.
     """
     plain = {
-        s.relative: PurePosixPath(s.category, "test", s.defect, PurePosixPath(s.relative).stem)
+        s.relative: safe_relative(s.category, "test", s.defect, PurePosixPath(s.relative).stem)
         for s in samples
     }
     uses = Counter(plain.values())

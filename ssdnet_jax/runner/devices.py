@@ -1,7 +1,6 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,12 @@ from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.config import FitSettings
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.runner.memory import usable_memory
 from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
-_USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
+_USABLE_ON_CPU = 0.25  # of what the process may use, which other programs use as well
 _VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
 
 
@@ -88,15 +88,7 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
         width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
     )
     lane = 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
-    return int(np.clip(_USABLE_ON_CPU * _physical_memory() // lane, 1, len(devices)))
-
-
-def _physical_memory() -> int:
-    """Bytes of this machine; a small machine's where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+    return int(np.clip(_USABLE_ON_CPU * usable_memory() // lane, 1, len(devices)))
 
 
 def lane_bytes(

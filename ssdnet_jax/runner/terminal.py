@@ -118,7 +118,7 @@ class Terminal:
         except OSError as error:
             raise OutputError(
                 f"standard output cannot be written ({error.strerror or error}); expected room "
-                f"for {one_line(text)}"
+                f"for: {text.splitlines()[0]}"
             ) from error
 
     def _describe(self, line: "tqdm", text: str) -> None:
