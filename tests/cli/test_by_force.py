@@ -143,6 +143,7 @@ def sha256_of(folder, name):
     return row is not None and row["sha256"] == digest
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_costs_no_result(pictures):
     with Path("/dev/full").open("w") as full:
         status, _, err = run(pictures, stdout=full)
