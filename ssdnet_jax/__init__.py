@@ -10,6 +10,7 @@ from ssdnet_jax.config import AUTO, PAPER, Config, InpaintConfig
 from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core import registry
 from ssdnet_jax.core.config import (
+    DecisionConfig,
     FeatureConfig,
     FitConfig,
     FitSettings,
@@ -17,6 +18,8 @@ from ssdnet_jax.core.config import (
     NetworkConfig,
     ScoreConfig,
 )
+from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.decision import Decision, Defect
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.lanes import Fit, fit
 from ssdnet_jax.core.noise import noise_deviation
@@ -36,8 +39,12 @@ from ssdnet_jax.runner.checkpoints import load_network
 __all__ = [
     "AUTO",
     "PAPER",
+    "Calibration",
     "Config",
     "ConfigError",
+    "Decision",
+    "DecisionConfig",
+    "Defect",
     "FeatureConfig",
     "Fit",
     "FitConfig",

@@ -7,12 +7,13 @@ import operator
 import sys
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ml_collections
 
 from ssdnet_jax.core.config import (
     PAPER_NETWORK,
+    DecisionConfig,
     FeatureConfig,
     FitConfig,
     FitSettings,
@@ -42,12 +43,17 @@ class Config:
 
     image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
     seed: int = 0  # >= 0, source of all randomness
+    ground: Literal["auto", "keep"] = "auto"  # auto: flat ground around a part takes no part; keep:
+    # it is judged like the rest
+    range: str = "auto"  # what is stretched to [0, 1] before an image is analysed. auto: the range
+    # that it uses, if that is below a fifth of full scale; full: nothing; or LOW,HIGH, in [0, 1]
     features: FeatureConfig = FeatureConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     fit: FitConfig = FitConfig()
     score: ScoreConfig = ScoreConfig()
     inpaint: InpaintConfig = InpaintConfig()
+    decision: DecisionConfig = DecisionConfig()
 
     @property
     def target_kind(self) -> TargetKind:
@@ -96,7 +102,7 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(self, shape: tuple[int, int], *, noise: float = 0.0) -> Plan:
+    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:
@@ -104,6 +110,7 @@ class Config:
           noise: standard deviation of its noise, in image units (`core.noise.noise_deviation`). An
             image with more than `features.noise_limit` is analysed at reduced resolution, unless
             it is too small for that.
+          masked: whether not all of its pixels take part.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -126,6 +133,7 @@ class Config:
             fit=self.fit_settings,
             score=self.score,
             seeds=self.fit.seeds,
+            masked=masked,
         )
 
 
@@ -146,6 +154,7 @@ PAPER = Config(
         average_decay=0.9,
     ),
     score=ScoreConfig(method="patches"),
+    decision=DecisionConfig(mask="otsu"),
 )
 """The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
 
@@ -225,7 +234,7 @@ def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
 def _build(cls: type, values: Any, prefix: str) -> Any:
     """An instance of a dataclass, and of those inside it, from nested mappings."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix}: found {values!r}; expected a group of fields")
+        raise ConfigError(f"{prefix}: found {_shown(values)}; expected a group of fields")
     kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
     built = {}
     for key, value in values.items():
@@ -252,18 +261,32 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     """The value as its field's type, which it must have but for the lenience of the caller."""
     if legal := legal_words(kind):
         if not isinstance(value, str) or value not in legal:
-            raise ConfigError(f"{name}: found {value!r}; expected one of {', '.join(legal)}")
+            raise ConfigError(f"{name}: found {_shown(value)}; expected one of {', '.join(legal)}")
         return value
     if typing.get_origin(kind) is tuple:
         entries = value if isinstance(value, tuple | list) else (value,)
         if not all(type(entry) is int for entry in entries):
-            raise ConfigError(f"{name}: found {value!r}; expected integers, for example 16,32")
+            raise ConfigError(f"{name}: found {_shown(value)}; expected integers, as in 16,32")
+        if len(entries) > _MOST_ENTRIES:
+            raise ConfigError(
+                f"{name}: found {len(entries)} integers; expected at most {_MOST_ENTRIES}"
+            )
         return tuple(entries)
+    if kind is str and isinstance(value, tuple | list):  # numbers with commas between
+        return ",".join(map(str, value))
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
-        raise ConfigError(f"{name}: found {value!r}; expected {_KINDS[kind]}")
+        raise ConfigError(f"{name}: found {_shown(value)}; expected {_KINDS[kind]}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as messages show it, whatever it is: objects of configuration files may be odd."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # an integer of thousands of digits, or an object that cannot be shown
+        return f"a value of type {type(value).__name__} that cannot be shown"
 
 
 def _check_values(config: Config) -> None:
@@ -273,10 +296,15 @@ def _check_values(config: Config) -> None:
             if not -math.inf < number < math.inf:
                 raise ConfigError(f"config.{name}: found {number}; expected a finite number")
             if not is_legal(number):
-                raise ConfigError(f"config.{name}: found {number}; expected {expected}")
+                raise ConfigError(f"config.{name}: found {_shown(number)}; expected {expected}")
+            if number > (most := _MOST.get(name, _LARGEST)):
+                raise ConfigError(
+                    f"config.{name}: found {_shown(number)}; expected at most {most:.10g}"
+                )
 
 
 def _check_combinations(config: Config) -> None:
+    _check_range(config.range)
     network = config.network
     scales = len(network.channels_down)
     if not scales:
@@ -309,6 +337,20 @@ def _check_combinations(config: Config) -> None:
         )
 
 
+def _check_range(text: str) -> None:
+    if text in ("auto", "full"):
+        return
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise ConfigError(
+            f"config.range: found {text!r}; expected auto, full, or LOW,HIGH with "
+            f"0 <= LOW < HIGH <= 1, where 1 is full scale"
+        )
+
+
 def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
     sizes, strides = config.patch_sizes, config.patch_strides
     if not sizes:
@@ -326,7 +368,39 @@ def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
             )
 
 
-_KINDS = {int: "an integer", float: "a number", bool: "True or False"}
+_MOST_ENTRIES = 16  # of a tuple: scales of the network, resolutions of patches
+_LARGEST = 2.0**32  # of all numbers; larger ones have no use, and float32 makes them infinite
+_MOST: dict[str, float] = {  # of some less, beyond which a device or its arithmetic gives up
+    "image_size": 65_536,
+    "features.components": 4096,
+    "features.fine_components": 4096,
+    "network.channels_down": 4096,
+    "network.channels_up": 4096,
+    "network.channels_skip": 4096,
+    "network.kernel_down": 127,
+    "network.kernel_up": 127,
+    "network.kernel_skip": 127,
+    "loss.patch_sizes": 65_536,
+    "loss.patch_strides": 65_536,
+    "loss.w_rec": 1e6,
+    "loss.w_perc": 1e6,
+    "loss.perceptual_size": 4096,
+    "loss.patches_per_step": 1e6,
+    "fit.learning_rate": 100.0,
+    "fit.epochs": 1e6,
+    "fit.max_steps": 1e6,
+    "fit.input_noise": 1000.0,
+    "fit.mask_block": 65_536,
+    "fit.seeds": 1000,
+    "fit.block_steps": 1e6,
+    "score.patch_sizes": 65_536,
+    "score.patch_strides": 65_536,
+    "score.tile_size": 1023,
+    "score.agreement_scale": 1e6,
+    "inpaint.max_steps": 1e6,
+}
+
+_KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
 
 _Range = tuple[str, Callable[[float], bool]]
 _FINITE: _Range = ("a finite number", lambda v: True)
@@ -336,6 +410,7 @@ _FROM_2: _Range = ("at least 2", lambda v: v >= 2)
 _ABOVE_0: _Range = ("above 0", lambda v: v > 0)
 _ODD: _Range = ("an odd number, at least 1", lambda v: v >= 1 and v % 2 == 1)
 _BELOW_1: _Range = ("at least 0 and below 1", lambda v: 0 <= v < 1)
+_BETWEEN_0_AND_1: _Range = ("above 0 and below 1", lambda v: 0 < v < 1)
 _UP_TO_1: _Range = ("at least 0 and at most 1", lambda v: 0 <= v <= 1)
 
 _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry of a tuple
@@ -356,7 +431,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "loss.w_perc": _FROM_0,
     "loss.perceptual_size": _FROM_2,
     "loss.patches_per_step": _FROM_1,
-    "fit.learning_rate": _ABOVE_0,
+    "fit.learning_rate": ("at least 1e-12", lambda v: v >= 1e-12),
     "fit.epochs": _FROM_1,
     "fit.max_steps": _FROM_0,
     "fit.stop_threshold": _FINITE,
@@ -371,10 +446,17 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "score.patch_sizes": _FROM_1,
     "score.patch_strides": _FROM_1,
     "score.tile_size": ("an odd number, at least 3", lambda v: v >= 3 and v % 2 == 1),
-    "score.coarse_scale": ("above 0 and at most 1", lambda v: 0 < v <= 1),
-    "score.agreement_scale": _ABOVE_0,
+    "score.coarse_scale": ("at least 0.05 and at most 1", lambda v: 0.05 <= v <= 1),
+    "score.agreement_scale": ("at least 1e-3", lambda v: v >= 1e-3),
     "score.alpha_rec": _FROM_0,
     "score.alpha_perc": _FROM_0,
+    "decision.false_alarms": _BETWEEN_0_AND_1,
+    "decision.mask_false_alarms": _BETWEEN_0_AND_1,
+    "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "decision.min_area": _FROM_0,
+    "decision.max_defects": _FROM_0,
+    "decision.false_discoveries": _BETWEEN_0_AND_1,
     "inpaint.max_steps": _FROM_1,
     "inpaint.stop_threshold": _FINITE,
     "inpaint.mask_ratio": _BELOW_1,

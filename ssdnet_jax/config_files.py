@@ -8,6 +8,7 @@ from typing import Any
 
 from ssdnet_jax.config import Config, from_config_dict, to_config_dict
 from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.text import shortened
 
 DEFAULT_CONFIG = "auto"
 CONFIG_FOLDERS = (
@@ -77,7 +78,7 @@ def returned_by(path: Path, function: str, *, expected: str) -> Any:
         called = runpy.run_path(str(path)).get(function)
         value = called() if callable(called) else None
     except Exception as error:  # the file is a program, anything can go wrong in it
-        reason = " ".join(str(error).split())
+        reason = shortened(str(error), 140)
         raise ConfigError(
             f"{path}: cannot be run ({type(error).__name__}: {reason}); expected a Python file "
             f"with a function {function}"
@@ -95,7 +96,11 @@ def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     Raises:
       ConfigError: a value or combination of values is not legal.
     """
-    config_dict = to_config_dict(config)
-    with config_dict.ignore_type():  # types are checked below, with messages that name the field
-        config_dict.update_from_flattened_dict(overrides)
-    return from_config_dict(config_dict)
+    values = to_config_dict(config).to_dict()
+    for name, value in overrides.items():
+        *groups, field = name.split(".")
+        group = values
+        for inner in groups:
+            group = group.setdefault(inner, {})
+        group[field] = value
+    return from_config_dict(values)

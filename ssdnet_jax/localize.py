@@ -24,6 +24,7 @@ def localize(
     key: PRNGKeyArray | None = None,
     *,
     missing: np.ndarray | None = None,
+    ignored: np.ndarray | None = None,
     vgg19: VGG19Weights | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> FittedLocalization:
@@ -35,7 +36,10 @@ def localize(
       config: by default `AUTO`, the setting of `configs/auto.py`.
       key: source of randomness; by default made from `config.seed`.
       missing: bool (H, W), True where a pixel is not known. Such pixels are first inpainted and
-        the result is then scored (paper section 5.2).
+        the result is then scored (paper section 5.2); where they are more than a tile together,
+        they are ignored.
+      ignored: bool (H, W), True where a pixel is not to be judged and must not count: it takes no
+        part in anything, and is NaN in the maps.
       vgg19: weights of phi, from `load_vgg19_weights`; needed if `config.needs_vgg19`. Features
         "auto" are VGG19's with them and filter responses without.
       report: called with the progress between compiled blocks of steps.
@@ -46,7 +50,14 @@ def localize(
     """
     keys = None if key is None else [key]
     (result,) = localize_batch(
-        [image], config, keys, missing=[missing], vgg19=vgg19, lanes=1, report=report
+        [image],
+        config,
+        keys,
+        missing=[missing],
+        ignored=[ignored],
+        vgg19=vgg19,
+        lanes=1,
+        report=report,
     )
     return result
 
@@ -57,6 +68,7 @@ def localize_batch(
     keys: Sequence[PRNGKeyArray] | None = None,
     *,
     missing: Sequence[np.ndarray | None] | None = None,
+    ignored: Sequence[np.ndarray | None] | None = None,
     vgg19: VGG19Weights | None = None,
     lanes: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -70,6 +82,7 @@ def localize_batch(
       config: the same for all images.
       keys: one an image; by default each has the key of `localize`.
       missing: one mask or None an image.
+      ignored: likewise.
       vgg19: as for `localize`.
       lanes: images that the device fits side by side; 0: as many as its memory holds, on a CPU one.
       report: called with the progress of the images that are fitted side by side.
@@ -86,11 +99,12 @@ def localize_batch(
         )
     key = jax.random.key(method.config.seed)
     keys = [key] * len(images) if keys is None else keys
-    masks = [None] * len(images) if missing is None else missing
+    nothing = [None] * len(images)
+    masks = zip(missing or nothing, ignored or nothing, strict=True)
 
     def prepared() -> Any:
-        for index, (image, mask, own_key) in enumerate(zip(images, masks, keys, strict=True)):
-            decoded = DecodedImage(np.asarray(image), mask, ())
+        for index, (image, of_image, own_key) in enumerate(zip(images, masks, keys, strict=True)):
+            decoded = DecodedImage(np.asarray(image), of_image[0], (), of_image[1])
             yield Incoming(str(index), method.prepare(decoded, own_key))
 
     most = max(1, len(images) * method.config.fit.seeds)

@@ -7,14 +7,12 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """At most so many characters, at least 3; of a longer text the beginning and some of the end.
-
-    What was found stands at the beginning of our errors, and what was expected at their end.
-    """
+    """A text in one line of at most so many characters, cut in its middle where it is longer."""
+    text = " ".join(text.split())
     if len(text) <= most:
         return text
-    end = (most - 1) // 3
-    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
+    tail = most // 3
+    return f"{text[: most - tail - 3]} … {text[-tail:]}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,8 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads of linear algebra in each would only wait for one another.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# Programs of tests are compiled with few optimizations: most are run once, and to compile one as
+# in production takes up to eight times as long. SSDNET_TESTS_OPTIMIZED=1 compiles as in production.
+# Everything here is a variable of the environment, so that processes that tests start have it too.
+_QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
+
+def _accepts(flags: str) -> bool:
+    """Whether this XLA knows the flags: it ends the process at the first that it does not know."""
+    command = "from jaxlib.xla_client import CompileOptions as o; o().executable_build_options"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True)
+    return done.returncode == 0
+
+
+if os.environ.get("SSDNET_TESTS_OPTIMIZED", "0") == "0":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # Workers of pytest-xdist have the variables of the process that starts them.
+    if "PYTEST_XDIST_WORKER" not in os.environ and _accepts(_QUICK_FLAGS):
+        os.environ["XLA_FLAGS"] = f"{_QUICK_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # What one test has compiled, the others find, in all workers and processes of the run.
@@ -75,13 +97,15 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def fast_compilation() -> Iterator[None]:
-    """XLA without most of its optimizations, for tests in which little is computed."""
-    import jax
+def fast_compilation() -> None:
+    """Nothing: the whole run is compiled with few optimizations (see above)."""
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+
+@pytest.fixture(scope="session")
+def production_options() -> dict[str, Any]:
+    """For `Lowered.compile`: a program of the same operations and fusions as in production."""
+    quick = _QUICK_FLAGS in os.environ.get("XLA_FLAGS", "")
+    return {"xla_cpu_use_fusion_emitters": True} if quick else {}
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ ROOMS: dict[str, set[str]] = {
     "text": set(),
     "interrupts": set(),
     "config": {"core", "errors"},
-    "data": {"core", "errors"},
-    "config_files": {"config", "errors"},
+    "data": {"core", "errors", "text"},
+    "config_files": {"config", "errors", "text"},
     "figures": {"data", "text"},
     "baselines": {"core", "data", "errors"},
     "evaluation": {"core", "data", "errors"},
@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
         *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
     },
     "reports": {
-        *("errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
+        *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
     },
     "cli": {
         *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),

@@ -64,10 +64,11 @@ def configs(draw):
     of_pixels = words["features.kind"] == "pixels"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
     alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
-    positive = st.floats(1e-9, 1e9)
-    any_number = st.floats(allow_nan=False, allow_infinity=False)
+    positive = st.floats(1e-2, 1e2)
+    any_number = st.floats(-1e300, 2**32)
     share = st.floats(0, 1, exclude_max=True)
-    count = st.integers(1, 10**6)
+    inside = st.floats(0, 1, exclude_min=True, exclude_max=True)
+    count = st.integers(1, 1000)
 
     def entries(length, low=1, high=64):
         return tuple(draw(st.lists(st.integers(low, high), min_size=length, max_size=length)))
@@ -87,7 +88,7 @@ def configs(draw):
         "loss.patch_sizes": tuple(sizes),
         "loss.patch_strides": entries(len(sizes), high=20),
         "loss.w_rec": draw(positive),
-        "loss.w_perc": draw(st.floats(0, 1e9)) if of_pixels else 0.0,
+        "loss.w_perc": draw(st.floats(0, 1e6)) if of_pixels else 0.0,
         "loss.perceptual_size": draw(st.integers(2, 512)),
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
@@ -112,8 +113,16 @@ def configs(draw):
         "inpaint.max_steps": draw(count),
         "inpaint.stop_threshold": draw(any_number),
         "inpaint.mask_ratio": draw(share),
+        "decision.false_alarms": draw(inside),
+        "decision.mask_false_alarms": draw(inside),
+        "decision.peak_share": draw(inside),
+        "decision.other_peaks": draw(st.floats(0, 1, exclude_min=True)),
+        "decision.min_area": draw(st.integers(0, 10**6)),
+        "decision.max_defects": draw(st.integers(0, 10**6)),
+        "decision.false_discoveries": draw(inside),
     }
-    values = {**words, **flags, **numbers}
+    texts = {"range": draw(st.sampled_from(["auto", "full", "0,1", "0.25,0.5"]))}
+    values = {**words, **flags, **numbers, **texts}
     assert set(values) == set(field_names())
     config = to_config_dict(Config())
     with config.ignore_type():
@@ -169,6 +178,13 @@ def wrong_values():
         "inpaint.max_steps": [0],
         "inpaint.stop_threshold": [],
         "inpaint.mask_ratio": [-0.1, 1.0],
+        "decision.false_alarms": [0.0, 1.0],
+        "decision.mask_false_alarms": [0.0, 1.0],
+        "decision.peak_share": [0.0, 1.0],
+        "decision.other_peaks": [0.0, 1.1],
+        "decision.min_area": [-1],
+        "decision.max_defects": [-1],
+        "decision.false_discoveries": [0.0, 1.0],
     }
     for name in field_names():
         kind, wrong = kind_of(name), [None, {}, object]
@@ -177,6 +193,8 @@ def wrong_values():
         elif typing.get_origin(kind) is tuple:
             low = -1 if name.endswith("channels_skip") else 0
             wrong += ["", "16", 1.0, (1.0,), (True,), ("16",), (), low, (low,)]
+        elif kind is str:
+            wrong += ["", "no such word", "0.5", "0.5,0.2", "0,2", "0,nan", (0.5, 0.2), 0.5, True]
         elif kind is bool:
             wrong += [0, 1, "true", 1.0]
         elif kind is int:
@@ -195,7 +213,7 @@ def test_every_number_has_a_range_and_no_range_is_left_over():
     numbers = {
         name
         for name in field_names()
-        if kind_of(name) is not bool and not legal_words(kind_of(name))
+        if kind_of(name) not in (bool, str) and not legal_words(kind_of(name))
     }
     assert set(_RANGES) == numbers
 

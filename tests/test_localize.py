@@ -4,9 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from ssdnet_jax import (
     Config,
@@ -18,12 +15,11 @@ from ssdnet_jax import (
     localize_batch,
 )
 from ssdnet_jax.config import from_config_dict
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
+from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.evaluation.metrics import auroc
-from ssdnet_jax.methods.base import otsu_threshold
 from ssdnet_jax.runner import devices
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -37,8 +33,10 @@ def config(tiny) -> Config:
 
 
 def assert_equal_results(one, other):
-    for name in {field.name for field in dataclasses.fields(one)} - {"fits"}:
+    for name in {field.name for field in dataclasses.fields(one)} - {"fits", "decision"}:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name, value in vars(one.decision).items():
+        np.testing.assert_array_equal(value, getattr(other.decision, name))
 
 
 @pytest.mark.parametrize("shape", [(40, 56, 1), (8, 200, 1), (301, 9, 1), (32, 32, 1), (40, 56, 3)])
@@ -57,10 +55,11 @@ def test_the_parts_of_a_result_belong_together(config):
     result = localize(GREY, config)
     np.testing.assert_array_equal(result.image, GREY)
     np.testing.assert_array_equal(result.residual, GREY - result.reconstruction)
-    np.testing.assert_array_equal(result.mask, result.score_map > result.threshold)
+    decision, defects = decide(result.score_map, config.decision)
+    np.testing.assert_array_equal(result.mask, decision.mask)
+    assert (result.threshold, result.is_anomalous) == (decision.threshold, decision.anomalous)
+    assert result.defects == defects
     assert result.score == result.score_map.max()
-    threshold = decision_threshold(32 * 32)  # of the size that was fitted
-    assert result.is_anomalous == (result.calibrated_score > threshold)
     assert result.normalized_map.min() >= 0 and result.normalized_map.max() <= 1
     assert (result.steps, result.losses.shape) == (5, (5,))
     assert (result.stop_reason, result.restorations) == ("max_steps", 0)
@@ -95,12 +94,6 @@ def test_a_planted_defect_scores_higher_than_the_rest(tiny):
         grid_texture((32, 32), period=8), kind="blob", center=(20, 12), size=9, contrast=0.5
     )
     assert auroc(mask, localize(image, config).score_map) > 0.75
-
-
-def test_the_verdict_counts_the_pixels_that_were_fitted(config):
-    result = localize(GREY, config)  # 40 x 56 pixels, fitted at 32 x 32
-    assert result.calibrated_score == calibrated_score(result.score_map)
-    assert result.is_anomalous == (result.calibrated_score > decision_threshold(32 * 32))
 
 
 def test_equal_keys_give_equal_results_and_others_do_not(config):
@@ -301,37 +294,6 @@ def test_a_fit_that_does_not_stay_finite_is_an_error(config, monkeypatch):
     monkeypatch.setattr(devices, "fit_program", diverging)
     with pytest.raises(InputError, match=r"finite.*after 1 steps.*config.fit.learning_rate"):
         localize(GREY, config)
-
-
-score_maps = hnp.arrays(
-    np.float32,
-    hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12),
-    elements=st.floats(-(2.0**99), 2.0**99, width=32),
-)
-
-
-@given(score_maps)
-def test_the_threshold_lies_in_the_range_of_any_map(score_map):
-    threshold = otsu_threshold(score_map)
-    assert score_map.min() <= threshold <= score_map.max()
-    # The same pixels are above it in any precision.
-    assert np.array_equal(score_map > threshold, score_map.astype(np.float64) > threshold)
-
-
-def test_the_threshold_separates_two_heaps():
-    heaps = np.r_[np.linspace(0, 1, 50), np.linspace(9, 10, 50)].reshape(10, 10)
-    assert 0.95 < otsu_threshold(heaps.astype(np.float32)) < 9
-
-
-def test_a_constant_map_has_nothing_above_its_threshold():
-    constant = np.full((5, 5), 0.3, np.float32)
-    assert not (constant > otsu_threshold(constant)).any()
-
-
-def test_a_map_of_two_neighbouring_floats_has_a_threshold():
-    score_map = np.ones((5, 5), np.float32)
-    score_map[2, 2] = np.nextafter(np.float32(1), np.float32(2))
-    assert (score_map > otsu_threshold(score_map)).sum() == 1
 
 
 def test_maps_are_resized_as_the_images_are(config):

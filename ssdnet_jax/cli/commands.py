@@ -116,8 +116,18 @@ def _leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def exit_status(summary: Summary) -> int:
-    """0 if all images of a run are done, 1 if some failed, 143 if it was told to end."""
+ANOMALOUS = 3  # exit status with --fail_on_anomaly
+
+
+def exit_status(summary: Summary, *, anomalous: bool = False) -> int:
+    """0 if all images of a run are done, 1 if some failed, 143 if it was told to end.
+
+    Args:
+      summary: of the run.
+      anomalous: whether an image is anomalous and this is to show: then 3 instead of 0.
+    """
     if summary.stopped:
         return 143
-    return 1 if summary.failed else 0
+    if summary.failed:
+        return 1
+    return ANOMALOUS if anomalous else 0

@@ -6,15 +6,21 @@ from typing import TypeVar
 from ssdnet_jax.errors import ConfigError
 
 _T = TypeVar("_T")
+_LARGEST = 2**31 - 1  # of counts
+_DIGITS = 18  # of a whole number: of thousands Python makes no number
 
 
 def whole_number(name: str, text: str | None) -> int:
     """The value of a flag that counts from 1; 0 if it was not given. Raises ConfigError."""
     if text is None:
         return 0
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ConfigError(f"{name}: found {text!r}; expected a whole number from 1")
-    return int(text)
+    try:
+        number = _whole(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= _LARGEST:
+        raise ConfigError(f"{name}: found {text!r}; expected a whole number from 1 to {_LARGEST}")
+    return number
 
 
 def listed(
@@ -78,6 +84,6 @@ def _word(word: str) -> str:
 
 
 def _whole(word: str) -> int:
-    if not (word.isascii() and word.isdigit()):
+    if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS:
         raise ValueError(word)
     return int(word)

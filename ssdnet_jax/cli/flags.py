@@ -32,6 +32,16 @@ from ssdnet_jax.methods.registry import (
 
 EXECUTORS = ("local", "ray")
 
+# Flags that stand for a field of the configuration.
+_SHORT = {
+    "image_size": "image_size",
+    "ground": "ground",
+    "range": "range",
+    "false_alarms": "decision.false_alarms",
+    "min_area": "decision.min_area",
+    "max_defects": "decision.max_defects",
+}
+
 # What several commands' help says of the same flags.
 CONFIG_HELP = """\
   --config=NAME           {names},
@@ -40,6 +50,10 @@ CONFIG_HELP = """\
 CLIP_WEIGHTS_HELP = """\
   --clip_weights=PATH     .safetensors, .bin or .pt of OpenCLIP's ViT-B-16-plus-240, for winclip,
                           its vocabulary beside it; without it: $SSDNET_CLIP_WEIGHTS"""
+DECISION_HELP = """\
+  --false_alarms=RATE     share of good images that may be called anomalous (0.01)
+  --min_area=PIXELS       smaller defects are left out (0)
+  --max_defects=N         no more than the worst N of an image are listed (100); 0: all"""
 EXECUTION_HELP = """\
   --lanes=N               images fitted at once by a device; by default what fits, on a CPU 1
   --devices=N             devices (of a CPU: cores) that share the images; by default all that fit
@@ -59,7 +73,8 @@ def read_flags(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Parses a command's own flags beside those that make the configuration.
 
-    The latter are `--config`, `--config.FIELD` and `--image_size`, the same for every command.
+    The latter are `--config`, `--config.FIELD` and flags that stand for a field, such as
+    `--image_size`, the same for every command.
 
     Args:
       arguments: `sys.argv`, the program's name first.
@@ -79,7 +94,8 @@ def read_flags(
             flags.DEFINE_boolean(name, default, "", flag_values=values)
         else:
             flags.DEFINE_string(name, default, "", flag_values=values)
-    flags.DEFINE_string("image_size", None, "", flag_values=values)
+    for name in _SHORT:
+        flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
     for field in field_names():
@@ -90,14 +106,17 @@ def read_flags(
         raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
         raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+    except (OSError, ValueError, RecursionError) as error:  # of --flagfile
+        raise ConfigError(f"--flagfile: cannot be read ({error}); expected a text file") from error
     if rest:
         raise ConfigError(
             f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"
         )
 
     given = {field: values[f"config.{field}"].value for field in field_names()}
-    if values.image_size is not None:
-        given["image_size"] = values.image_size
+    for name, field in _SHORT.items():
+        if values[name].value is not None:
+            given[field] = values[name].value
     overrides = {field: _literal(text) for field, text in given.items() if text is not None}
     return values.config, overrides, {name: values[name].value for name in own}
 
@@ -161,6 +180,7 @@ def shared_help() -> dict[str, str]:
         "methods": f"\n{' ' * 26}".join(textwrap.wrap(", ".join(METHODS), 60)),
         "config": CONFIG_HELP.format(names=", ".join(config_names())),
         "clip_weights": CLIP_WEIGHTS_HELP,
+        "decision": DECISION_HELP,
         "execution": EXECUTION_HELP,
     }
 

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdnet_jax.cli.commands import Command, Configured, exit_status
+from ssdnet_jax.cli.flag_values import one_of
 from ssdnet_jax.cli.flags import read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.calibrate import calibrated
 from ssdnet_jax.runner.changes import without_changed
+from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.verdicts import write_verdicts
+from ssdnet_jax.runner.verdicts import VERDICTS, write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
 
 _HELP = """\
@@ -28,11 +31,15 @@ Flags:
   --run=DIR                    work folder of `ssdnet`
   --workdir=DIR                where the new results go, in the same layout
   --config.score.FIELD=VALUE   what is to be scored otherwise; --help_config lists the fields
+  --config.decision.FIELD=VALUE  what is to be decided otherwise of the scores; also --false_alarms,
+                               --min_area, --max_defects as for `ssdnet`
+  --calibration=FILE, --verdict=BY, --fail_on_anomaly  as for `ssdnet`
   --vgg19_weights=PATH         as for `ssdnet`
   --help, --help_config        this text; the configuration's fields with their values
 
-Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 130 interrupted,
-143 terminated. The same command again goes on.
+Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 3 all done and some are
+anomalous (only with --fail_on_anomaly), 130 interrupted, 143 terminated. The same command again
+goes on.
 """
 
 
@@ -43,11 +50,18 @@ class Arguments(Configured):
     finished: FinishedRun
     workdir: Path  # where the new results go
     vgg19_weights: str | None  # file of VGG19
+    calibration: str | None  # file of what known good pictures score
+    verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
+    fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line and opens the run; raises ConfigError and InputError."""
-    own = {"run": None, "workdir": None, "vgg19_weights": None, "help_config": False}
+    own = {
+        **dict.fromkeys(("run", "workdir", "vgg19_weights", "calibration", "verdict")),
+        "fail_on_anomaly": False,
+        "help_config": False,
+    }
     name, overrides, given = read_flags(arguments, own)
     for flag in ("run",) if given["help_config"] else ("run", "workdir"):
         if not given[flag]:
@@ -55,18 +69,20 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if name != DEFAULT_CONFIG:
         raise ConfigError(f"--config: found {name!r}; expected none, the run has its own")
     for field in overrides:
-        if not field.startswith("score."):
+        if not field.startswith(("score.", "decision.")):
             raise ConfigError(
-                f"--config.{field}: found a field that decides the fit; expected fields of score, "
-                f"others need another run of ssdnet"
+                f"--config.{field}: found a field that decides the fit; expected fields of score "
+                f"or decision, others need another run of ssdnet"
             )
+    if given["verdict"] is not None:
+        one_of("--verdict", given["verdict"], VERDICTS)
     finished = read_run(Path(given["run"]))
     return Arguments(
         with_overrides(finished.config, overrides),
         given["help_config"],
         finished,
         Path(given["workdir"] or ""),
-        given["vgg19_weights"],
+        *(given[name] for name in ("vgg19_weights", "calibration", "verdict", "fail_on_anomaly")),
     )
 
 
@@ -85,14 +101,20 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     method = startup.with_weights(
         FinishedSSDnet(config), vgg19_path=parsed.vgg19_weights, report=terminal.problem
     )
+    if parsed.calibration:
+        method = calibrated(method, Path(parsed.calibration))
     sources = stored_sources(parsed.finished)
     with startup.stops_on_signals() as stop, only_run_in(path, terminal.problem):
         workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
         workdir = without_changed(workdir, sources, terminal, stop=stop)
         summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
-        verdicts = write_verdicts(workdir, config.image_size)
+        verdicts = write_verdicts(
+            workdir, config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
+        )
+        write_defects(workdir)
     terminal.summary(summary_line(summary, path, verdicts))
-    return exit_status(summary)
+    bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
+    return exit_status(summary, anomalous=bad)
 
 
 COMMAND = Command("ssdnet-rescore", "finished images", lambda: _HELP, parse, _run)

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.cli.commands import Command, Configured, exit_status
+from ssdnet_jax.cli.flag_values import one_of
 from ssdnet_jax.cli.flags import (
     EXECUTION_FLAGS,
     check_method,
@@ -17,19 +18,22 @@ from ssdnet_jax.cli.flags import (
 )
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
+from ssdnet_jax.data.regions import ignored_regions, is_polygon_file, region_masks
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
+from ssdnet_jax.runner.calibrate import calibrated
 from ssdnet_jax.runner.changes import below, without_changed
+from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.executors import Execution, Executor, executing
 from ssdnet_jax.runner.lock import only_run_in
-from ssdnet_jax.runner.run import Summary, summary_line
-from ssdnet_jax.runner.sources import Reader, file_sources
+from ssdnet_jax.runner.run import Summary, found_lines, summary_line
+from ssdnet_jax.runner.sources import Reader, file_sha256, file_sources
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.verdicts import Verdict, write_verdicts
+from ssdnet_jax.runner.verdicts import VERDICTS, Verdicts, write_verdicts
 from ssdnet_jax.runner.watch import watch
-from ssdnet_jax.runner.workdir import Workdir, open_workdir
+from ssdnet_jax.runner.workdir import Workdir, open_workdir, read_rows
 
 _USAGE = """\
 ssdnet: where is this picture not like itself?
@@ -48,9 +52,20 @@ Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
   --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
                           or a folder of masks with the pictures' names
+  --ignore=PATH           what is not to be judged: a mask (white is ignored) for all pictures, a
+                          folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
 {config}
   --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
+  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
+                          what it uses if that is little (auto), nothing, or the same for all
+{decision}
+  --calibration=FILE      what known good pictures score, written by `ssdnet-calibrate`: with it the
+                          rate of false alarms is guaranteed
+  --verdict=BY            picture: each by itself; folder: among the others, most of which are good;
+                          by default folder from 20 pictures and without a calibration
+  --fail_on_anomaly       exit with status 3 if a picture is anomalous
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
 {clip_weights}
@@ -65,17 +80,20 @@ Flags:
 Results in DIR:
   maps/PATH.tiff          raw anomaly score, float32, in the picture's size
   heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
-  masks/PATH.png          255 where the score is above Otsu's threshold
+  masks/PATH.png          255 where the picture is anomalous; nothing where it is good
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
   fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
   params/PATH/            fitted networks, with --save_params
   results.csv, run.json   a line a picture, with the hash of its file; configuration, versions,
                           device, seed, command, hashes of the weights
   verdicts.csv            which pictures are anomalous, worst first
+  defects.csv             where, how large, how sure; also defects.coco.json, defects.geojson
+  decisions/PATH.json     the same, a file a picture
 
 Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
-input or work folder), 130 interrupted, 143 terminated; of --watch 0 at its end. The same command
-again goes on, and scores pictures anew whose files have changed.
+input or work folder), 3 all done and some are anomalous (only with --fail_on_anomaly),
+130 interrupted, 143 terminated; of --watch 0 at its end. The same command again goes on, and scores
+pictures anew whose files have changed.
 """
 
 
@@ -85,11 +103,15 @@ class Arguments(Execution, Configured):
 
     input: str | None  # picture, folder or glob
     missing: str | None  # mask of missing pixels, or a folder of masks
+    ignore: str | None  # mask of what is not judged, a folder of masks, or polygons
     workdir: str | None  # where results go
     vgg19_weights: str | None  # file of VGG19
     clip_weights: str | None  # file of CLIP
     method: str  # one of `METHODS`, with options as `methods.registry` has them
     save_params: bool  # whether fitted networks are kept
+    calibration: str | None  # file of what known good pictures score
+    verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
+    fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
     keep_gone: bool  # whether images whose files have gone keep their verdicts
     watch: bool  # whether to wait for more images until told to end
 
@@ -99,11 +121,11 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
     path = Path(parsed.workdir)
     if parsed.input is None:
-        for flag in ("missing", "watch"):
+        for flag in ("missing", "ignore", "watch"):
             if getattr(parsed, flag):
                 raise ConfigError(f"--{flag}: found without --input; expected both")
         terminal.note("no --input: running on the embedded example")
-    root, sources = _sources(parsed)
+    root, sources = _sources(parsed, terminal.problem)
     # A watch is ended by what interrupts other runs: it has no end of its own.
     signals = (signal.SIGTERM, signal.SIGINT) if parsed.watch else (signal.SIGTERM,)
     with contextlib.ExitStack() as stack:
@@ -116,10 +138,15 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             clip_path=parsed.clip_weights,
             report=terminal.problem,
         )
+        if parsed.calibration:
+            method = calibrated(method, Path(parsed.calibration))
         note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
         stack.enter_context(only_run_in(path, terminal.problem))
-        missing = Path(parsed.missing) if parsed.missing else None
-        workdir = open_workdir(path, method, root=root, missing=missing, run=note)
+        places = {
+            name: Path(given) if given else None
+            for name, given in {"missing": parsed.missing, "ignored": parsed.ignore}.items()
+        }
+        workdir = open_workdir(path, method, root=root, **places, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
         workdir = without_changed(
             workdir,
@@ -135,24 +162,34 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         verdicts = _write_tables(parsed, workdir)
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
+    for line in found_lines(read_rows(path / "results.csv")):
+        terminal.problem(line)
     terminal.summary(summary_line(summary, path, verdicts))
-    return exit_status(summary)
+    bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
+    return exit_status(summary, anomalous=bad)
 
 
-def _sources(parsed: Arguments) -> tuple[Path | None, Mapping[str, Reader]]:
+def _sources(
+    parsed: Arguments, report: Callable[[str], None] = lambda text: None
+) -> tuple[Path | None, Mapping[str, Reader]]:
     """The folder that images are relative to, and how each is read."""
     if parsed.input is None:
         return None, example.sources()
-    workdir = Path(parsed.workdir or "")
     missing = Path(parsed.missing) if parsed.missing else None
+    ignored = Path(parsed.ignore) if parsed.ignore else None
     try:
-        root, relatives = startup.find_inputs(parsed.input, workdir, missing)
+        root, relatives = startup.find_inputs(
+            parsed.input, Path(parsed.workdir or ""), missing, ignored, report=report
+        )
     except InputError:
         if not (parsed.watch and Path(parsed.input).is_dir()):
             raise
         return Path(parsed.input), {}  # they are still to come
     masks = missing_masks(missing, relatives) if missing else {}
-    return root, file_sources(root, relatives, masks)
+    regions = ignored_regions(ignored, relatives) if ignored else {}
+    files = region_masks(ignored, relatives) if ignored else {}
+    polygons = file_sha256(ignored) if ignored and is_polygon_file(ignored) else ""
+    return root, file_sources(root, relatives, masks, regions, files, polygons_sha256=polygons)
 
 
 def _watch(
@@ -180,15 +217,21 @@ def _watch(
     return 0
 
 
-def _write_tables(parsed: Arguments, workdir: Workdir) -> Sequence[Verdict]:
+def _write_tables(parsed: Arguments, workdir: Workdir) -> Verdicts:
     """What is said of all images of a work folder together."""
-    return write_verdicts(workdir, parsed.config.image_size)
+    verdicts = write_verdicts(
+        workdir, parsed.config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
+    )
+    write_defects(workdir)
+    return verdicts
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line, `--flag=value` or `--flag value`; raises ConfigError."""
     own = {
-        **dict.fromkeys(("input", "missing", "workdir", "vgg19_weights", "clip_weights")),
+        **dict.fromkeys(("input", "missing", "ignore", "workdir", "vgg19_weights", "clip_weights")),
+        **dict.fromkeys(("calibration", "verdict")),
+        "fail_on_anomaly": False,
         "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
         **dict.fromkeys(("save_params", "keep_gone", "watch", "help_config"), False),
@@ -196,6 +239,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
     check_method("--method", given["method"], own_configuration=False)
+    if given["verdict"] is not None:
+        one_of("--verdict", given["verdict"], VERDICTS)
     return Arguments(config=config, **{**given, **execution_values(given)})
 
 

@@ -66,7 +66,7 @@ class LossConfig:
 class FitConfig:
     """Optimization (paper sections 3.5 and 4.2)."""
 
-    learning_rate: float = 5e-3  # Adam, > 0
+    learning_rate: float = 5e-3  # Adam, in [1e-12, 100]
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
@@ -94,9 +94,9 @@ class ScoreConfig:
     aggregation: Aggregation = "mean"  # Lambda over resolutions
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
     tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
-    coarse_scale: float = 0.75  # in (0, 1]: of the image, for the coarser of two resolutions
-    agreement_scale: float = 4.0  # quartiles, > 0: distances of tiles above this count where maps
-    # agree (a geometric mean), below it they are averaged
+    coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
+    agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
+    # maps agree (a geometric mean), below it they are averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,24 @@ class FeatureConfig:
     fine_components: int = 8  # >= 1, of the fine ones, which the score "tiles" compares as well
     noise_limit: float = 0.04  # standard deviation, image units, >= 0: an image with more noise
     # is analysed at `score.coarse_scale` of its size, where its noise is lower
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionConfig:
+    """From a map to a verdict, a mask and a list of defects (docs/decisions.md)."""
+
+    false_alarms: float = 0.01  # in (0, 1): share of good images that may be called anomalous
+    mask: Literal["peaks", "otsu"] = "peaks"  # peaks: what stands out, on a good image nothing;
+    # otsu: the upper of two classes of any map (the paper, section 5.3)
+    mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
+    # anything; an image between the two rates is called unsure
+    peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
+    other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
+    # this share of the value that makes one significant
+    min_area: int = 0  # image pixels, >= 0: smaller defects are left out
+    max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
+    false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the
+    # comparison within a run calls anomalous
 
 
 @dataclasses.dataclass(frozen=True)

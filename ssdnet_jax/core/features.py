@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.arrays import Size
+from ssdnet_jax.core.masked import for_statistics, known_share, weighted_moments
 from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.plan import Representation
 from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_features
@@ -23,6 +24,12 @@ from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_featu
 Kind = Literal["vgg19", "filters"]
 
 _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+_REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
+    ("vgg19", "fine"): 2,
+    ("vgg19", "coarse"): 7,
+    ("filters", "fine"): 5,
+    ("filters", "coarse"): 5,
+}
 _ORIENTATIONS = 6
 _WAVELENGTHS = (
     (4.0, 1.6),
@@ -63,6 +70,7 @@ def represent(
     representation: Representation,
     *,
     kind: Kind,
+    weights: Float[Array, "hh ww"] | None = None,
 ) -> Float[Array, "hh ww n"]:
     """The principal components of an image's features, at half of the representation's scale.
 
@@ -71,10 +79,25 @@ def represent(
       vgg19: weights; may be None for "filters".
       representation: static; layer, scale and number of components.
       kind: which features.
+      weights: `feature_weights`, or None where all of the image takes part.
     """
     maps = feature_maps(resized(image, scale=representation.scale), vgg19, kind=kind)
-    features = standardize(getattr(maps, representation.layer))
-    return principal_components(features, count=representation.components)
+    features = standardize(getattr(maps, representation.layer), weights)
+    return principal_components(features, count=representation.components, weights=weights)
+
+
+def feature_weights(
+    valid: Float[Array, "h w"], representation: Representation, *, kind: Kind
+) -> Float[Array, "hh ww"]:
+    """How well each feature of a representation is known, in [0, 1] (`masked.known_share`).
+
+    Args:
+      valid: 1 where a pixel of the image takes part, 0 where it does not.
+      representation: static.
+      kind: which features.
+    """
+    at_scale = resized(valid[..., None], scale=representation.scale)[..., 0]
+    return known_share(at_scale, reach=_REACH[kind, representation.layer])
 
 
 def resized(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:
@@ -89,15 +112,17 @@ def resized_shape(shape: Size, *, scale: float) -> tuple[int, int]:
     return height, width
 
 
-def standardize(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def standardize(
+    features: Float[Array, "h w c"], weights: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w c"]:
     """Mean 0 and standard deviation 1 in each channel; a constant channel becomes 0."""
-    mean, deviation = moments(features)
+    mean, deviation = moments(features, weights)
     constant = deviation <= _ROUNDING * (1 + jnp.abs(mean))
     return jnp.where(constant, 0.0, (features - mean) / jnp.where(constant, 1.0, deviation))
 
 
 def principal_components(
-    features: Float[Array, "h w c"], *, count: int
+    features: Float[Array, "h w c"], *, count: int, weights: Float[Array, "h w"] | None = None
 ) -> Float[Array, "h w count"]:
     """Projection on the directions of largest variance, largest first; 0 beyond c of them.
 
@@ -105,7 +130,14 @@ def principal_components(
     """
     channels = features.shape[-1]
     x = features.reshape(-1, channels)
-    vectors = _eigenvectors(x.T @ x / x.shape[0])
+    if weights is None:
+        covariance = x.T @ x / x.shape[0]
+    else:
+        counted = for_statistics(weights).reshape(-1, 1)
+        shares = counted / jnp.maximum(counted.sum(), jnp.finfo(jnp.float32).tiny)
+        covariance = x.T @ (x * shares)
+        covariance = (covariance + covariance.T) / 2
+    vectors = _eigenvectors(covariance)
     vectors = vectors[:, ::-1][:, :count]
     largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], axis=0)
     vectors = vectors * jnp.sign(largest)
@@ -190,6 +222,10 @@ def halve(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
     return blocks.mean(axis=(1, 3))
 
 
-def moments(features: Float[Array, "h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def moments(
+    features: Float[Array, "h w c"], weights: Float[Array, "h w"] | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and standard deviation of each channel."""
+    if weights is not None:
+        return weighted_moments(features, for_statistics(weights))
     return features.mean((0, 1)), features.std((0, 1))

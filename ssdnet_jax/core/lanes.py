@@ -26,7 +26,7 @@ from ssdnet_jax.core.fit import (
 from ssdnet_jax.core.networks import network_structure
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.skip_network import unflatten_parameters
-from ssdnet_jax.core.target import Target
+from ssdnet_jax.core.target import Target, loss_weights
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 
@@ -86,9 +86,11 @@ def fit(
       target: from `core.target.encode`.
       vgg19: weights of phi; may be None unless the loss has a perceptual term.
       plan: static, as for `core.target.encode`.
-      known: 1 where `target.values` are known, 0 where they are missing; by default all are known.
+      known: 1 where `target.values` are known, 0 where they are missing; by default what
+        `core.target.loss_weights` says, all are known where that says nothing.
     """
     values = target.values
+    known = loss_weights(target) if known is None else known
     known = jnp.ones(values.shape[:3], jnp.float32) if known is None else known
     active = jnp.ones(values.shape[0], bool)
     lanes = init_lanes(keys, values, known, active, plan.fit)

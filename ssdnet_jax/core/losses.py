@@ -61,7 +61,8 @@ def image_loss(
       step: number of the optimizer step.
       image: y in [0, 1].
       reconstruction: f_theta(y).
-      known: 1 where y is known, 0 where a pixel is missing and must not count.
+      known: 1 where y is known, 0 where a pixel is missing and must not count; or what each pixel
+        counts (`core.target.loss_weights`), of which the perceptual term only sees whether it does.
       vgg19: weights of phi; may be None if w_perc is 0.
       config: sizes, weights and aggregation.
       features: `constant_features` of the image, if they are at hand.
@@ -88,7 +89,7 @@ def image_loss(
             )
             y, f = (
                 patch_grid.patches_at(x, corners, size=size)
-                for x in (image * known[..., None], reconstruction * known[..., None])
+                for x in (_without_unknown(image, known), _without_unknown(reconstruction, known))
             )
             loss -= config.w_perc * perceptual_term(y, f, vgg19, config)
         return jnp.asarray(loss)
@@ -137,7 +138,12 @@ def image_features(
     config: LossConfig,
 ) -> Float[Array, "h//2 w//2 f"]:
     """Phi of a whole image, whose missing pixels are black."""
-    return _features((image * known[..., None])[None], vgg19, config)[0]
+    return _features(_without_unknown(image, known)[None], vgg19, config)[0]
+
+
+def _without_unknown(image: Array, known: Array) -> Array:
+    """The image, black where it is not known; what counts more than once is not brighter."""
+    return image * jnp.minimum(known, 1.0)[..., None]
 
 
 def constant_features(

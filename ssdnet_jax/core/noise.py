@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.masked import median, well_known
 from ssdnet_jax.core.patch_statistics import mirror
 
 _SMOOTHING = 12.0  # pixels of smoothing a unit of noise
@@ -14,14 +15,16 @@ _WIDEST = 1.5  # pixels of smoothing
 _MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
 
 
-def without_noise(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+def without_noise(
+    image: Float[Array, "h w c"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w c"]:
     """The image, smoothed as far as its noise asks for; with noise below 0.02 as it is.
 
     Noise hides fine features first, and a little smoothing brings them back (docs/auto.md). What
     colours differ in from their mean, of which the eye sees little detail either, is smoothed
     twice as widely.
     """
-    width = _SMOOTHING * (noise_deviation(image) - _HARMLESS_NOISE)
+    width = _SMOOTHING * (noise_deviation(image, valid) - _HARMLESS_NOISE)
     width = jnp.minimum(width, _WIDEST)
     grey = image.mean(-1, keepdims=True)
     smooth = _smoothed(grey, width, most=_WIDEST)
@@ -45,11 +48,18 @@ def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Arr
     return smooth
 
 
-def noise_deviation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
+def noise_deviation(
+    image: Float[Array, "h w c"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, ""]:
     """Standard deviation of pixelwise noise, in image units; the mean over channels.
 
     From the median of the finest diagonal differences, which edges hardly move (Donoho and
-    Johnstone, Biometrika 1994).
+    Johnstone, Biometrika 1994). Of the image counts what takes part: where `valid` is 1, or all.
     """
     diagonal = image[:-1, :-1] - image[:-1, 1:] - image[1:, :-1] + image[1:, 1:]
+    if valid is not None:
+        whole = valid[:-1, :-1] * valid[:-1, 1:] * valid[1:, :-1] * valid[1:, 1:]
+        counted = well_known(whole)
+        medians = [median(x, counted) for x in jnp.moveaxis(jnp.abs(diagonal), -1, 0)]
+        return jnp.stack(medians).mean() / (2 * _MEDIAN_OF_NORMAL)
     return jnp.median(jnp.abs(diagonal), axis=(0, 1)).mean() / (2 * _MEDIAN_OF_NORMAL)

@@ -16,26 +16,46 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from ssdnet_jax.core import masked
 from ssdnet_jax.core.convolution import pad2d
 
 Border = Literal["published", "corrected"]
 
+_ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
+_ENOUGH_TILES = 16  # of which the typical tile is the median, where there are so many
 
-def scale_channels(features: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """(F - min F) / (max F - min F) of each channel; a constant channel becomes 0."""
-    low, high = features.min((0, 1)), features.max((0, 1))
+
+def scale_channels(
+    features: Float[Array, "h w c"], weights: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w c"]:
+    """(F - min F) / (max F - min F) of each channel; a constant channel becomes 0.
+
+    With weights the extremes are those of known features, and others may leave [0, 1].
+    """
+    if weights is None:
+        low, high = features.min((0, 1)), features.max((0, 1))
+    else:
+        counted = (masked.for_statistics(weights) > 0)[..., None]
+        low = jnp.where(counted, features, jnp.inf).min((0, 1))
+        high = jnp.where(counted, features, -jnp.inf).max((0, 1))
     return (features - low) / (high - low + 1e-8)
 
 
 def median_sorted_tile(
-    features: Float[Array, "h w c"], *, tile_size: int
+    features: Float[Array, "h w c"],
+    *,
+    tile_size: int,
+    weights: Float[Array, "h w"] | None = None,
 ) -> Float[Array, "{tile_size}**2 c"]:
     """The typical tile: elementwise median over tiles of their values sorted by channel.
 
     Tiles do not overlap and start at the top left; a rest at the right and bottom is left out. Of
     an even number of tiles the lower of the two middle values is taken.
+
+    With weights only tiles count whose features are all known; if there are fewer than 16 of
+    them, the 16 whose features are known best.
     """
     rows, columns = (n // tile_size for n in features.shape[:2])
     channels = features.shape[2]
@@ -43,11 +63,22 @@ def median_sorted_tile(
     tiles = tiles.reshape(rows, tile_size, columns, tile_size, channels)
     tiles = tiles.transpose(0, 2, 4, 1, 3).reshape(rows * columns, channels, tile_size**2)
     across_tiles = jnp.sort(tiles, axis=-1).transpose(1, 2, 0)
-    return jnp.sort(across_tiles, axis=-1)[..., (rows * columns - 1) // 2].T
+    if weights is None:
+        return jnp.sort(across_tiles, axis=-1)[..., (rows * columns - 1) // 2].T
+    shares = weights[: rows * tile_size, : columns * tile_size]
+    shares = shares.reshape(rows, tile_size, columns, tile_size).mean((1, 3)).ravel()
+    enough = min(_ENOUGH_TILES, rows * columns)
+    counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], _ALL_KNOWN)
+    across_tiles = jnp.sort(jnp.where(counted, across_tiles, jnp.inf), axis=-1)
+    return jnp.take(across_tiles, (counted.sum() - 1) // 2, axis=-1).T
 
 
 def correspondence_errors(
-    features: Float[Array, "h w c"], reference: Float[Array, "{tile_size}**2 c"], *, tile_size: int
+    features: Float[Array, "h w c"],
+    reference: Float[Array, "{tile_size}**2 c"],
+    *,
+    tile_size: int,
+    weights: Float[Array, "h w"] | None = None,
 ) -> Float[Array, "h+{tile_size}-1 w+{tile_size}-1 {tile_size} {tile_size}"]:
     """How far each member of each tile is from its counterpart in `reference`.
 
@@ -58,6 +89,8 @@ def correspondence_errors(
       features: the feature map.
       reference: sorted values of a tile, channel by channel (`median_sorted_tile`).
       tile_size: odd, in feature pixels.
+      weights: how well each pixel of the map is known. A member's rank is then that among the well
+        known members of its tile, in proportion to how many there are. None: all are known.
 
     Returns:
       Mean over channels of |F(b) - reference(rank of b)|, at [b, o]: b is a pixel of the map
@@ -68,13 +101,20 @@ def correspondence_errors(
     mirrored = mirror(features, margin=n // 2)
     height, width = mirrored.shape[:2]
     beyond = jnp.pad(mirrored, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)))
+    known = None
+    if weights is not None:
+        well_known = masked.well_known(weights)[..., None].astype(features.dtype)
+        known = jnp.pad(mirror(well_known, margin=n // 2)[..., 0] > 0, n - 1)
     table = reference.reshape(-1)
     offsets = jnp.arange(channels)
 
     def error_row(row: Int[Array, ""]) -> Float[Array, "n n w"]:
         strip = lax.dynamic_slice_in_dim(beyond, row, 2 * n - 1)
         centre = strip[n - 1, n - 1 : n - 1 + width]
-        ranks = _ranks(strip, centre, n)
+        if known is None:
+            ranks = _ranks(strip, centre, n)
+        else:
+            ranks = _ranks_among(strip, lax.dynamic_slice_in_dim(known, row, 2 * n - 1), centre, n)
 
         def errors(ranks_at_one_place: Int[Array, "n w c"]) -> Float[Array, "n w"]:
             index = ranks_at_one_place.astype(jnp.int32) * channels + offsets
@@ -109,6 +149,22 @@ def _ranks(
     return _window_sums(jnp.swapaxes(_window_sums(before, n), 0, 1), n)
 
 
+def _ranks_among(
+    strip: Float[Array, "2*{n}-1 wide c"],
+    known: Bool[Array, "2*{n}-1 wide"],
+    centre: Float[Array, "wide-2*({n}-1) c"],
+    n: int,
+) -> Int[Array, "{n} {n} wide-2*({n}-1) c"]:
+    """`_ranks` among the known members of a tile, brought to the size of a whole tile."""
+    width = centre.shape[0]
+    # What is infinite comes before nothing.
+    before = _ranks(jnp.where(known[..., None], strip, jnp.inf), centre, n).astype(jnp.int32)
+    columns = jnp.arange(2 * n - 1)[:, None] + jnp.arange(width)
+    counted = known.astype(jnp.int32)[:, columns].transpose(1, 0, 2)
+    members = _window_sums(jnp.swapaxes(_window_sums(counted, n), 0, 1), n)[..., None]
+    return ((2 * before + 1) * n**2) // (2 * jnp.maximum(members, 1))
+
+
 def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:
     """Running sums over n neighbours along the first axis.
 
@@ -132,6 +188,7 @@ def scatter_errors(
     blur: float,
     blur_size: int,
     border: Border,
+    weights: Float[Array, "h-n+1 w-n+1"] | None = None,
 ) -> Float[Array, "h-n+1 w-n+1"]:
     """Adds up what all tiles say about a pixel.
 
@@ -149,6 +206,8 @@ def scatter_errors(
         hence few different ones, and look unusual: a bright frame. "corrected" adds only tiles
         that lie within the map; where they do not have all of the weight, the rest of it goes to
         the map's median, for what is not known is taken to be usual.
+      weights: how well each pixel of the map is known, in [0, 1]; the rest of its error's weight is
+        treated likewise. None: all are known. With "corrected" only.
 
     Raises:
       ValueError: if the map is so small that no pixel has all of its tiles within it.
@@ -161,7 +220,29 @@ def scatter_errors(
     rows, columns = (_valid(length, n, margin) for length in (height, width))
     errors = jnp.where(rows[:, None, :, None] & columns[None, :, None, :], errors, 0.0)
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
-    k = shares.shape[0]
+    if weights is not None:
+        of_members = mirror(weights[..., None], margin=n // 2)[..., None]
+        total = _scattered(errors * of_members, shares, (height, width))
+        inside = rows[:, None, :, None] & columns[None, :, None, :]
+        known = _scattered(of_members * inside, shares, (height, width))
+        usual = masked.median(total / jnp.where(known > 0, known, 1.0), masked.well_known(known))
+        return total + (1 - known) * usual
+    total = _scattered(errors, shares, (height, width))
+    if border == "published":
+        return total
+    of_tile = gaussian(n, spread)
+    known = np.outer(
+        *((axis @ of_tile)[n // 2 : axis.shape[0] - n // 2] for axis in (rows, columns))
+    )
+    usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
+    return total + (1 - known.astype(np.float32)) * usual
+
+
+def _scattered(
+    errors: Float[Array, "h w n n"], shares: np.ndarray, shape: tuple[int, int]
+) -> Float[Array, "{shape[0]} {shape[1]}"]:
+    """Sums of what the members of all tiles send to each pixel, by `_shares`."""
+    (height, width), n, k = shape, errors.shape[-1], shares.shape[0]
     sums = jnp.einsum("hwij,klij->hwkl", errors, shares, precision=lax.Precision.HIGHEST)
 
     # sums[b, d] goes from the pixel b of the mirrored map to the pixel b + d - k // 2.
@@ -172,14 +253,7 @@ def scatter_errors(
         for column in range(k):
             top, left = first - row, first - column
             total += padded[top : top + height, left : left + width, row, column]
-    if border == "published":
-        return total
-    weights = gaussian(n, spread)
-    known = np.outer(
-        *((axis @ weights)[n // 2 : axis.shape[0] - n // 2] for axis in (rows, columns))
-    )
-    usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
-    return total + (1 - known.astype(np.float32)) * usual
+    return total
 
 
 def _valid(length: int, n: int, margin: int) -> np.ndarray:

@@ -36,6 +36,7 @@ class Plan:
       fit: what is compiled into the fit; its `max_steps` is the number of steps.
       score: how the fit is scored.
       seeds: fits of the image from different keys.
+      masked: whether some pixels take no part, so that programs take a mask of those that do.
     """
 
     shape: tuple[int, int]
@@ -45,6 +46,7 @@ class Plan:
     fit: FitSettings
     score: ScoreConfig
     seeds: int = 1
+    masked: bool = False
 
 
 def representations(

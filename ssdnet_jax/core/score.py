@@ -54,9 +54,9 @@ def score(
     return over_batch(lambda t, mu: method(t, mu, vgg19, plan), target, reconstructions)
 
 
-def from_raw(raw: Float[Array, "h w"]) -> ScoreMaps:
-    """Both maps of a score that is one term."""
-    return ScoreMaps(min_max(raw), raw)
+def from_raw(raw: Float[Array, "h w"], valid: Float[Array, "h w"] | None = None) -> ScoreMaps:
+    """Both maps of a score that is one term; see `min_max`."""
+    return ScoreMaps(min_max(raw, valid), raw)
 
 
 @SCORES.register_own("patches")
@@ -67,7 +67,8 @@ def patch_score(
     plan: Plan,
 ) -> ScoreMaps:
     """Eq. 3 of what was fitted, the image or its features; features are brought to its size."""
-    maps = score_maps(target.values, reconstruction, vgg19, plan.score, plan.fit.loss)
+    known = target.weights[-1] if target.weights else None
+    maps = score_maps(target.values, reconstruction, vgg19, plan.score, plan.fit.loss, known)
     return ScoreMaps(*(jax.image.resize(m, plan.shape, "linear") for m in maps))
 
 
@@ -77,6 +78,7 @@ def score_maps(
     vgg19: VGG19Weights | None,
     config: ScoreConfig,
     loss_config: LossConfig,
+    known: Float[Array, "h w"] | None = None,
 ) -> ScoreMaps:
     """Scores how badly `reconstruction` f_theta(y) explains `image` y (Eq. 3).
 
@@ -86,8 +88,13 @@ def score_maps(
       vgg19: weights of phi; may be None if alpha_perc is 0.
       config: sizes, weights and aggregation of the score.
       loss_config: the error of a pixel, and what phi sees and how it is compared.
+      known: in [0, 1], how well each value of the image is known; by default all are. A patch then
+        has the mean over what it knows, and counts where it is painted by how much that is.
     """
     error = RECONSTRUCTION_ERRORS[loss_config.reconstruction](image, reconstruction)
+    if known is not None:
+        error = error * known
+        image, reconstruction = (x * known[..., None] for x in (image, reconstruction))
     normalized, raw = [], []
     for size, stride in zip(config.patch_sizes, config.patch_strides, strict=True):
         terms = []
@@ -99,9 +106,12 @@ def score_maps(
                 image, reconstruction, vgg19, loss_config, size=size, stride=stride
             )
             terms.append((-config.alpha_perc, products))
-        maps = [(a, _painted(v, error.shape, size, stride, config)) for a, v in terms]
+        if known is None:
+            maps = [(a, _painted(v, error.shape, size, stride, config)) for a, v in terms]
+        else:
+            maps = [(a, _painted_known(v, known, size, stride, config)) for a, v in terms]
         raw.append(jnp.asarray(sum(a * m for a, m in maps)))
-        normalized.append(jnp.asarray(sum(a * min_max(m) for a, m in maps)))
+        normalized.append(jnp.asarray(sum(a * min_max(m, known) for a, m in maps)))
     return ScoreMaps(aggregate(normalized, config.aggregation), aggregate(raw, config.aggregation))
 
 
@@ -148,9 +158,18 @@ def _products_in_image(
     return patch_grid.patch_sums(at_pixels, size=size, stride=stride) / size**2
 
 
-def min_max(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
-    """(M - min M) / (max M - min M); a constant map becomes 0."""
-    low, high = jnp.min(values), jnp.max(values)
+def min_max(
+    values: Float[Array, "h w"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w"]:
+    """(M - min M) / (max M - min M); a constant map becomes 0.
+
+    The extremes are those where `valid` is above 0, or of the whole map.
+    """
+    if valid is None:
+        low, high = jnp.min(values), jnp.max(values)
+    else:
+        low = jnp.min(jnp.where(valid > 0, values, jnp.inf))
+        high = jnp.max(jnp.where(valid > 0, values, -jnp.inf))
     return jnp.where(high > low, (values - low) / jnp.where(high > low, high - low, 1.0), 0.0)
 
 
@@ -161,3 +180,17 @@ def _painted(
     if config.coverage == "paper":
         return painted / patch_values.size
     return painted / patch_grid.coverage(shape, size=size, stride=stride)
+
+
+def _painted_known(
+    patch_values: Array, known: Array, size: int, stride: int, config: ScoreConfig
+) -> Array:
+    """`_painted` of sums over what patches know, where they are divided by how much that is."""
+    shares = patch_grid.patch_sums(known, size=size, stride=stride) / size**2
+    painted, covered = (
+        patch_grid.paint(x, known.shape, size=size, stride=stride) for x in (patch_values, shares)
+    )
+    mean = jnp.where(covered > 0, painted / jnp.where(covered > 0, covered, 1.0), 0.0)
+    if config.coverage == "paper":
+        return mean * patch_grid.coverage(known.shape, size=size, stride=stride) / patch_values.size
+    return mean

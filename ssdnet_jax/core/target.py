@@ -28,19 +28,25 @@ class Target(NamedTuple):
       compared: the feature representations that the score compares beside the residual.
       mean: of the image's channels, in image units; 0 where `values` are an image.
       deviation: standard deviation of the channels, in image units; 1 where `values` are an image.
+      weights: in [0, 1], how well each position of `compared` and, last, of `values` is known;
+        empty where all of the image takes part.
+      valid: 1 where a pixel of the image takes part, 0 where it does not; None where all do.
     """
 
     values: Float[Array, "*b hh ww d"]
     compared: tuple[Float[Array, "*b hi wi n"], ...]
     mean: Float[Array, "*b c"]
     deviation: Float[Array, "*b c"]
+    weights: tuple[Float[Array, "*b hj wj"], ...] = ()
+    valid: Float[Array, "*b h w"] | None = None
 
 
 class TargetKind(NamedTuple):
     """An entry of `core.registry.TARGETS`.
 
     Attributes:
-      encode: (image (h, w, c) in [0, 1], vgg19, plan) -> `Target` of one image.
+      encode: (image (h, w, c) in [0, 1], vgg19, plan) -> `Target` of one image. Of an image of
+        which not all takes part there is a fourth argument, `Target.valid`.
       decode: (`Target`, reconstruction (hh, ww, d)) -> image (hh, ww, c) in [0, 1].
       shape: (plan, channels of the image) -> shape of `Target.values`.
       smallest_side: (positions, scale) -> pixels that the shorter side of an image must have, so
@@ -50,7 +56,7 @@ class TargetKind(NamedTuple):
       stands_for: (has_vgg19) -> name of the entry that is used, for an entry that leaves it open.
     """
 
-    encode: Callable[[Array, VGG19Weights | None, Plan], Target]
+    encode: Callable[..., Target]
     decode: Callable[[Target, Array], Array]
     shape: Callable[[Plan, int], tuple[int, int, int]]
     smallest_side: Callable[[int, float], int]
@@ -59,16 +65,35 @@ class TargetKind(NamedTuple):
     stands_for: Callable[[bool], str] | None = None
 
 
-def encode(images: Float[Array, "b h w c"], vgg19: VGG19Weights | None, plan: Plan) -> Target:
+def encode(
+    images: Float[Array, "b h w c"],
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    valid: Float[Array, "b h w"] | None = None,
+) -> Target:
     """Analyses a batch of images, each on its own.
 
     Args:
       images: in [0, 1], of the plan's shape; no pixel is missing.
       vgg19: weights; may be None unless the plan's target needs them.
       plan: static, the same for all images.
+      valid: 1 where a pixel takes part, 0 where it does not and holds a harmless filling, which
+        should resemble the rest; needed for a plan that is `masked`, and for no other.
     """
     kind = TARGETS[plan.target]
+    if plan.masked != (valid is not None):
+        raise ValueError(f"plan.masked is {plan.masked}, valid {valid}; expected a mask if it is")
+    if valid is not None:
+        return over_batch(lambda image, v: kind.encode(image, vgg19, plan, v), images, valid)
     return over_batch(lambda image: kind.encode(image, vgg19, plan), images)
+
+
+def loss_weights(target: Target) -> Float[Array, "b hh ww"] | None:
+    """What each fitted position counts in the loss, 1 in the mean; None where all count alike."""
+    if not target.weights:
+        return None
+    known = target.weights[-1]
+    return known / jnp.maximum(known.mean((1, 2), keepdims=True), 1e-6)
 
 
 def target_shape(plan: Plan, *, channels: int) -> tuple[int, int, int]:
@@ -89,22 +114,41 @@ def decode(
     return over_batch(TARGETS[plan.target].decode, target, reconstructions)
 
 
-def _encode_pixels(image: Array, vgg19: VGG19Weights | None, plan: Plan) -> Target:
+def _encode_pixels(
+    image: Array, vgg19: VGG19Weights | None, plan: Plan, valid: Array | None = None
+) -> Target:
     channels = (image.shape[-1],)
-    return Target(image, (), jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32))
+    zeros, ones = jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32)
+    return Target(image, (), zeros, ones, () if valid is None else (valid,), valid)
 
 
 def _encode_features(
-    kind: features.Kind, image: Array, vgg19: VGG19Weights | None, plan: Plan
+    kind: features.Kind,
+    image: Array,
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    valid: Array | None = None,
 ) -> Target:
     """Principal components of features, and the image's colours, which `decode` shows.
 
     Every feature is brought to mean 0 and standard deviation 1 first, and so are the colours, which
     come last.
     """
-    smooth = without_noise(image)
+    smooth = without_noise(image, valid)
     of = functools.partial(features.represent, smooth, vgg19, kind=kind)
     colours = features.halve(features.resized(smooth, scale=plan.fitted.scale))
+    if valid is not None:
+        *of_compared, of_values = weights = tuple(
+            features.feature_weights(valid, representation, kind=kind)
+            for representation in (*plan.compared, plan.fitted)
+        )
+        fitted = of(plan.fitted, weights=of_values)
+        values = jnp.concatenate([fitted, features.standardize(colours, of_values)], axis=-1)
+        pairs = zip(plan.compared, of_compared, strict=True)
+        compared = tuple(of(representation, weights=w) for representation, w in pairs)
+        halved = features.halve(valid[..., None])[..., 0]
+        moments = features.moments(features.halve(smooth), halved)
+        return Target(values, compared, *moments, weights, valid)
     values = jnp.concatenate([of(plan.fitted), features.standardize(colours)], axis=-1)
     compared = tuple(of(representation) for representation in plan.compared)
     return Target(values, compared, *features.moments(features.halve(smooth)))

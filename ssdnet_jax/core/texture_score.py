@@ -43,10 +43,15 @@ def tile_score(
     A target without compared representations, as the image itself, has the latter map alone.
     """
     parts = (*target.compared, target.values - reconstruction)
-    maps = [_scaled_distances(part, plan.shape, plan.score) for part in parts]
+    weights = target.weights or (None,) * len(parts)
+    maps = [
+        _scaled_distances(part, of_part, target.valid, plan.shape, plan.score)
+        for part, of_part in zip(parts, weights, strict=True)
+    ]
     if len(maps) == 1:
-        return from_raw(maps[0])
-    return from_raw(agreement(jnp.stack(maps), scale=plan.score.agreement_scale))
+        return from_raw(maps[0], target.valid)
+    raw = agreement(jnp.stack(maps), scale=plan.score.agreement_scale)
+    return from_raw(raw, target.valid)
 
 
 def agreement(maps: Float[Array, "n h w"], *, scale: float) -> Float[Array, "h w"]:
@@ -63,18 +68,25 @@ def agreement(maps: Float[Array, "n h w"], *, scale: float) -> Float[Array, "h w
     return scale * jnp.expm1(jnp.log1p(jnp.maximum(maps, 0) / scale).mean(0))
 
 
-def _scaled_distances(features: Array, shape: Size, config: ScoreConfig) -> Array:
+def _scaled_distances(
+    features: Array, weights: Array | None, valid: Array | None, shape: Size, config: ScoreConfig
+) -> Array:
     """How unusual a representation is around each pixel, `in_quartiles`, at the image's size."""
-    distances = tile_distances(features, tile_size=config.tile_size)
-    return in_quartiles(jax.image.resize(distances, shape, "linear"))
+    distances = tile_distances(features, tile_size=config.tile_size, weights=weights)
+    return in_quartiles(jax.image.resize(distances, shape, "linear"), valid)
 
 
-def tile_distances(features: Float[Array, "h w c"], *, tile_size: int) -> Float[Array, "h w"]:
+def tile_distances(
+    features: Float[Array, "h w c"], *, tile_size: int, weights: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w"]:
     """Wasserstein distance of the tiles around a pixel to the typical tile, channel by channel.
 
     Feature Correspondence Analysis (Ardelean and Weyrich, WACV 2024) without its bright frame.
+    With weights, how well each feature is known in [0, 1], tiles count by what they know.
     """
-    scaled = scale_channels(features)
-    reference = median_sorted_tile(scaled, tile_size=tile_size)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
-    return scatter_errors(errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected")
+    scaled = scale_channels(features, weights)
+    reference = median_sorted_tile(scaled, tile_size=tile_size, weights=weights)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size, weights=weights)
+    return scatter_errors(
+        errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected", weights=weights
+    )

@@ -64,7 +64,7 @@ def remove_unfinished(folder: Path, *, recursive: bool) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there and, if it is a PNG, a TIFF or a zip archive, was not cut off.
+    """Whether a file is there and, if it is a PNG, a TIFF, a zip archive or JSON, was not cut off.
 
     Looks at a few bytes, not at what is stored: a file that was written whole and damaged later
     may pass.
@@ -81,6 +81,8 @@ def is_whole(path: Path) -> bool:
                 return tail[-22:-18] == b"PK\5\6"  # the directory's end, without a comment
             if head[:4] in (b"II*\0", b"MM\0*"):
                 return _tiff_end(file, head) <= size
+            if path.suffix == ".json":
+                return tail.rstrip().endswith((b"}", b"]"))
     except (OSError, struct.error):
         return False
     return size > 0
@@ -131,6 +133,12 @@ def safe_relative(*names: str) -> PurePosixPath:
     if not path.parts:
         raise InputError("found an empty path; expected one that names something")
     return path
+
+
+def check_no_pipe(path: Path, expected: str) -> None:
+    """Raises InputError for a pipe or a device, of which reading would wait or never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: no regular file; {expected}")
 
 
 def user_cache_folder() -> Path:

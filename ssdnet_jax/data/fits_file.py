@@ -1,6 +1,8 @@
 """Fits on disk, fits/PATH.npz of a work folder: what scoring again needs."""
 
 import dataclasses
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.data.files import link_or_copy, write_atomically
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 # Of each array: how many axes it has, and whether it holds floats or integers.
 _ARRAYS = {
@@ -18,6 +21,8 @@ _ARRAYS = {
     "restorations": (1, np.integer),
     "size": (1, np.integer),
 }
+_MASKS = ("ignored", "valid")  # bits in bytes, where not all of an image is judged
+_FINITE = ("image", "reconstructions")
 _BY_SEED = ("reconstructions", "losses", "stop", "restorations")
 
 
@@ -32,6 +37,10 @@ class StoredFits:
     restorations: np.ndarray  # int (seeds,), how often the guard undid a blow-up
     size: np.ndarray  # int (2,), height and width of the image in its file, in pixels
     path: Path | None = None  # the file that holds them already, if there is one
+    ignored: np.ndarray | None = None  # bool, pixels of the image in its file that are not judged;
+    # None where all are
+    valid: np.ndarray | None = None  # bool (h, w), of the fitted image: False where pixels take no
+    # part; None with `ignored`
 
 
 def write_fits(path: Path, fits: StoredFits) -> None:
@@ -40,25 +49,52 @@ def write_fits(path: Path, fits: StoredFits) -> None:
         link_or_copy(fits.path, path)
         return
     arrays = {name: getattr(fits, name) for name in _ARRAYS}
+    if fits.ignored is not None:
+        arrays |= {name: np.packbits(getattr(fits, name)) for name in _MASKS}
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
 def read_fits(path: Path) -> StoredFits:
     """What `write_fits` wrote; raises InputError if it is not there, or damaged."""
     try:
+        _check_stored(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
+            packed = {name: file[name] for name in _MASKS if name in file}
         for name, (axes, kind) in _ARRAYS.items():
             array = arrays[name]
             if array.ndim != axes or not array.size or not np.issubdtype(array.dtype, kind):
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+            if name in _FINITE and not np.isfinite(array).all():
+                raise ValueError(f"{name} is not finite")
         if len({len(arrays[name]) for name in _BY_SEED}) != 1 or len(arrays["size"]) != 2:
             raise ValueError("arrays of different lengths")
         if arrays["size"].min() < 1 or np.isnan(arrays["losses"][:, 0]).any():
             raise ValueError("an image without pixels, or a fit without steps")
         for stop in arrays["stop"].tolist():
             StopReason(stop)
+        shapes = {"ignored": arrays["size"], "valid": arrays["image"].shape[:2]}
+        masks = {name: _unpacked(bits, shapes[name]) for name, bits in packed.items()}
+        if len(masks) == 1 or not all(mask.any() for mask in masks.values()):
+            raise ValueError("masks of what is judged that do not fit together")
     except Exception as error:  # damaged archives fail in too many ways to list
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); expected fits of ssdnet") from error
-    return StoredFits(**arrays, path=path)
+    return StoredFits(**arrays, path=path, **masks)
+
+
+def _unpacked(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    height, width = map(int, shape)
+    if bits.dtype != np.uint8 or bits.shape != (-(-height * width // 8),):
+        raise ValueError(f"a mask of {bits.dtype} and shape {bits.shape}")
+    return np.unpackbits(bits, count=height * width).astype(bool).reshape(height, width)
+
+
+def _check_stored(path: Path) -> None:
+    """Raises ValueError unless all parts are stored as they are: none can grow when it is read."""
+    if not path.is_file():
+        raise ValueError("no such file" if not path.exists() else "no regular file")
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > path.stat().st_size:
+                raise ValueError(f"{part.filename:.40} is compressed")

@@ -7,20 +7,18 @@ map is float (H, W). Sizes are (height, width) in pixels.
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ssdnet_jax.data._decode import decode
+from ssdnet_jax.data._decode import decode, file_and_page, pages
 from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.formats import FORMATS, file_format
 from ssdnet_jax.errors import InputError
 
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
-    *(".pgm", ".ppm", ".pbm", ".pnm", ".npy"),
-)
+IMAGE_SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +26,11 @@ class DecodedImage:
     """One image read from a file."""
 
     pixels: np.ndarray  # float32 (H, W, C) in [0, 1], C 1 (grey) or 3 (colour); 0 where missing
-    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN, fully transparent
-    # or masked); None if every pixel is there
+    missing: np.ndarray | None  # bool (H, W), True where there is no value (NaN or masked); None if
+    # every pixel is there
     warnings: tuple[str, ...]  # what the reader dropped or converted, one line each
+    ignored: np.ndarray | None = None  # bool (H, W), True where a pixel is not to be judged (fully
+    # transparent); None if every pixel is
 
 
 def read_image(
@@ -40,10 +40,12 @@ def read_image(
 
     Integer samples are divided by their full scale (255, 65535, ...), float samples are taken as
     they are. A colour file whose three channels are equal everywhere is returned as one channel.
-    EXIF orientation is applied; of several frames the first is read.
+    EXIF orientation is applied; of several frames the first is read. The format is recognized by
+    the content, not the suffix.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP, GIF, WebP, PGM/PPM or .npy ((H, W) or (H, W, C)).
+        path: a file in one of `data.formats`: PNG, JPEG, TIFF, .npy ((H, W) or (H, W, C)), ...;
+            `stack.tif#3` is the third page of a TIFF.
         missing_mask: a mask file of the image's size (`read_mask`); what it marks counts as missing
             too.
 
@@ -58,26 +60,39 @@ def read_image(
         raise InputError(
             f"{path}: found {raw.samples.dtype} samples; expected uint8, uint16 or float in [0, 1]"
         )
-    missing = np.isnan(raw.samples).any(axis=-1)
+    missing = _has_nan(raw.samples)
+    ignored = np.zeros_like(missing)
     if raw.alpha is not None:
-        missing |= raw.alpha == 0
+        ignored = raw.alpha == 0
         partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
         if partial:
             notes += (f"{partial} partially transparent pixels are read as opaque",)
     if missing_mask is not None:
         missing |= read_mask(missing_mask, shape=missing.shape)
-    if missing.all():
+    valueless = missing | ignored
+    if valueless.all():
         raise InputError(
             f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
         )
 
-    pixels = np.where(missing[..., None], 0, raw.samples)
+    with np.errstate(over="ignore"):  # becomes infinite
+        pixels = np.array(raw.samples, np.float32, order="C")
+    pixels[valueless] = 0
     if raw.full_scale == 1.0:
-        _check_float_range(path, pixels[~missing])
-    pixels = np.clip(pixels.astype(np.float32) / np.float32(raw.full_scale), 0.0, 1.0)
+        _check_float_range(path, pixels)
+    pixels /= np.float32(raw.full_scale)
+    np.clip(pixels, 0.0, 1.0, out=pixels)
     if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1]
-    return DecodedImage(np.ascontiguousarray(pixels), missing if missing.any() else None, notes)
+        pixels = np.ascontiguousarray(pixels[..., :1])
+    masks = (mask if mask.any() else None for mask in (missing, ignored))
+    return DecodedImage(pixels, next(masks), notes, next(masks))
+
+
+def _has_nan(samples: np.ndarray) -> np.ndarray:
+    """Bool (H, W), True where any channel of (H, W, C) is NaN."""
+    if samples.dtype.kind not in "fc":
+        return np.zeros(samples.shape[:2], bool)
+    return np.isnan(samples).any(axis=-1)
 
 
 def _check_float_range(path: Path, values: np.ndarray) -> None:
@@ -117,48 +132,89 @@ def read_mask(path: str | os.PathLike[str], *, shape: tuple[int, int] | None = N
     return mask
 
 
+@dataclasses.dataclass(frozen=True)
+class FoundImages:
+    """What a file name, a folder or a glob stands for."""
+
+    root: Path  # a file's folder, the folder itself, or a glob's longest parent without wildcards
+    images: list[Path]  # relative to the root, sorted
+    others: list[Path]  # likewise, files that are no images by their name nor by their content
+    unreadable: list[Path]  # likewise, folders that could not be searched
+
+
 def find_images(pattern: str | os.PathLike[str]) -> tuple[Path, list[Path]]:
+    """The root and the images of `search_images`."""
+    found = search_images(pattern)
+    return found.root, found.images
+
+
+def search_images(pattern: str | os.PathLike[str]) -> FoundImages:
     """Lists the images that a file name, a folder or a glob stands for.
 
-    Folders are searched recursively for `IMAGE_SUFFIXES` in any case, following links but never in
-    circles; names that start with a dot are skipped. In a glob `**` stands for any number of
-    folders.
-
-    Returns:
-        The root (a file's folder, the folder itself, or a glob's longest parent without wildcards)
-        and the paths relative to it, sorted.
+    Folders are searched recursively, following links but never in circles; names that start with a
+    dot are skipped. An image is a file whose name ends in one of `IMAGE_SUFFIXES` in any case, or
+    whose content is in one of `data.formats`. In a glob `**` stands for any number of folders.
 
     Raises:
-        InputError: nothing is there, or nothing with a known suffix.
+        InputError: nothing is there, or no image.
     """
     path = Path(pattern)
-    suffixes = " ".join(IMAGE_SUFFIXES)
-    if path.is_dir():
-        found = [relative for relative in _walk(path) if is_image_name(relative.name)]
-        if not found:
-            raise InputError(f"{path}: found no images in the folder; expected files of {suffixes}")
-        return path, sorted(found, key=Path.as_posix)
-    if path.exists():
-        return path.parent, [Path(path.name)]
+    if _is_folder(path):
+        root, wanted, depth, none = path, None, None, "found no images in the folder"
+    elif os.path.lexists(file_and_page(path)[0]):
+        return FoundImages(path.parent, [Path(path.name)], [], [])
+    else:
+        literal = next((i for i, part in enumerate(path.parts) if _has_wildcard(part)), None)
+        if literal is None:
+            raise InputError(
+                f"{path}: no such file or folder; expected an image, a folder or a glob"
+            )
+        root, wanted = Path(*path.parts[:literal]), path.parts[literal:]
+        depth = None if "**" in wanted else len(wanted)
+        none = "the glob matches no image"
+    unreadable: list[Path] = []
+    images: list[Path] = []
+    others: list[Path] = []
+    for relative in _walk(root, unreadable, depth):
+        if relative.name.startswith(".") or not (
+            wanted is None or _matches(relative.parts, wanted)
+        ):
+            continue
+        known = is_image_name(relative.name) or _has_image_content(root / relative)
+        (images if known else others).append(relative)
+    if not images:
+        raise InputError(f"{path}: {none}; expected files of {' '.join(IMAGE_SUFFIXES)}")
+    lists = (sorted(each, key=Path.as_posix) for each in (images, others, unreadable))
+    return FoundImages(root, *lists)
 
-    literal = next((i for i, part in enumerate(path.parts) if _has_wildcard(part)), None)
-    if literal is None:
-        raise InputError(f"{path}: no such file or folder; expected an image, a folder or a glob")
-    root, parts = Path(*path.parts[:literal]), path.parts[literal:]
-    depth = None if "**" in parts else len(parts)
-    found = [
-        relative
-        for relative in _walk(root, depth)
-        if is_image_name(relative.name) and _matches(relative.parts, parts)
-    ]
-    if not found:
-        raise InputError(f"{path}: the glob matches no image; expected files of {suffixes}")
-    return root, sorted(found, key=Path.as_posix)
+
+def with_pages(root: Path, images: Iterable[Path]) -> list[Path]:
+    """The same images, a TIFF of several pages as its pages: `stack.tif#1`, `stack.tif#2`, ..."""
+    return [relative.with_name(page.name) for relative in images for page in pages(root / relative)]
+
+
+def image_file(path: Path) -> Path:
+    """The file in which an image is: of the page `stack.tif#3` the file `stack.tif`."""
+    return file_and_page(path)[0]
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has a known image suffix (any case) and is not hidden."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _has_image_content(path: Path) -> bool:
+    try:
+        return file_format(path) is not None
+    except OSError:  # not to be read, or gone
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # names that no file can have
+        return False
 
 
 def _has_wildcard(part: str) -> bool:
@@ -177,19 +233,36 @@ def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
     )
 
 
-def _walk(root: Path, depth: int | None = None) -> Iterator[Path]:
+def _walk(root: Path, unreadable: list[Path], depth: int | None = None) -> Iterator[Path]:
     """Files below `root` relative to it, at most `depth` names deep, each folder visited once."""
     visited = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        relative = Path(folder).relative_to(root)
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in visited:
-            subfolders.clear()
+    folders = [Path()]
+    while folders:
+        relative = folders.pop()
+        try:
+            status = (root / relative).stat()
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            entries = list(os.scandir(root / relative))
+        except OSError:
+            unreadable.append(relative)
             continue
-        visited.add((status.st_dev, status.st_ino))
-        yield from (relative / name for name in files)
-        deeper = depth is None or len(relative.parts) + 1 < depth
-        subfolders[:] = sorted(s for s in subfolders if deeper and not s.startswith("."))
+        subfolders = []
+        for entry in entries:
+            path = relative / entry.name
+            if not _is_folder_entry(entry):
+                yield path
+            elif not entry.name.startswith(".") and (depth is None or len(path.parts) < depth):
+                subfolders.append(path)
+        folders += sorted(subfolders, reverse=True)
+
+
+def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in circles
+        return False
 
 
 def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

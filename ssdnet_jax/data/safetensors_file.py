@@ -28,6 +28,8 @@ _DTYPES = {
 }
 
 
+_MOST_AXES = 32  # of numpy's arrays in any version
+
 Read = Callable[[int, int], bytes]  # (first, end) -> the bytes between
 
 
@@ -102,8 +104,10 @@ def _place(header: Any, first: int, source: str | Path, name: str) -> Place:
     try:
         entry = header[name]
         dtype = np.dtype(_DTYPES[entry["dtype"]])
-        shape = tuple(int(side) for side in entry["shape"])
-        start, stop = (first + int(offset) for offset in entry["data_offsets"])
+        shape = tuple(_count(side) for side in entry["shape"])
+        start, stop = (first + _count(offset) for offset in entry["data_offsets"])
+        if len(shape) > _MOST_AXES:
+            raise ValueError("more axes than an array can have")
     except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(
             f"{source}: no usable tensor {name} in its header; expected its dtype "
@@ -116,3 +120,11 @@ def _place(header: Any, first: int, source: str | Path, name: str) -> Place:
             f"expected {expected} bytes behind the header"
         )
     return Place(dtype, shape, start, stop)
+
+
+def _count(value: Any) -> int:
+    """A whole number of a size that files and arrays have; raises ValueError or TypeError."""
+    number = int(value)
+    if abs(number) >= 2**60:
+        raise ValueError("no size of a file")
+    return number

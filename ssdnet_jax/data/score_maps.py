@@ -12,6 +12,7 @@ from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import link_or_copy, safe_relative
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
 
@@ -40,13 +41,13 @@ def find_map(folder: Path, sample: Sample) -> Path:
 
 
 def read_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a raw score map: finite float32 values of shape (H, W).
+    """Reads a raw score map: float32 values of shape (H, W), NaN where a pixel takes no part.
 
     Args:
       path: TIFF or .npy, or an .npz that holds one array; of shape (H, W), (H, W, 1) or (1, H, W).
 
     Raises:
-      InputError: unreadable, of another shape or kind, or with NaN or infinite values.
+      InputError: unreadable, of another shape or kind, with infinite values, or NaN everywhere.
     """
     path = Path(path)
     try:
@@ -54,7 +55,7 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # decoders fail on damaged files in too many ways to list
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a map ({reason}); expected a TIFF, .npy or .npz of (H, W)"
         ) from error
@@ -66,10 +67,13 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
         )
     with np.errstate(over="ignore"):  # becomes infinite
         values = values.astype(np.float32)
-    if bad := values.size - np.count_nonzero(np.isfinite(values)):
+    if bad := np.count_nonzero(np.isinf(values)):
         raise InputError(
-            f"{path}: found {bad} values that are not finite as float32; expected finite scores"
+            f"{path}: found {bad} values that are infinite as float32; expected finite scores, NaN "
+            f"where a pixel takes no part"
         )
+    if np.isnan(values).all():
+        raise InputError(f"{path}: found NaN everywhere; expected the score of some pixel")
     return values
 
 

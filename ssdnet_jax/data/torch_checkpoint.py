@@ -12,7 +12,6 @@ Both layouts of `torch.save` are read:
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +22,10 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from ssdnet_jax.data._pickle_work import find_unbounded_work
+from ssdnet_jax.data.files import check_no_pipe
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL_VERSION = 1001
@@ -90,6 +92,7 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
     """
     path = Path(path)
     try:
+        check_no_pipe(path, _EXPECTED)
         with path.open("rb") as file:
             layout = _zip_layout if file.read(4) == b"PK\x03\x04" else _legacy_layout
             with layout(path, file) as (saved, read):
@@ -97,9 +100,8 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
                 return {name: _tensor(path, name, state, read) for name in names}
     except InputError:
         raise
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        # zipfile raises the last two for versions it does not know and for encrypted members
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # damaged archives fail in too many ways to list
+        reason = shortened(str(getattr(error, "strerror", None) or error), 100)
         raise InputError(f"{path}: cannot be read ({reason}); {_EXPECTED}") from error
 
 
@@ -248,16 +250,14 @@ def _load_pickle(path: Path, stream: io.BytesIO, dtypes: dict[str, np.dtype] | N
     dtypes = {} if dtypes is None else dtypes
     start = stream.tell()
     try:
-        for opcode, argument, position in pickletools.genops(stream):
-            # the C unpickler allocates as many memo slots as the largest index asks for
-            if "PUT" in opcode.name and (argument or 0) > (position or 0):
-                raise InputError(f"{path}: memo index {argument} in its pickle; {_EXPECTED}")
+        if problem := find_unbounded_work(stream):
+            raise InputError(f"{path}: {problem} in its pickle; {_EXPECTED}")
         one_pickle = io.BytesIO(stream.getvalue()[start : stream.tell()])
         return _StateDictUnpickler(path, one_pickle, dtypes).load()
     except InputError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything
-        reason = " ".join(str(error).split())[:100]
+        reason = shortened(str(error), 100)
         raise InputError(f"{path}: broken pickle ({reason}); {_EXPECTED}") from error
 
 

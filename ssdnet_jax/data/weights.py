@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.data.files import user_cache_folder, write_to_cache
+from ssdnet_jax.data.files import check_no_pipe, user_cache_folder, write_to_cache
 from ssdnet_jax.data.remote_file import RemoteFile
 from ssdnet_jax.data.safetensors_file import Place, find_tensors, read_safetensors
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.text import shortened
 
 DEFAULT_URL = "https://huggingface.co/timm/vgg19.tv_in1k/resolve/main/model.safetensors"
 CACHE_FILE = "vgg19_imagenet1k_v1_conv1_1-conv2_2.npz"
@@ -182,6 +183,7 @@ def _read_file(path: Path, specification: WeightSpecification) -> dict[str, np.n
     suffix = path.suffix.lower()
     if suffix not in readers:
         raise InputError(f"{path}: weights of type {path.suffix!r}; expected {', '.join(readers)}")
+    check_no_pipe(path, "expected a file of VGG19 weights")
     names = specification.tensor_shapes
     stored = {name: name if suffix == ".npz" else _torchvision_name(name) for name in names}
     try:
@@ -218,7 +220,7 @@ def _read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     except (InputError, OSError):
         raise
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on broken files
-        reason = " ".join(str(error).split())[:100]
+        reason = shortened(str(error), 100)
         raise InputError(f"{path}: not a readable .npz file ({reason}); {_EXPECTED_NPZ}") from error
     return tensors
 

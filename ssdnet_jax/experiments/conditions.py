@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.data.images import DecodedImage, read_image
+from ssdnet_jax.data.images import DecodedImage, read_image, resize_missing
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.images import resized_image
 from ssdnet_jax.methods.registry import has_configuration
@@ -76,10 +76,16 @@ class Condition:
             image = corrupt(image, "noise", self.noise_of_original, sample.relative)
         if self.evaluate_at or self.resizes_maps:
             size = self.evaluate_at or method.config.image_size
-            config = dataclasses.replace(method.config, image_size=size)
+            # What takes part and in which range is for the method to find.
+            config = dataclasses.replace(
+                method.config, image_size=size, ground="keep", range="full"
+            )
             found = resized_image(image.pixels, config, missing=image.missing)
             missing = found.fitted_missing if found.fitted_missing.any() else None
-            image = dataclasses.replace(image, pixels=found.fitted, missing=missing)
+            ignored = None if image.ignored is None else resize_missing(image.ignored, (size, size))
+            image = dataclasses.replace(
+                image, pixels=found.fitted, missing=missing, ignored=ignored
+            )
         for kind in CORRUPTIONS:
             if level := getattr(self, kind):
                 image = corrupt(image, kind, level, sample.relative)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.data.datasets import GOOD, Sample
+from ssdnet_jax.data.images import image_file
 from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
 from ssdnet_jax.experiments.conditions import PLAIN, Condition
@@ -151,7 +152,8 @@ def score_dataset(
     if condition.words:
         run_note["condition"] = condition.words
     sources = {
-        s.relative: FileSource(functools.partial(condition.read, s, ready), s.path) for s in samples
+        s.relative: FileSource(functools.partial(condition.read, s, ready), image_file(s.path))
+        for s in samples
     }
     stop = executor.options.stop
     with only_run_in(folder, terminal.problem):

@@ -33,8 +33,9 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"image has shape {image.shape}, score_map {score_map.shape}; expected the same size"
         )
-    if not np.isfinite(score_map).all():
-        raise ValueError("score_map has NaN or infinite values; expected finite scores")
+    if np.isinf(score_map).any():
+        raise ValueError("score_map has infinite values; expected finite scores, NaN if not judged")
+    score_map = np.where(np.isnan(score_map), np.nanmin(score_map), score_map)
     low, high = _score_range(score_map)
     return _blend(_to_grey(image), np.clip((score_map - low) / (high - low), 0.0, 1.0))
 
@@ -107,6 +108,7 @@ def heatmap_figure(
     if len({array.shape[:2] for array in sizes.values()}) > 1:
         found = ", ".join(f"{name} {array.shape[:2]}" for name, array in sizes.items())
         raise ValueError(f"found sizes {found}; expected one size for all")
+    score_map = np.where(np.isnan(score_map), np.nanmin(score_map), score_map)
     image, score_map, mask, reconstruction = _shrink(image, score_map, mask, reconstruction)
     score_range = _score_range(score_map)
     panels = {"Input": to_rgb(image), "Anomaly score": overlay(image, score_map)}

@@ -6,6 +6,7 @@ A method hands back results; it does not write files, nor to the terminal.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -15,13 +16,15 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
-from ssdnet_jax.core.config import FitSettings
+from ssdnet_jax.core.config import DecisionConfig, FitSettings
+from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.decision import Decision, Defect, decide
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.methods.images import Layout
 
 _T = TypeVar("_T")
 
@@ -97,6 +100,15 @@ class Prepared:
     target: Member | None = None  # entry of a batch of `core.target.Target`, once the image is
     # encoded
     fits: StoredFits | None = None  # that exist already, of an image that is scored again
+    layout: Layout | None = None  # which part of the image takes part; None: all of it
+    used_range: tuple[float, float] | None = None  # what of [0, 1] `fitted` was stretched from, if
+    # it was
+    ground: float | None = None  # share of pixels that were found to be ground
+
+    @property
+    def judged(self) -> int:
+        """How many pixels of the fitted image take part."""
+        return self.fitted_missing.size if self.layout is None else int(self.layout.valid.sum())
 
     @property
     def incomplete(self) -> bool:
@@ -150,23 +162,44 @@ class Localization:
     """What a method says about one image; arrays are numpy, maps have the input's size.
 
     Attributes:
-      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling).
-      mask: bool (H, W), `score_map` above `threshold` (Otsu, paper section 5.3).
-      threshold: in units of `score_map`.
+      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling). NaN
+        where a pixel is not judged: ignored, transparent, ground, or missing together with more
+        than a tile around it.
       score: the image's score, the maximum of `score_map`.
-      calibrated_score: the same without a unit, which compares between images: the distance of
-        the maximum from the median in the map's own usual spread (`core.calibration`).
-      is_anomalous: whether that is more than chance makes in an image of this size.
+      decision: whether the image is anomalous, how surely, and the mask.
+      defects: the connected parts of the mask, worst first.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
+      ground: share of the pixels that were found to be ground; None where there was none.
+      used_range: what of [0, 1] was stretched to it before the image was analysed; None: nothing.
     """
 
     score_map: np.ndarray
-    mask: np.ndarray
-    threshold: float
     score: float
-    calibrated_score: float
-    is_anomalous: bool
+    decision: Decision
+    defects: tuple[Defect, ...]
     image: np.ndarray
+    ground: float | None = dataclasses.field(default=None, kw_only=True)
+    used_range: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bool (H, W), the anomalous pixels."""
+        return self.decision.mask
+
+    @property
+    def threshold(self) -> float:
+        """Of the decision, in units of `score_map`."""
+        return self.decision.threshold
+
+    @property
+    def calibrated_score(self) -> float:
+        """The score without a unit, which compares between images (`core.calibration`)."""
+        return self.decision.score
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score is more than chance makes of a good image."""
+        return self.decision.anomalous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,10 +269,17 @@ class Method(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides its results, apart from the images; for run.json."""
+        """All that decides its results, apart from images and calibration; for run.json."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What known good images scored, by which its maps are judged."""
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "Method":
         """The method with the weights that it needs."""
+
+    def with_calibration(self, calibration: Calibration) -> "Method":
+        """The method, its maps judged by what known good images scored."""
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks an image; raises InputError or ConfigError where it cannot be scored."""
@@ -260,33 +300,44 @@ class Method(Protocol):
         """Scores images of one bucket in one call, in a batch filled up to `size`."""
 
 
-def localization_of(raw: np.ndarray, image: np.ndarray, *, size: int) -> Localization:
+def scale_settings(method: Method) -> dict[str, Any]:
+    """Of a method's settings, those that decide what scores mean: calibrations share them.
+
+    Randomness and what is made of scores do not.
+    """
+    return {k: v for k, v in method.settings.items() if k not in ("decision", "seed")}
+
+
+def localization_of(
+    raw: np.ndarray,
+    prepared: Prepared,
+    config: DecisionConfig,
+    calibration: Calibration | None = None,
+) -> Localization:
     """The decisions that follow from a raw map.
 
     Args:
       raw: float32 (h, w), the map at the size at which the image was analysed.
-      image: float32 (H, W, C), the input, to whose size the map is brought.
-      size: pixels of the map as it was made, which is what chance depends on.
+      prepared: the image, to whose size the map is brought.
+      config: how a map becomes a decision.
+      calibration: of known good images, if there is any.
     """
-    score_map = resize_map(raw, image.shape[:2])
-    threshold, calibrated = otsu_threshold(score_map), calibrated_score(score_map)
+    score_map = placed_map(raw, prepared)
+    decision, defects = decide(score_map, config, calibration)
+    known = np.isfinite(score_map)
     return Localization(
         score_map=score_map,
-        mask=score_map > threshold,
-        threshold=threshold,
-        score=float(score_map.max()),
-        calibrated_score=calibrated,
-        is_anomalous=calibrated > decision_threshold(size),
-        image=image,
+        score=float(score_map[known].max()) if known.any() else math.nan,
+        decision=decision,
+        defects=defects,
+        image=prepared.pixels,
+        ground=prepared.ground,
+        used_range=prepared.used_range,
     )
 
 
-def otsu_threshold(score_map: np.ndarray) -> float:
-    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
-
-    A float32 number, so that the map is above it in the same pixels however they are compared.
-    """
-    from skimage.filters import threshold_otsu
-
-    # In double precision also a nearly constant map can be divided into bins.
-    return float(np.float32(threshold_otsu(score_map.astype(np.float64))))
+def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """A map of what was analysed at the image's size, NaN where a pixel is not judged."""
+    if prepared.layout is None:
+        return resize_map(found, prepared.missing.shape)
+    return prepared.layout.place(found)

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.baselines.registry import Baseline
 from ssdnet_jax.config import Config
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import (
@@ -20,15 +21,17 @@ from ssdnet_jax.methods.base import (
     Prepared,
     localization_of,
 )
-from ssdnet_jax.methods.images import resized_image
+from ssdnet_jax.methods.images import fill_nearest, resized_image
 
 
 @dataclasses.dataclass(frozen=True)
 class BaselineMethod:
     """A baseline with some of its options; see `methods.base.Method`.
 
-    Of the configuration `image_size` and `seed` matter. A missing pixel takes the value of the
-    nearest known one: baselines have no inpainting stage.
+    Of the configuration `image_size`, `ground`, `range`, `seed` and `decision` matter. A missing
+    pixel takes the value of the nearest known one: baselines have no inpainting stage. What takes
+    no part is filled by mirroring what lies around it and is not judged; the baselines themselves
+    know nothing of it.
     """
 
     baseline: Baseline
@@ -36,6 +39,7 @@ class BaselineMethod:
     config: Config
     vgg19: VGG19Weights | None = None
     clip: Any = None
+    calibration: Calibration | None = None
 
     keeps_fits = False
     can_do_without_vgg19 = False
@@ -64,18 +68,26 @@ class BaselineMethod:
     def settings(self) -> dict[str, Any]:
         """What it takes of the configuration, and its options."""
         options = {"options": dict(self.options)} if self.options else {}
-        return {"image_size": self.config.image_size, "seed": self.config.seed, **options}
+        of_config = {n: getattr(self.config, n) for n in ("image_size", "seed", "ground", "range")}
+        return {**of_config, "decision": dataclasses.asdict(self.config.decision), **options}
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "BaselineMethod":
         """With the weights that it needs."""
         return dataclasses.replace(self, vgg19=vgg19, clip=clip)
 
+    def with_calibration(self, calibration: Calibration) -> "BaselineMethod":
+        """Judged by what known good images scored."""
+        return dataclasses.replace(self, calibration=calibration)
+
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage` and fills its missing pixels."""
-        image = resized_image(source.pixels, self.config, missing=source.missing)
+        image = resized_image(
+            source.pixels, self.config, missing=source.missing, ignored=source.ignored
+        )
         pixels = fill_nearest(image.pixels, image.missing)
         fitted = fill_nearest(image.fitted, image.fitted_missing)
-        return Prepared(key, pixels, image.missing, fitted, image.fitted_missing, filled=True)
+        filled = image._replace(pixels=pixels, fitted=fitted)
+        return Prepared(key, **filled._asdict(), filled=True)
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the size of the image."""
@@ -109,14 +121,4 @@ class BaselineMethod:
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
-        return localization_of(raw, prepared.pixels, size=raw.size)
-
-
-def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """An image (h, w, c) whose missing pixels have the value of the nearest known one."""
-    if not missing.any():
-        return image
-    from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+        return localization_of(raw, prepared, self.config.decision, self.calibration)

@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.target import target_shape
+from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import (
@@ -22,6 +23,7 @@ from ssdnet_jax.methods.base import (
     alone,
     known_to_be,
 )
+from ssdnet_jax.methods.images import Layout, bounding_box
 from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
 
 
@@ -39,10 +41,17 @@ class FinishedSSDnet(SSDnet):
 
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Takes the image from `StoredFits`, which must be those of this configuration."""
-        height, width = source.size.tolist()
-        whole, fitted_whole = (np.zeros(s, bool) for s in ((height, width), source.image.shape[:2]))
-        pixels = resize_image(source.image, (height, width))
-        prepared = Prepared(key, pixels, whole, source.image, fitted_whole, fits=source)
+        shape = tuple(source.size.tolist())
+        layout = _layout_of(source)
+        if layout is None:
+            pixels = resize_image(source.image, shape)
+        else:
+            nothing = np.zeros((*shape, source.image.shape[-1]), np.float32)
+            pixels = layout.place_picture(source.image, nothing)
+        whole, fitted_whole = (np.zeros(s, bool) for s in (shape, source.image.shape[:2]))
+        prepared = Prepared(
+            key, pixels, whole, source.image, fitted_whole, fits=source, layout=layout
+        )
         prepared = self._planned(prepared)
         plan = known_to_be(prepared.plan)
         expected = (plan.seeds, *target_shape(plan, channels=source.image.shape[-1]))
@@ -65,6 +74,12 @@ class FinishedSSDnet(SSDnet):
         """Scores the stored fits."""
         found = [dataclasses.replace(done, fits=_fits_of(done)) for done in group]
         return super().finish(found, size)
+
+
+def _layout_of(stored: StoredFits) -> Layout | None:
+    if stored.ignored is None or stored.valid is None:
+        return None
+    return Layout(stored.ignored, known_to_be(bounding_box(~stored.ignored)), stored.valid)
 
 
 def _fits_of(done: Done) -> tuple[Fitted, ...]:

@@ -1,15 +1,60 @@
-"""An image as a user gives it, checked and brought to the size at which it is analysed."""
+"""An image as a user gives it, checked and brought to the size and range at which it is analysed.
 
+Not every pixel of an image takes part. Scattered pixels without a value are inpainted and judged
+(paper section 5.2). What is ignored, ground (`methods.ground`), and what has no value over a whole
+tile, is not: the image is cropped to the rest, and what is left of it inside is filled by mirroring
+the rest and has no weight.
+"""
+
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.data.images import resize_image, resize_missing
+from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.methods.ground import find_ground
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
+_TILE = 9  # pixels of what is analysed: a square that has no value is inpainted up to this side
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that an image could be unlike
+_SMALL_RANGE = 0.2  # of full scale: images that use less are stretched
+_PERCENTILES = (0.1, 99.9)  # of the values, between which an image uses its range
+_OUTLIERS = 0.5  # of the range between them: how far beyond it values are kept apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which part of an image takes part, and where what is analysed lies in it."""
+
+    ignored: np.ndarray  # bool (H, W), pixels that are not judged
+    window: tuple[slice, slice]  # rows and columns of the image that are analysed
+    valid: np.ndarray  # bool (h, w), of what is analysed: False where pixels take no part
+
+    @property
+    def masked(self) -> bool:
+        """Whether pixels of what is analysed take no part."""
+        return not self.valid.all()
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """Height and width of the window, in pixels of the image."""
+        rows, columns = self.window
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def place(self, found: np.ndarray) -> np.ndarray:
+        """A map (h, w) of what was analysed as one (H, W) of the image; NaN where not judged."""
+        placed = np.full(self.ignored.shape, np.nan, np.float32)
+        placed[self.window] = resize_map(fill_nearest(found, ~self.valid), self.window_shape)
+        placed[self.ignored] = np.nan
+        return placed
+
+    def place_picture(self, found: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """A picture (hh, ww, C) of what was analysed within an image (H, W, C)."""
+        placed = image.copy()
+        placed[self.window] = resize_image(found, self.window_shape)
+        return np.where(self.ignored[..., None], image, placed)
 
 
 class ResizedImage(NamedTuple):
@@ -19,27 +64,112 @@ class ResizedImage(NamedTuple):
     missing: np.ndarray
     fitted: np.ndarray
     fitted_missing: np.ndarray
+    layout: Layout | None
+    used_range: tuple[float, float] | None
+    ground: float | None
 
 
-def resized_image(image: Any, config: Config, *, missing: np.ndarray | None = None) -> ResizedImage:
-    """Checks an image and resizes it to `config.image_size`.
+def resized_image(
+    image: Any,
+    config: Config,
+    *,
+    missing: np.ndarray | None = None,
+    ignored: np.ndarray | None = None,
+) -> ResizedImage:
+    """Checks an image and brings it to the size and range at which it is analysed.
 
     Args:
       image: (H, W) or (H, W, C) with C in {1, 3}; float in [0, 1], or uint8 or uint16. NaN means
         that a pixel is missing. Three equal channels are taken for one.
-      config: of it `image_size`.
+      config: of it `image_size`, `ground` and `range`.
       missing: bool (H, W), True where a pixel is not known.
+      ignored: bool (H, W), True where a pixel is not to be judged.
 
     Raises:
-      InputError: the image has a wrong shape, type or range, or is constant.
+      InputError: the image has a wrong shape, type or range, or is constant, or too little of it is
+        left to be judged.
     """
-    pixels, unknown = _as_image(image, missing)
-    size = pixels.shape[:2] if config.image_size == 0 else (config.image_size, config.image_size)
-    return ResizedImage(pixels, unknown, *_resize_known(pixels, unknown, size))
+    pixels, unknown = _as_image(image, missing, ignored)
+    ignored = _as_mask(ignored, unknown.shape, "ignored")
+    _check_values(pixels, ~(unknown | ignored))
+    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1)).astype(np.float32)
+    if (pixels == pixels[..., :1]).all():  # grey, whether it was read from a file or not
+        pixels = pixels[..., :1]
+    ground = None
+    if config.ground == "auto":
+        found = find_ground(pixels, ~(unknown | ignored))
+        if found is not None:
+            ground, ignored = float(found.mean()), ignored | found
+    layout, inside, unknown = _layout(unknown, ignored, config)
+    if layout is None:
+        size = analysed_size(unknown.shape, config)
+        used = _used_range(pixels[~unknown], config)
+        fitted = _resize_known(stretched(pixels, used), unknown, size)
+        return ResizedImage(pixels, unknown, *fitted, None, used, ground)
+    window = layout.window
+    cut, cut_unknown = pixels[window], unknown[window]
+    used = _used_range(cut[~(inside | cut_unknown)], config)
+    filled = fill_mirrored(stretched(cut, used), inside, avoid=cut_unknown)
+    fitted = _resize_known(filled, cut_unknown, layout.valid.shape)
+    return ResizedImage(pixels, unknown, *fitted, layout, used, ground)
 
 
-def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Checks an image and brings it to float32 (H, W, C) with a mask of missing pixels."""
+def analysed_size(shape: tuple[int, int], config: Config) -> tuple[int, int]:
+    """Height and width, in pixels, at which an image of `shape` is analysed."""
+    return shape if config.image_size == 0 else (config.image_size, config.image_size)
+
+
+def stretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:
+    """Pixels with the range that they use brought to [0, 1], cut off there; None: as they are."""
+    if used is None:
+        return pixels
+    low, high = used
+    return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def unstretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:
+    """The inverse of `stretched` where nothing was cut off."""
+    if used is None:
+        return pixels
+    low, high = used
+    return (low + pixels * (high - low)).astype(np.float32)
+
+
+def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """An image (h, w, c) or (h, w) whose missing pixels have the value of the nearest known one."""
+    if not missing.any():
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return image[tuple(nearest)]
+
+
+def fill_mirrored(
+    image: np.ndarray, unknown: np.ndarray, *, avoid: np.ndarray | None = None
+) -> np.ndarray:
+    """An image (h, w, c) whose unknown pixels continue the rest, mirrored where the rest ends.
+
+    What is mirrored to outside of the rest, because the rest is narrow there, takes the value of
+    the nearest pixel of the rest. Pixels to `avoid` keep their values and are not copied.
+    """
+    if not unknown.any():
+        return image
+    from scipy.ndimage import distance_transform_edt
+
+    not_to_copy = unknown if avoid is None else unknown | avoid
+    nearest = distance_transform_edt(not_to_copy, return_distances=False, return_indices=True)
+    shape = np.array(unknown.shape)[:, None, None]
+    # The mirror is the edge of the nearest pixel that is known, which is not repeated.
+    opposite = np.clip(2 * nearest - np.indices(unknown.shape), 0, shape - 1)
+    source = nearest[:, *opposite]
+    return np.where(unknown[..., None], image[tuple(source)], image)
+
+
+def _as_image(
+    image: Any, missing: np.ndarray | None, ignored: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks an image's shape and type: as float (H, W, C), and a mask of missing pixels."""
     pixels = np.asarray(image)
     shape = pixels.shape
     if pixels.ndim == 2:
@@ -55,25 +185,105 @@ def _as_image(image: Any, missing: np.ndarray | None) -> tuple[np.ndarray, np.nd
     elif not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(f"image is {pixels.dtype}; expected float in [0, 1], uint8 or uint16")
     unknown = np.isnan(pixels).any(axis=-1)
-    if missing is not None:
-        if np.shape(missing) != unknown.shape:
-            raise InputError(
-                f"mask of missing pixels has shape {np.shape(missing)}; expected {unknown.shape}"
-            )
-        unknown |= np.asarray(missing, bool)
-    if unknown.all():
-        raise InputError("every pixel is missing; expected an image")
-    known = pixels[~unknown]
+    return pixels, unknown | _as_mask(missing, unknown.shape, "missing")
+
+
+def _as_mask(mask: np.ndarray | None, shape: tuple[int, int], what: str) -> np.ndarray:
+    if mask is None:
+        return np.zeros(shape, bool)
+    if np.shape(mask) != shape:
+        raise InputError(f"mask of {what} pixels has shape {np.shape(mask)}; expected {shape}")
+    return np.asarray(mask, bool)
+
+
+def _check_values(pixels: np.ndarray, counted: np.ndarray) -> None:
+    if not counted.any():
+        raise InputError("every pixel is missing or ignored; expected an image")
+    known = pixels[counted]
     low, high = known.min(), known.max()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise InputError(f"image has values from {low:.6g} to {high:.6g}; expected [0, 1]")
     if (known == known[0]).all():
         color = ", ".join(f"{value:.3g}" for value in known[0])
         raise InputError(f"image is constant ({color} everywhere); expected a picture of something")
-    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1))
-    if (pixels == pixels[..., :1]).all():  # grey, whether it was read from a file or not
-        pixels = pixels[..., :1]
-    return pixels.astype(np.float32), unknown
+
+
+def _layout(
+    unknown: np.ndarray, ignored: np.ndarray, config: Config
+) -> tuple[Layout | None, np.ndarray, np.ndarray]:
+    """Where an image is judged (None: everywhere).
+
+    Also, within the window of the layout, what takes no part; and in the image what is left to be
+    inpainted: what is not known, and what is ignored and so thin that a tile sees beyond it.
+    """
+    from scipy.ndimage import binary_propagation
+
+    without = unknown | ignored
+    size = analysed_size(unknown.shape, config)
+    tile = [
+        max(1, round(_TILE * side / fitted))
+        for side, fitted in zip(unknown.shape, size, strict=True)
+    ]
+    wide = _wide_parts(without, tile)
+    # The thin ends of what is ignored go with the rest of it, wherever they lead.
+    wide |= binary_propagation(wide & ignored, mask=ignored)
+    not_judged = ignored | wide
+    if not not_judged.any():
+        return None, not_judged, unknown
+    window = bounding_box(~not_judged)
+    if window is None or min(s.stop - s.start for s in window) < SMALLEST_SIDE:
+        raise InputError(
+            f"{np.count_nonzero(~not_judged)} pixels are left beside those that are missing, "
+            f"ignored or ground; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        )
+    inside = wide[window]
+    valid = ~resize_missing(inside, analysed_size(inside.shape, config))
+    if not valid.any():
+        raise InputError(
+            "nothing is left beside pixels that are missing, ignored or ground; expected an image"
+        )
+    return Layout(not_judged, window, valid), inside, without & ~wide
+
+
+def _wide_parts(mask: np.ndarray, tile: list[int]) -> np.ndarray:
+    """Parts of a mask that hold a whole tile, up to a tile beyond each: the rest is scattered."""
+    from scipy.ndimage import binary_propagation, maximum_filter, minimum_filter
+
+    if not mask.any():
+        return mask
+    # Beyond the border there is nothing to inpaint from either.
+    inner = minimum_filter(mask, tile, mode="nearest")
+    if not inner.any():
+        return np.zeros_like(mask)
+    # A tile's centre is its middle pixel in one direction, and in the other for an even side.
+    origin = [-(1 - side % 2) for side in tile]
+    opened = maximum_filter(inner, tile, mode="constant", origin=origin) & mask
+    near = maximum_filter(opened, [2 * side + 1 for side in tile], mode="constant")
+    return binary_propagation(opened, mask=mask & near)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the smallest rectangle around what is marked; None if nothing is."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _used_range(values: np.ndarray, config: Config) -> tuple[float, float] | None:
+    """The range that values (n, c) are stretched from for the fit; None: they stay as they are."""
+    if config.range == "full":
+        return None
+    if config.range != "auto":
+        low, high = map(float, config.range.split(","))
+        return low, high
+    low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
+    if high - low >= _SMALL_RANGE:
+        return None
+    # A few values beyond are kept apart, hot pixels are cut off.
+    beyond = _OUTLIERS * (high - low)
+    low, high = max(float(values.min()), low - beyond), min(float(values.max()), high + beyond)
+    return (low, high) if high > low else None
 
 
 def _resize_known(

@@ -14,14 +14,15 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image, from_config_dict
+from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.score import ScoreMaps, score
-from ssdnet_jax.core.target import Target, decode, encode, target_shape
+from ssdnet_jax.core.target import Target, decode, encode, loss_weights, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
-from ssdnet_jax.data.images import resize_image, resize_map
+from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import (
     Bucket,
@@ -36,8 +37,11 @@ from ssdnet_jax.methods.base import (
     gather,
     known_to_be,
     localization_of,
+    placed_map,
 )
-from ssdnet_jax.methods.images import resized_image
+from ssdnet_jax.methods.images import resized_image, unstretched
+
+_LAST = 10  # steps at the end of a fit whose losses are taken together
 
 _encode = jax.jit(encode, static_argnames="plan")
 _noise_deviation = jax.jit(noise_deviation)
@@ -69,6 +73,7 @@ class SSDnet:
 
     config: Config
     vgg19: VGG19Weights | None = None
+    calibration: Calibration | None = None
 
     name = "ssdnet"
     is_random = True
@@ -95,18 +100,26 @@ class SSDnet:
         config = self.config.resolve_features(has_vgg19=vgg19 is not None)
         return dataclasses.replace(self, config=config, vgg19=vgg19)
 
+    def with_calibration(self, calibration: Calibration) -> "SSDnet":
+        """Judged by what known good images scored."""
+        return dataclasses.replace(self, calibration=calibration)
+
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage`; measures what its plan depends on."""
-        resized = resized_image(source.pixels, self.config, missing=source.missing)
-        prepared = Prepared(key, *resized)
+        resized = resized_image(
+            source.pixels, self.config, missing=source.missing, ignored=source.ignored
+        )
+        prepared = Prepared(key, **resized._asdict())
         check_against_image(self.config, prepared.fitted_missing.shape)
         return prepared if prepared.incomplete else self._planned(prepared)
 
     def _planned(self, prepared: Prepared) -> Prepared:
         # Pixels are fitted and scored alike with and without noise: one plan, one bucket.
         measured = not self.config.target_kind.is_image
-        noise = float(_noise_deviation(prepared.fitted)) if measured else 0.0
-        plan = self.config.plan(prepared.fitted_missing.shape, noise=noise)
+        valid = _valid(prepared)
+        noise = float(_noise_deviation(prepared.fitted, valid)) if measured else 0.0
+        masked = valid is not None
+        plan = self.config.plan(prepared.fitted_missing.shape, noise=noise, masked=masked)
         return dataclasses.replace(prepared, plan=plan)
 
     def bucket(self, prepared: Prepared) -> Bucket:
@@ -121,7 +134,10 @@ class SSDnet:
         plan = known_to_be(group[0].plan)
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
-        targets = jax.block_until_ready(_encode(images, self.vgg19, plan))
+        masks: tuple[Any, ...] = ()
+        if plan.masked:
+            masks = (gather([alone(known_to_be(_valid(prepared))) for prepared in group], size),)
+        targets = jax.block_until_ready(_encode(images, self.vgg19, plan, *masks))
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
             for place, prepared in enumerate(group)
@@ -131,7 +147,10 @@ class SSDnet:
         """One fit a seed; stage one for an image with missing pixels (paper section 5.2)."""
         inpaint_key, key = jax.random.split(prepared.key)
         if prepared.plan is None:
-            known = (~prepared.fitted_missing).astype(np.float32)
+            known = ~prepared.fitted_missing
+            if prepared.layout is not None:
+                known &= prepared.layout.valid
+            known = known.astype(np.float32)
             settings = self.config.inpaint_settings
             values = alone(prepared.fitted)
             return [Job(JobName(name, 0), "inpaint", inpaint_key, values, known, settings)]
@@ -141,6 +160,9 @@ class SSDnet:
         target = known_to_be(prepared.target)
         values = Member(target.batch.values, target.place)
         known = np.ones(values.batch.shape[1:3], np.float32)
+        if prepared.plan.masked:
+            weights = known_to_be(loss_weights(target.batch))
+            known = np.asarray(weights[target.place])
         return [
             Job(JobName(name, seed), "fit", key, values, known, prepared.plan.fit)
             for seed, key in zip(seeds, keys, strict=True)
@@ -150,8 +172,8 @@ class SSDnet:
         """Puts the reconstruction of stage one where pixels are missing."""
         reconstruction = np.clip(np.asarray(inpainted.reconstruction.value), 0, 1)
         fitted = np.where(prepared.fitted_missing[..., None], reconstruction, prepared.fitted)
-        resized = resize_image(fitted, prepared.missing.shape)
-        pixels = np.where(prepared.missing[..., None], resized, prepared.pixels)
+        found = _as_picture(fitted, prepared)
+        pixels = np.where(prepared.missing[..., None], found, prepared.pixels)
         return self._planned(
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
@@ -171,7 +193,39 @@ class SSDnet:
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
-        return [_localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)]
+        return [
+            self._localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)
+        ]
+
+    def _localization(
+        self,
+        done: Done,
+        raw: Float[np.ndarray, "seeds h w"],
+        normalized: Float[np.ndarray, "seeds h w"],
+        pictures: Float[np.ndarray, "seeds hh ww c"],
+        reconstructions: Float[np.ndarray, "seeds hh ww d"],
+    ) -> FittedLocalization:
+        prepared, fits = done.prepared, done.fits
+        for name, array in (("score map", raw), ("reconstruction", reconstructions)):
+            if not np.isfinite(array).all():
+                raise InputError(f"the {name} of the fit is not finite; expected numbers")
+        decisions = localization_of(
+            np.median(raw, axis=0), prepared, self.config.decision, self.calibration
+        )
+        mu = _as_picture(np.median(pictures, axis=0), prepared)
+        unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
+        return FittedLocalization(
+            **vars(decisions),
+            normalized_map=placed_map(np.median(normalized, axis=0), prepared),
+            reconstruction=mu,
+            residual=prepared.pixels - mu,
+            uncertainty=placed_map(raw.std(axis=0), prepared),
+            losses=fits[0].losses,
+            steps=max(len(fit.losses) for fit in fits),
+            stop_reason="max_steps" if unfinished else "threshold",
+            restorations=sum(fit.restorations for fit in fits),
+            fits=prepared.fits or _stored(prepared, fits, reconstructions),
+        )
 
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
@@ -185,38 +239,37 @@ def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
 
 
 def check_fit(fit: Fitted) -> None:
-    """Raises InputError if a fit did not stay finite."""
-    if fit.stop == StopReason.UNSTABLE:
+    """Raises InputError if a fit did not stay finite, or learned nothing in all its steps."""
+    losses = fit.losses
+    if fit.stop == StopReason.UNSTABLE or not np.isfinite(losses[-1]):
         raise InputError(
-            f"the fit did not stay finite (stopped after {len(fit.losses)} steps); "
+            f"the fit did not stay finite (stopped after {len(losses)} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
+        )
+    # Early losses jump about; a fit that is still above its start at the end has lost its way.
+    last = float(np.nanmedian(losses[-_LAST:]))
+    if fit.stop == StopReason.MAX_STEPS and len(losses) >= 2 * _LAST and last >= losses[0]:
+        raise InputError(
+            f"the fit learned nothing: its loss was {losses[0]:.3g} at the start and {last:.3g} "
+            f"after {len(losses)} steps; expected less, try a smaller config.fit.learning_rate"
         )
 
 
-def _localization(
-    done: Done,
-    raw: Float[np.ndarray, "seeds h w"],
-    normalized: Float[np.ndarray, "seeds h w"],
-    pictures: Float[np.ndarray, "seeds hh ww c"],
-    reconstructions: Float[np.ndarray, "seeds hh ww d"],
-) -> FittedLocalization:
-    prepared, fits = done.prepared, done.fits
-    shape = prepared.missing.shape
-    decisions = localization_of(np.median(raw, axis=0), prepared.pixels, size=raw[0].size)
-    mu = resize_image(np.median(pictures, axis=0), shape)
-    unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
-    return FittedLocalization(
-        **vars(decisions),
-        normalized_map=resize_map(np.median(normalized, axis=0), shape),
-        reconstruction=mu,
-        residual=prepared.pixels - mu,
-        uncertainty=resize_map(raw.std(axis=0), shape),
-        losses=fits[0].losses,
-        steps=max(len(fit.losses) for fit in fits),
-        stop_reason="max_steps" if unfinished else "threshold",
-        restorations=sum(fit.restorations for fit in fits),
-        fits=prepared.fits or _stored(prepared, fits, reconstructions),
-    )
+def _valid(prepared: Prepared) -> np.ndarray | None:
+    """1 where a pixel of the fitted image takes part and 0 where it does not; None where all do."""
+    layout = prepared.layout
+    return layout.valid.astype(np.float32) if layout is not None and layout.masked else None
+
+
+def _as_picture(fitted: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """A picture (hh, ww, C) of what was fitted, at the image's size and in its range.
+
+    What is not judged is as in the image.
+    """
+    picture = unstretched(fitted, prepared.used_range)
+    if prepared.layout is None:
+        return resize_image(picture, prepared.missing.shape)
+    return prepared.layout.place_picture(picture, prepared.pixels)
 
 
 def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndarray) -> StoredFits:
@@ -229,4 +282,6 @@ def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndar
         stop=np.array([int(fit.stop) for fit in fits]),
         restorations=np.array([fit.restorations for fit in fits]),
         size=np.array(prepared.missing.shape),
+        ignored=None if prepared.layout is None else prepared.layout.ignored,
+        valid=None if prepared.layout is None else prepared.layout.valid,
     )

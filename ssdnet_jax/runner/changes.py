@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ssdnet_jax.data.images import image_file
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.sources import FileSource, Origin, Reader, is_unchanged
 from ssdnet_jax.runner.terminal import Terminal
@@ -109,7 +110,7 @@ def _say(terminal: Terminal, names: list[str], what: str) -> None:
 def below(root: Path) -> Callable[[str], FileSource]:
     """Where images lie that are named by their paths below a folder; for `locate`."""
     # Their masks are not known here.
-    return lambda name: FileSource(_never_read, root / name)
+    return lambda name: FileSource(_never_read, image_file(root / name))
 
 
 def _never_read() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
+from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
@@ -118,6 +119,7 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
         steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)
+    write_decision(workdir, relative, result)
     write_heatmap_figure(
         workdir.heatmap_path(relative),
         image=result.image,
@@ -132,14 +134,22 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
         score=result.score,
         threshold=result.threshold,
         anomalous_fraction=float(np.mean(result.mask)),
+        p_value=result.decision.p_value,
         steps=steps,
         loss=loss,
+        ground=result.ground,
+        range=_range_text(result.used_range),
     )
+
+
+def _range_text(used: tuple[float, float] | None) -> str | None:
+    """As `--range` takes it."""
+    return None if used is None else ",".join(f"{value:.9g}" for value in used)
 
 
 @functools.cache  # once a process
 def _warm_up_writers() -> None:
-    import skimage.filters  # noqa: F401
+    import scipy.ndimage  # noqa: F401
 
     from ssdnet_jax.figures.heatmap import heatmap_figure
 

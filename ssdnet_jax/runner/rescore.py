@@ -34,7 +34,7 @@ def read_run(path: Path) -> FinishedRun:
         note = read_note(path)
     try:
         config = from_config_dict(note["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path / 'run.json'}: not written by ssdnet; expected its file"
         ) from error

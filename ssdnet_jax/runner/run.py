@@ -18,9 +18,9 @@ from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
-from ssdnet_jax.runner.verdicts import Verdict
-from ssdnet_jax.runner.workdir import Workdir
-from ssdnet_jax.text import duration
+from ssdnet_jax.runner.verdicts import Verdicts
+from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.text import duration, one_line
 
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
@@ -128,7 +128,7 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     return min(lanes, options.most_lanes or -(-fits // devices)), devices
 
 
-def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -> str:
+def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
     """The last line that a command prints."""
     parts = [f"{summary.finished} finished"]
     if summary.finished_before:
@@ -138,10 +138,43 @@ def summary_line(summary: Summary, workdir: Path, verdicts: Sequence[Verdict]) -
     if summary.stopped:
         parts.append("stopped before the end")
     parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
-    if verdicts:
-        bad = sum(verdict.anomalous for verdict in verdicts)
-        parts.append(f"{bad} of {len(verdicts)} anomalous")
+    if verdicts.all:
+        parts.append(_counts(verdicts))
     return "; ".join([*parts, f"results in {workdir}"])
+
+
+def _counts(verdicts: Verdicts) -> str:
+    """How many images are bad, by what, and which are the worst."""
+    bad, unsure = verdicts.anomalous, verdicts.unsure
+    among = ", each among the others of the run" if verdicts.by == "folder" else ""
+    text = f"{len(bad)} of {len(verdicts.all)} anomalous{among}"
+    if unsure:
+        text += f", {len(unsure)} unsure"
+    if bad:
+        text += f", worst {', '.join(one_line(verdict.path) for verdict in bad[:3])}"
+    return text
+
+
+def found_lines(rows: Sequence[Row]) -> list[str]:
+    """What was found of pictures and changes what is judged of them: a line for each kind."""
+    rows = [row for row in rows if row.status == "ok"]
+    lines = []
+    if ground := [row for row in rows if row.ground is not None]:
+        lines.append(
+            f"{_of(ground, rows)} with flat ground around a part, which is not judged "
+            f"(results.csv says how much; --ground=keep judges it)"
+        )
+    if narrow := [row for row in rows if row.range]:
+        lines.append(
+            f"{_of(narrow, rows)} of a small range, which was stretched (results.csv says which; "
+            f"--range=full does not, --range=LOW,HIGH does the same to all)"
+        )
+    return lines
+
+
+def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
+    name = f" ({some[0].path})" if len(some) == 1 else ""
+    return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.images import read_image
+from ssdnet_jax.data.images import DecodedImage, image_file, read_image
+from ssdnet_jax.data.regions import Region, with_region
 from ssdnet_jax.errors import InputError
 
 Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
@@ -44,6 +45,7 @@ class FileSource:
     reader: Reader  # decodes the files
     image: Path  # file of the image
     masks: tuple[Path, ...] = ()  # files that say which of its pixels do not count
+    read_before: str = ""  # SHA-256 of another such file, which was read before the run
     known: Origin | None = None  # of what is read, where the image itself is not read
 
     def __call__(self) -> Any:
@@ -56,12 +58,23 @@ class FileSource:
             return self.known
         now = time.time_ns()
         status, digest = _hashed(self.image)
-        masks = " ".join(_hashed(mask)[1] for mask in self.masks)
-        return Origin(status.st_size, _utc(status.st_mtime_ns), digest, masks, _utc(now))
+        modified = _utc(status.st_mtime_ns)
+        return Origin(status.st_size, modified, digest, self.mask_sha256(), _utc(now))
+
+    def mask_sha256(self) -> str:
+        """Hashes the files of masks; raises InputError if one cannot be read."""
+        found = [file_sha256(mask) for mask in self.masks]
+        return " ".join(found + [self.read_before] * bool(self.read_before))
 
 
 def file_sources(
-    root: Path, relatives: Sequence[Path], masks: Mapping[Path, Path] | None = None
+    root: Path,
+    relatives: Sequence[Path],
+    masks: Mapping[Path, Path] | None = None,
+    regions: Mapping[Path, Region] | None = None,
+    region_files: Mapping[Path, Path] | None = None,
+    *,
+    polygons_sha256: str = "",
 ) -> dict[str, Reader]:
     """Readers of files below `root`, by posix path relative to it.
 
@@ -69,14 +82,31 @@ def file_sources(
       root: the folder.
       relatives: paths below it.
       masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
+      regions: that are not judged, for some of them (`data.regions.ignored_regions`).
+      region_files: that regions are read from with their image (`data.regions.region_masks`).
+      polygons_sha256: of the file that regions were read from before, if they are polygons.
     """
-    masks = masks or {}
-    return {path.as_posix(): _file_source(root / path, masks.get(path)) for path in relatives}
+    masks, regions, region_files = masks or {}, regions or {}, region_files or {}
+    sources: dict[str, Reader] = {}
+    for path in relatives:
+        mask, region = masks.get(path), regions.get(path)
+        files = tuple(file for file in (mask, region_files.get(path)) if file is not None)
+        sources[path.as_posix()] = FileSource(
+            functools.partial(_read, root / path, mask, region),
+            image_file(root / path),
+            files,
+            polygons_sha256 if region is not None else "",
+        )
+    return sources
 
 
-def _file_source(image: Path, mask: Path | None) -> FileSource:
-    reader = functools.partial(read_image, image, missing_mask=mask)
-    return FileSource(reader, image, () if mask is None else (mask,))
+def _read(path: Path, mask: Path | None, region: Region | None) -> DecodedImage:
+    return with_region(read_image(path, missing_mask=mask), region)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of what is in a file, hexadecimal; raises InputError if it cannot be read."""
+    return _hashed(path)[1]
 
 
 def read_with_origin(reader: Reader) -> tuple[Any, Origin | None]:
@@ -116,8 +146,7 @@ def is_unchanged(recorded: Origin, source: FileSource) -> bool:
     """
     if source.known is not None:
         return _same(recorded, source.known)
-    masks = " ".join(_hashed(mask)[1] for mask in source.masks)
-    if masks != recorded.mask_sha256:
+    if source.mask_sha256() != recorded.mask_sha256:
         return False
     found = _status(source.image)
     changed = max(found.st_mtime_ns, found.st_ctime_ns, source.image.lstat().st_ctime_ns)

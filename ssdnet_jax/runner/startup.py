@@ -11,40 +11,86 @@ from typing import Any
 import jax
 
 from ssdnet_jax.data.files import user_cache_folder
-from ssdnet_jax.data.images import find_images
+from ssdnet_jax.data.images import search_images, with_pages
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
 
 
 def find_inputs(
-    pattern: str, workdir: Path, missing: Path | None = None
+    pattern: str,
+    workdir: Path,
+    missing: Path | None = None,
+    ignored: Path | None = None,
+    *,
+    report: Callable[[str], None] = lambda text: None,
 ) -> tuple[Path, list[Path]]:
     """Images that `pattern` names, without those that runs of `ssdnet` have written.
 
+    Every page of a TIFF is an image. Masks of a labelled dataset, `ground_truth` beside `test`, are
+    none.
+
     Args:
-      pattern: picture, folder or glob.
+      pattern: image, folder or glob.
       workdir: of the run to come.
       missing: masks of missing pixels, a file or a folder, which are no images either.
+      ignored: masks of what is not judged, likewise.
+      report: told, in a line each, which files of a folder are left out.
 
     Returns:
-      The root and the paths below it; see `find_images`.
+      The root and the paths below it; see `data.images.search_images`, and `with_pages` for pages.
 
     Raises:
       InputError: there is none.
     """
     if not pattern:
-        raise InputError("--input: found no name; expected a picture, a folder or a glob")
-    root, relatives = find_images(pattern)
-    kept = [path for path in relatives if not _is_result(root, path, workdir.resolve())]
+        raise InputError("--input: found no name; expected an image, a folder or a glob")
+    found = search_images(pattern)
+    root = found.root
+    kept = [path for path in found.images if not _is_result(root, path, workdir.resolve())]
     if not kept:
         raise InputError(f"{pattern}: found only results of ssdnet; expected images")
-    if missing is not None:
-        masks = os.path.realpath(missing)
+    for flag, path in {"--missing": missing, "--ignore": ignored}.items():
+        if path is None:
+            continue
+        masks = os.path.realpath(path)
         kept = [p for p in kept if not Path(os.path.realpath(root / p)).is_relative_to(masks)]
         if not kept:
-            raise InputError(f"{pattern}: found only the masks of --missing; expected images")
-    return root, kept
+            raise InputError(f"{pattern}: found only the masks of {flag}; expected images")
+    labels = [path for path in kept if _is_ground_truth(root, path)]
+    kept = [path for path in kept if path not in set(labels)]
+    if not kept:
+        raise InputError(f"{pattern}: found only masks in ground_truth; expected images")
+    others = [p for p in found.others if not _belongs_to_a_run(root, p, workdir.resolve())]
+    _report_left_out(report, labels, "masks in ground_truth, which are labels and no images")
+    _report_left_out(report, others, "no images by their name or content")
+    _report_left_out(report, found.unreadable, "folders that cannot be searched")
+    return root, with_pages(root, kept)
+
+
+def _report_left_out(report: Callable[[str], None], paths: Sequence[Path], what: str) -> None:
+    """How many files are left out and why, with the first of them by name."""
+    if paths:
+        names = ", ".join(path.as_posix() for path in paths[:3])
+        more = ", ..." if paths[3:] else ""
+        report(f"{len(paths)} left out, {what}: {names}{more}")
+
+
+def _is_ground_truth(root: Path, relative: Path) -> bool:
+    """Whether a file is a label in the layout of MVTec AD, or of its successors."""
+    return any(
+        folder.name == "ground_truth"
+        and any((root / folder.parent / name).is_dir() for name in ("test", "good", "bad"))
+        for folder in relative.parents
+    )
+
+
+def _belongs_to_a_run(root: Path, relative: Path, workdir: Path) -> bool:
+    """Whether a file lies in a work folder, whose tables and notes need no word."""
+    file = Path(os.path.realpath(root / relative))
+    return file.is_relative_to(workdir) or any(
+        is_workdir(root / folder) for folder in relative.parents
+    )
 
 
 def _is_result(root: Path, relative: Path, workdir: Path) -> bool:

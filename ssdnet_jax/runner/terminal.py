@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
-LONGEST_PROBLEM = 600  # characters of a line about something that went wrong
+LONGEST_PROBLEM = 400  # characters of a line about something that went wrong
 _STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
 
 

@@ -1,11 +1,20 @@
 """verdicts.csv: which pictures of a run are bad, worst first."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
 
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
-from ssdnet_jax.data.score_maps import read_map
+import numpy as np
+
+from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.ranking import FEWEST, discoveries, merged, rank_p_values
 from ssdnet_jax.data.tables import write_table
-from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
+from ssdnet_jax.runner.decisions import decisions
+from ssdnet_jax.runner.workdir import Workdir, named_errors
+
+VERDICTS = ("picture", "folder")  # by what: each alone, or among the others of the run
+Kind = Literal["anomalous", "unsure", "good", "unjudged"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,31 +22,106 @@ class Verdict:
     """One line of verdicts.csv."""
 
     path: str  # the image, as in results.csv
-    calibrated_score: float  # of its raw map, without a unit (`core.calibration`)
-    threshold: float  # above which a calibrated score is more than chance
-    anomalous: bool  # whether it is
+    verdict: Kind  # unsure: it has a mask, and its p-value is not low enough to call it anomalous;
+    # unjudged: no pixel takes part
+    p_value: float  # chance of such a peak on a good image, by its own map or the calibration
+    calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
+    threshold: float  # of the calibrated score, for the image by itself
+    rank_p_value: float | None = None  # chance of such a score among the run's good images; None
+    # where they are not compared
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether that is the verdict."""
+        return self.verdict == "anomalous"
 
 
-def write_verdicts(workdir: Workdir, image_size: int) -> list[Verdict]:
-    """Judges every finished image of a work folder by its raw map; the worst comes first.
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """What a run says of its images."""
+
+    all: Sequence[Verdict]  # worst first
+    by: str = VERDICTS[0]  # one of `VERDICTS`
+
+    @property
+    def anomalous(self) -> list[Verdict]:
+        """The bad ones, worst first."""
+        return [verdict for verdict in self.all if verdict.anomalous]
+
+    @property
+    def unsure(self) -> list[Verdict]:
+        """Those of which it cannot be said."""
+        return [verdict for verdict in self.all if verdict.verdict == "unsure"]
+
+
+def write_verdicts(
+    workdir: Workdir,
+    config: DecisionConfig,
+    *,
+    by: str | None = None,
+    calibrated: bool = False,
+) -> Verdicts:
+    """Judges every finished image of a work folder and writes verdicts.csv.
 
     Args:
       workdir: of any method.
-      image_size: side of the square that was scored, in pixels; 0: each image's own size.
+      config: rates of false alarms and false discoveries.
+      by: one of `VERDICTS`; None: among the others where there are at least `FEWEST` images and no
+        calibration.
+      calibrated: whether p-values come from known good images.
 
     Raises:
-      InputError: a map cannot be read, or the table cannot be written.
+      InputError: a file cannot be read or written.
     """
-    verdicts = []
-    for row in read_rows(workdir.path / "results.csv"):
-        if row.status != "ok":
-            continue
-        score_map = read_map(workdir.map_path(row.path))
-        threshold = decision_threshold(image_size**2 or score_map.size)
-        score = calibrated_score(score_map)
-        verdicts.append(Verdict(row.path, score, threshold, score > threshold))
-    verdicts.sort(key=lambda verdict: (-verdict.calibrated_score, verdict.path))
+    found = []
+    for path, decided in decisions(workdir):
+        score, p_value = _number(decided["score"]), _number(decided["p_value"])
+        kind: Kind = "unsure" if p_value <= config.mask_false_alarms else "good"
+        if decided["anomalous"]:
+            kind = "anomalous"
+        if math.isnan(score):
+            kind = "unjudged"
+        threshold = _number(decided["calibrated_threshold"])
+        found.append(Verdict(path, kind, p_value, score, threshold))
+    judged = sum(verdict.verdict != "unjudged" for verdict in found)
+    by = by or VERDICTS[judged >= FEWEST and not calibrated]
+    if by == "folder":
+        found = _among_others(found, config)
+    found.sort(key=_badness)
     columns = [field.name for field in dataclasses.fields(Verdict)]
     with named_errors(workdir.path):
-        write_table(workdir.path / "verdicts.csv", columns, map(dataclasses.astuple, verdicts))
-    return verdicts
+        write_table(workdir.path / "verdicts.csv", columns, map(dataclasses.astuple, found))
+    return Verdicts(found, by)
+
+
+def _among_others(verdicts: Sequence[Verdict], config: DecisionConfig) -> list[Verdict]:
+    judged = [verdict for verdict in verdicts if verdict.verdict != "unjudged"]
+    others = [verdict for verdict in verdicts if verdict.verdict == "unjudged"]
+    if not judged:
+        return others
+    ranks = rank_p_values(np.array([verdict.calibrated_score for verdict in judged]))
+    own = np.array([verdict.p_value for verdict in judged])
+    found = discoveries(merged(own, ranks), config.false_discoveries)
+    return others + [
+        dataclasses.replace(v, verdict=_kind(v, bool(bad)), rank_p_value=float(p))
+        for v, p, bad in zip(judged, ranks, found, strict=True)
+    ]
+
+
+def _kind(verdict: Verdict, discovered: bool) -> Kind:
+    if discovered:
+        return "anomalous"
+    return "good" if verdict.verdict == "good" else "unsure"
+
+
+def _badness(verdict: Verdict) -> tuple[int, float, float, str]:
+    order = ("anomalous", "unsure", "good", "unjudged").index(verdict.verdict)
+    p_value = verdict.p_value
+    if verdict.rank_p_value is not None:
+        p_value = min(p_value, verdict.rank_p_value)
+    score = 0.0 if math.isnan(verdict.calibrated_score) else verdict.calibrated_score
+    return order, p_value, -score, verdict.path
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.sources import FileSource, Reader, statuses
 
-Status = tuple[tuple[int, ...], ...]
+Status = tuple[tuple[tuple[int, ...], ...], str]  # of the files, and a hash of what was read before
 
 _POLL_SECONDS = 1.0  # between two looks at the folder
 _SHARE = 0.1  # of the time that looking, and what is done between images, may take
@@ -75,12 +75,12 @@ def _settled(
         if not isinstance(source, FileSource):
             continue
         try:
-            status = statuses(source)
+            status = (statuses(source), source.read_before)
         except InputError:  # it went just now
             continue
         seen[name] = status
         if status == before.get(name) and status != scored.get(name):
-            ready.append((max(entry[3] for entry in status), name))
+            ready.append((max(entry[3] for entry in status[0]), name))
     return [name for _, name in sorted(ready)]
 
 

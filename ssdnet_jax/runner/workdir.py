@@ -43,11 +43,15 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok", "error", or "gone": finished, but its file is no longer there
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # Otsu's threshold of the raw map
-    anomalous_fraction: float | None = None  # share of pixels above the threshold, in [0, 1]
+    threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
+    anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
+    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
+    ground: float | None = None  # share of pixels that are flat ground and not judged; empty: none
+    range: str | None = None  # LOW,HIGH, what of [0, 1] was stretched before the image was
+    # analysed; empty: nothing
     size: int | None = None  # of the image's file, in bytes; like what follows none for images
     # that are no files
     modified: str = ""  # when that file was last modified, UTC
@@ -68,9 +72,9 @@ class Row:
         return self if origin is None else dataclasses.replace(self, **dataclasses.asdict(origin))
 
 
-_PARSERS: dict[Any, Any] = {str: str, float | None: float, int | None: int}
+_PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params")
+RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,10 @@ class Workdir:
         """Binary mask, 0 and 255."""
         return self.path / "masks" / f"{relative}.png"
 
+    def decision_path(self, relative: str) -> Path:
+        """What was decided of the image, and its defects (`runner.decisions`)."""
+        return self.path / "decisions" / f"{relative}.json"
+
     def uncertainty_path(self, relative: str) -> Path:
         """Standard deviation of the raw maps over seeds, float32 TIFF; only with several seeds."""
         return self.path / "uncertainty" / f"{relative}.tiff"
@@ -107,7 +115,7 @@ class Workdir:
 
     def has_files(self, relative: str) -> bool:
         """Whether all files of an image are in place and none was cut off."""
-        paths = [self.map_path, self.heatmap_path, self.mask_path]
+        paths = [self.map_path, self.heatmap_path, self.mask_path, self.decision_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(is_whole(file) for file in files)
 
@@ -162,6 +170,7 @@ def open_workdir(
     *,
     root: Path | None,
     missing: Path | None = None,
+    ignored: Path | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Workdir:
     """Creates or re-opens a work folder.
@@ -177,6 +186,7 @@ def open_workdir(
       root: folder to which the paths of images are relative, likewise: elsewhere the same path
         is another image. None for images that are not files.
       missing: masks of missing pixels, likewise.
+      ignored: regions that are not judged, likewise.
       run: what else to note in run.json (command, device, seed).
 
     Raises:
@@ -187,6 +197,8 @@ def open_workdir(
         "method": method.name,
         "root": str(root.resolve()) if root else None,
         "missing": str(missing.resolve()) if missing else None,
+        "ignored": str(ignored.resolve()) if ignored else None,
+        "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
         "weights": _weights(method),
     }
@@ -322,7 +334,7 @@ def read_rows(path: Path) -> list[Row]:
         rows = [_row(header, cells) for cells in lines if len(cells) == len(header)]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{path}: found {shortened(str(error), 300)}; expected a table of {','.join(COLUMNS)}"
+            f"{path}: found {shortened(str(error), 100)}; expected a table of {','.join(COLUMNS)}"
         ) from error
     return list({row.path: row for row in rows}.values())
 
@@ -332,7 +344,10 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> Row:
     texts = {f.name: found.get(f.name, "") for f in dataclasses.fields(Row)}
     safe_relative(texts["path"])
     values = {f.name: _value(f.type, texts[f.name]) for f in dataclasses.fields(Row)}
-    return Row(**values)
+    row = Row(**values)
+    if row.status not in ("ok", "error", "gone"):
+        raise ValueError(f"the status {row.status!r:.40}")
+    return row
 
 
 def _value(kind: Any, text: str) -> Any:

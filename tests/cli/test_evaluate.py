@@ -18,7 +18,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt
-from ssdnet_jax.methods.baseline import fill_nearest
+from ssdnet_jax.methods.images import fill_nearest
 from ssdnet_jax.runner import executors
 from ssdnet_jax.runner.run import image_key
 

@@ -39,6 +39,9 @@ def test_without_flags_the_default_configuration_is_used():
         executor="local",
         ray_address=None,
         save_params=False,
+        calibration=None,
+        verdict=None,
+        fail_on_anomaly=False,
         help_config=False,
     )
 
@@ -48,6 +51,25 @@ def test_a_flag_and_its_value_are_one_word_or_two():
     apart = parsed("--input", "a b.png", "-workdir", "out", "--image_size", "64", "--config=fabric")
     assert joined == apart
     assert (joined.input, joined.workdir, joined.config.image_size) == ("a b.png", "out", 64)
+
+
+def test_what_is_decided_of_a_map_has_short_flags():
+    found = parsed("--false_alarms=0.05", "--min_area=30", "--max_defects=2", "--verdict=folder")
+    decision = found.config.decision
+    assert (decision.false_alarms, decision.min_area, decision.max_defects) == (0.05, 30, 2)
+    assert found.verdict == "folder"
+    for word, message in (
+        ("--false_alarms=1", "config.decision.false_alarms: found 1.0; expected above 0 and below"),
+        ("--min_area=some", "config.decision.min_area: found 'some'; expected an integer"),
+        ("--verdict=both", "--verdict: found 'both'; expected picture or folder"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parsed(word)
+
+
+def test_the_settings_of_the_paper_have_its_masks():
+    assert parsed("--config=grid").config.decision.mask == "otsu"
+    assert parsed("--config=auto").config.decision.mask == "peaks"
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,19 @@ def test_what_was_scored_again_can_be_scored_again(finished, tmp_path):
     assert rows(tmp_path / "y") == rows(finished / "out")
 
 
+def test_maps_are_decided_otherwise_without_fitting(finished, tmp_path, capsys):
+    flags = [f"--run={finished}/out", f"--workdir={tmp_path}/x", "--config.decision.mask=peaks"]
+    assert rescore(*flags, "--false_alarms=0.999", "--fail_on_anomaly") == 3
+    assert " of 2 anomalous, worst " in capsys.readouterr().out
+    assert rescore(*flags[:1], f"--workdir={tmp_path}/y", "--false_alarms=1e-9") == 0
+    assert "0 of 2 anomalous" in capsys.readouterr().out
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(
+            tifffile.imread(tmp_path / name / "maps/a.png.tiff"),
+            tifffile.imread(finished / "out/maps/a.png.tiff"),
+        )
+
+
 def test_a_lost_fit_is_an_error_row_and_the_rest_goes_on(finished, tmp_path, capsys):
     flags = ["--config.score.patch_sizes=4"]
     assert rescore(f"--run={finished}/out", f"--workdir={tmp_path}/x", *flags) == 0

@@ -81,6 +81,10 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
         "results.csv",
         "run.json",
         "verdicts.csv",
+        "decisions/a.png.json",
+        "defects.csv",
+        "defects.coco.json",
+        "defects.geojson",
     }
     score_map = tifffile.imread(out / "maps" / "a.png.tiff")
     assert (score_map.dtype, score_map.shape) == (np.float32, (40, 56))
@@ -124,7 +128,8 @@ def test_pictures_of_any_kind_and_size_are_scored(ssdnet, tmp_path):
     for name in table:
         score_map = tifffile.imread(tmp_path / "out" / "maps" / f"{name}.tiff")
         assert score_map.shape == ((8, 560) if name == "wide.bmp" else (40, 56))
-        assert np.isfinite(score_map).all()
+        judged = BYTES > 60 if name == "alpha.png" else np.ones(score_map.shape, bool)
+        np.testing.assert_array_equal(np.isfinite(score_map), judged)
 
 
 def test_pixels_that_a_mask_image_names_do_not_matter(ssdnet, tmp_path):
@@ -415,3 +420,66 @@ def test_lanes_and_networks_are_passed_on(ssdnet, tmp_path):
     status, _, _ = ssdnet(f"--input={tmp_path}/in", f"--workdir={tmp_path}/out", *flags)
     assert status == 0
     assert (tmp_path / "out" / "params" / "a.png" / "network.json").is_file()
+
+
+def test_what_is_not_judged_is_left_out_of_all_results_and_said(ssdnet, tmp_path):
+    """A label that is ignored, a transparent side, flat ground, and twelve bits in sixteen."""
+    texture = np.round(255 * grid_texture((96, 96), period=8)[..., 0]).astype(np.uint8)
+    label = np.zeros((96, 96), bool)
+    label[40:60, 30:70] = True
+    spoilt = np.where(label, 255, texture).astype(np.uint8)
+    put(tmp_path / "in/label.png", spoilt)
+    alpha = np.full((96, 96), 255, np.uint8)
+    alpha[:, :20] = 0
+    put(tmp_path / "in/side.png", np.stack([texture] * 3 + [alpha], axis=-1))
+    ground = np.abs(np.arange(96) - 48) > 36
+    put(tmp_path / "in/ground.png", np.where(ground, 0, texture).astype(np.uint8))
+    put(tmp_path / "in/range.png", texture.astype(np.uint16) * 16)
+    ring = [[30, 40], [70, 40], [70, 60], [30, 60]]
+    feature = {"type": "Feature", "properties": {"image": "label.png"}}
+    feature["geometry"] = {"type": "Polygon", "coordinates": [ring]}
+    (tmp_path / "ignored.json").write_text(json.dumps(feature))
+    out = tmp_path / "out"
+    status, stdout, stderr = ssdnet(
+        f"--input={tmp_path / 'in'}", f"--workdir={out}", f"--ignore={tmp_path / 'ignored.json'}"
+    )
+    assert status == 0 and stdout.startswith("4 finished in ")
+    assert "1 of 4 images (ground.png) with flat ground around a part" in stderr
+    assert "1 of 4 images (range.png) of a small range" in stderr
+    judged = {}
+    for name, row in rows(out).items():
+        score_map = tifffile.imread(out / f"maps/{name}.tiff")
+        judged[name] = np.isfinite(score_map)
+        assert float(row["score"]) == pytest.approx(np.nanmax(score_map))
+        assert not np.asarray(Image.open(out / f"masks/{name}.png"))[~judged[name]].any()
+    np.testing.assert_array_equal(judged["label.png"], ~label)
+    np.testing.assert_array_equal(judged["side.png"], alpha > 0)
+    assert judged["range.png"].all() and not judged["ground.png"][:, ground].any()
+    found = rows(out)
+    assert float(found["ground.png"]["ground"]) == pytest.approx((~judged["ground.png"]).mean())
+    assert found["label.png"]["ground"] == found["label.png"]["range"] == ""
+    low, high = map(float, found["range.png"]["range"].split(","))
+    assert (low, high) == pytest.approx(
+        (int(texture.min()) / 4096, int(texture.max()) / 4096), rel=1e-3
+    )
+    status, _, stderr = ssdnet(
+        *(f"--input={tmp_path / 'in'}", f"--workdir={tmp_path / 'kept'}"),
+        *("--ground=keep", "--range=0,0.5"),
+    )
+    assert status == 0 and "ground" not in stderr
+    assert rows(tmp_path / "kept")["label.png"]["range"] == "0,0.5"
+    assert np.isfinite(tifffile.imread(tmp_path / "kept/maps/ground.png.tiff")).all()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ignore=no.png", "--ignore: found without --input"),
+        ("--range=0.5", "config.range: found 0.5; expected"),
+        ("--range=0.5,0.2", "config.range: found '0.5,0.2'; expected auto, full, or LOW,HIGH"),
+        ("--ground=no", "config.ground: found 'no'; expected one of auto, keep"),
+    ],
+)
+def test_wrong_values_of_what_is_judged_are_refused(ssdnet, tmp_path, flag, message):
+    status, _, stderr = ssdnet(f"--workdir={tmp_path / 'out'}", flag)
+    assert status == 2 and message in stderr

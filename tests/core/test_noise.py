@@ -43,3 +43,13 @@ def test_smoothing_is_that_of_scipy_and_twice_as_wide_for_colours():
 
 def smoothed(image, width, *, radius):
     return gaussian_filter(image, (width, width, 0), mode="mirror", radius=(radius, radius, 0))
+
+
+def test_noise_is_that_of_what_takes_part():
+    generator = np.random.default_rng(0)
+    image = 0.5 + 0.03 * generator.standard_normal((64, 64, 1)).astype(np.float32)
+    valid = np.ones((64, 64), np.float32)
+    image[:, 20:], valid[:, 20:] = 0.0, 0.0
+    assert float(noise_deviation(jnp.asarray(image))) < 0.001
+    found = float(noise_deviation(jnp.asarray(image), jnp.asarray(valid)))
+    assert found == pytest.approx(0.03, rel=0.1)

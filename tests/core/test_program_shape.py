@@ -72,11 +72,11 @@ def test_a_step_does_little_more_arithmetic_than_its_layers_need(settings, chann
 
 
 @pytest.fixture(scope="module")
-def small_step():
-    """A compiled step of a network with two scales, with all of XLA's optimizations."""
+def small_step(production_options):
+    """A compiled step of a network with two scales, of the fusions that it has in production."""
     network = NetworkConfig(channels_down=(8, 16), channels_up=(8, 16), channels_skip=(4, 4))
     settings = FitSettings(network, Config().loss, Config().fit)
-    return lowered_step(settings, side=32, channels=1).compile().as_text()
+    return lowered_step(settings, side=32, channels=1).compile(production_options).as_text()
 
 
 def test_a_compiled_step_falls_into_few_loops_over_memory(small_step):

@@ -133,3 +133,24 @@ def test_a_batch_of_pixels_is_scored_image_by_image(tiny):
     for index in range(2):
         expected = score_maps(y[index], f[index], None, plan.score, plan.fit.loss)
         np.testing.assert_allclose(maps.raw[index], expected.raw, rtol=1e-5)
+
+
+def test_patches_are_scored_by_what_they_know():
+    error = np.random.default_rng(0).random((20, 24, 1)).astype(np.float32)
+    known = np.ones((20, 24), np.float32)
+    known[:, 15:] = 0
+    image = jnp.zeros((20, 24, 1))
+    config = ScoreConfig(method="patches", patch_sizes=(4,), patch_strides=(1,))
+    spoilt = np.where(known[..., None] > 0, np.sqrt(error), 1e3)
+    found = score_maps(image, jnp.asarray(spoilt), None, config, LossConfig(), jnp.asarray(known))
+    values, weights = np.zeros((20, 24)), np.zeros((20, 24))
+    for y in range(17):
+        for x in range(21):
+            patch = (slice(y, y + 4), slice(x, x + 4))
+            values[patch] += (error[..., 0] * known)[patch].sum()
+            weights[patch] += known[patch].sum()
+    judged = known > 0
+    np.testing.assert_allclose(
+        found.raw[judged], (values / np.maximum(weights, 1))[judged], rtol=1e-4
+    )
+    assert float(found.normalized[judged].max()) == pytest.approx(1.0)

@@ -11,7 +11,7 @@ from ssdnet_jax.core import registry
 from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.features import halve, represent, standardize
 from ssdnet_jax.core.noise import without_noise
-from ssdnet_jax.core.target import decode, encode, target_shape
+from ssdnet_jax.core.target import decode, encode, loss_weights, target_shape
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
@@ -126,3 +126,29 @@ def test_an_own_kind_of_target_is_encoded_and_decoded():
     target = encoded(images(), None, plan=plan)
     np.testing.assert_allclose(target.values, 1 - images())
     np.testing.assert_allclose(decoded(target, target.values, plan=plan), images(), atol=1e-6)
+
+
+def test_every_representation_says_how_well_it_is_known_and_the_loss_counts_by_it():
+    plan = dataclasses.replace(plan_of("filters", (72, 80), noise=1.0), masked=True)
+    valid = np.ones((2, 72, 80), np.float32)
+    valid[1, :, 40:] = 0
+    target = encoded(images(), None, plan=plan, valid=valid)
+    parts = (*target.compared, target.values)
+    assert [w.shape for w in target.weights] == [part.shape[:3] for part in parts]
+    for weights in target.weights:
+        assert (weights[0] == 1).all() and 0.4 < float(weights[1].mean()) < 0.5
+    counts = loss_weights(target)
+    np.testing.assert_allclose(counts.mean((1, 2)), 1, rtol=1e-5)
+    np.testing.assert_allclose(counts[0], 1, rtol=1e-6)
+    colours = np.asarray(images())[1, :, :38].mean((0, 1))
+    np.testing.assert_allclose(target.mean[1], colours, atol=0.02)
+    whole = encoded(images(), None, plan=plan_of("filters", (72, 80), noise=1.0))
+    assert whole.weights == () and whole.valid is None and loss_weights(whole) is None
+
+
+def test_a_mask_comes_with_a_plan_for_one():
+    plan = plan_of("filters", (72, 80))
+    with pytest.raises(ValueError, match=r"plan\.masked is False"):
+        encode(images(), None, plan, jnp.ones((2, 72, 80)))
+    with pytest.raises(ValueError, match=r"plan\.masked is True"):
+        encode(images(), None, dataclasses.replace(plan, masked=True))

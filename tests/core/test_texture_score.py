@@ -95,3 +95,45 @@ def test_of_pixels_the_score_is_the_distance_of_the_residuals():
     expected = in_quartiles(distances(0.5 * image[0], tile_size=5))
     actual = scored(target, 0.5 * image, None, plan=plan).raw[0]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_takes_no_part_changes_no_statistic_and_no_map():
+    """Two fillings of what does not count: only places beside it may differ, and little."""
+    valid = np.ones((72, 72), np.float32)
+    valid[:, 48:] = 0
+    plan = CONFIG.plan((72, 72), masked=True)
+    texture = np.asarray(grid_texture((72, 72), period=8, seed=0))
+    fillings = (texture, np.where(valid[..., None] > 0, texture, texture[::-1, ::-1] ** 2))
+    targets = [encoded(x[None], None, plan=plan, valid=valid[None]) for x in fillings]
+    far = 48 // 2 - 6  # features whose receptive field stays within what is valid
+    for one, other in zip(targets[0].compared, targets[1].compared, strict=True):
+        width = round(far * one.shape[2] / 36)
+        np.testing.assert_allclose(one[:, :, :width], other[:, :, :width], atol=1e-4)
+    maps = [scored(x, 0.5 * x.values, None, plan=plan) for x in targets]
+    near, whole = (np.asarray(m.raw[0]) for m in maps)
+    assert np.abs(near - whole)[:, :30].max() < 0.06 * np.ptp(whole[:, :48])
+    judged = np.asarray(maps[0].normalized[0])[valid > 0]
+    assert judged.min() == pytest.approx(0) and judged.max() == pytest.approx(1)
+
+
+def test_a_map_with_weights_of_one_is_the_map_without():
+    features = jax.random.uniform(jax.random.key(0), (28, 31, 3))
+    plain = distances(features, tile_size=5)
+    weighted = distances(features, tile_size=5, weights=jnp.ones((28, 31)))
+    inside = (slice(4, -4), slice(4, -4))  # what is usual is measured here alone or everywhere
+    np.testing.assert_allclose(weighted[inside], plain[inside], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weighted, plain, atol=0.05 * np.ptp(plain))
+
+
+def test_an_oddity_that_takes_no_part_leaves_the_map_as_it_is():
+    features = np.asarray(jax.random.uniform(jax.random.key(1), (40, 40, 3)))
+    odd, weights = features.copy(), np.ones((40, 40), np.float32)
+    odd[14:26, 14:26], weights[14:26, 14:26] = 7.0, 0.0
+    known = weights > 0
+    seen, ignored = (
+        np.asarray(distances(jnp.asarray(odd), tile_size=5, weights=w))
+        for w in (None, jnp.asarray(weights))
+    )
+    clean = np.asarray(distances(jnp.asarray(features), tile_size=5))
+    assert seen[known].max() > 2 * np.median(seen)
+    assert ignored[known].max() < 1.2 * clean.max()

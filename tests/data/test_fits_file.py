@@ -14,7 +14,7 @@ FITS = StoredFits(
     restorations=np.array([0, 1]),
     size=np.array([20, 30]),
 )
-ARRAYS = {field.name for field in dataclasses.fields(StoredFits)} - {"path"}
+ARRAYS = {field.name for field in dataclasses.fields(StoredFits)} - {"path", "ignored", "valid"}
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -90,3 +90,20 @@ def test_an_array_that_is_missing_or_of_another_kind_is_refused(tmp_path, name):
 def test_arrays_that_do_not_belong_together_are_refused(tmp_path, changes):
     write_fits(tmp_path / "a.npz", dataclasses.replace(FITS, **changes))
     refused(tmp_path / "a.npz")
+
+
+def test_masks_of_what_is_judged_go_with_the_fits_and_are_refused_if_they_do_not_fit(tmp_path):
+    random = np.random.default_rng(0)
+    masks = {"ignored": random.random((20, 30)) < 0.3, "valid": random.random((8, 8)) < 0.7}
+    write_fits(tmp_path / "a.npz", dataclasses.replace(FITS, **masks))
+    found = read_fits(tmp_path / "a.npz")
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(getattr(found, name), mask)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    for broken in ({"ignored": arrays["ignored"][:-1]}, {"valid": np.zeros(8, np.uint8)}):
+        np.savez(tmp_path / "b.npz", **{**arrays, **broken})
+        refused(tmp_path / "b.npz")
+    del arrays["valid"]
+    np.savez(tmp_path / "c.npz", **arrays)
+    refused(tmp_path / "c.npz")

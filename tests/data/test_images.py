@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from ssdnet_jax.data import _decode, images
+from ssdnet_jax.data import _raw_image, images
 from ssdnet_jax.data.images import (
     find_images,
+    image_file,
     read_image,
     read_mask,
     resize_image,
     resize_map,
     resize_missing,
+    with_pages,
     write_mask_png,
     write_tiff_map,
 )
@@ -149,12 +151,12 @@ def test_a_mask_image_adds_to_what_is_missing(tmp_path):
         read_image(tmp_path / "a.tif", missing_mask=tmp_path / "mask.png")
 
 
-def test_sixteen_bit_png_with_a_transparent_colour_marks_it_missing(tmp_path):
+def test_sixteen_bit_png_with_a_transparent_colour_marks_it_ignored(tmp_path):
     samples = np.random.default_rng(0).integers(0, 65536, (7, 5, 3)).astype(np.uint16)
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(samples, transparency=samples[2, 3]))
-    missing = read_image(path).missing
-    assert np.argwhere(missing).tolist() == [[2, 3]]
+    ignored = read_image(path).ignored
+    assert np.argwhere(ignored).tolist() == [[2, 3]]
 
 
 @pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"byteorder": ">"}])
@@ -247,14 +249,14 @@ def test_nan_pixels_are_missing_and_filled_with_zero(tmp_path):
     ("name", "colours"),
     [("a.png", 1), ("a.png", 3), ("a.tif", 1), ("a.tif", 3), ("a.webp", 3)],
 )
-def test_transparent_pixels_are_missing_and_partial_ones_keep_their_colour(tmp_path, name, colours):
+def test_transparent_pixels_are_ignored_and_partial_ones_keep_their_colour(tmp_path, name, colours):
     colour = COLOUR if colours == 3 else GREY[..., None]
     alpha = np.full((6, 4, 1), 255, np.uint8)
     alpha[1, 1], alpha[2, 2] = 0, 100
     options = {"lossless": True} if name == "a.webp" else {}
     Image.fromarray(np.concatenate([colour, alpha], axis=-1)).save(tmp_path / name, **options)
     decoded = read_image(tmp_path / name)
-    assert np.argwhere(decoded.missing).tolist() == [[1, 1]]
+    assert np.argwhere(decoded.ignored).tolist() == [[1, 1]] and decoded.missing is None
     expected = colour / np.float32(255)
     expected[1, 1] = 0
     np.testing.assert_allclose(decoded.pixels, expected, atol=1e-7)
@@ -270,7 +272,7 @@ def test_opaque_alpha_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_a_transparent_palette_entry_or_colour_is_missing(tmp_path, mode):
+def test_a_transparent_palette_entry_or_colour_is_ignored(tmp_path, mode):
     image = Image.fromarray(COLOUR if mode == "RGB" else GREY)
     if mode == "P":
         image = Image.new("P", (4, 6), 1)
@@ -278,7 +280,7 @@ def test_a_transparent_palette_entry_or_colour_is_missing(tmp_path, mode):
         image.putpixel((3, 2), 0)
     key = {"P": 0, "L": int(GREY[2, 3]), "RGB": tuple(COLOUR[2, 3].tolist())}[mode]
     image.save(tmp_path / "a.png", transparency=key)
-    assert [2, 3] in np.argwhere(read_image(tmp_path / "a.png").missing).tolist()
+    assert [2, 3] in np.argwhere(read_image(tmp_path / "a.png").ignored).tolist()
 
 
 def test_associated_alpha_is_divided_out(tmp_path):
@@ -288,7 +290,7 @@ def test_associated_alpha_is_divided_out(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", extrasamples=["assocalpha"])
     decoded = read_image(tmp_path / "a.tif")
     np.testing.assert_allclose(decoded.pixels[1, 1], np.array([50, 25, 100]) / 128, atol=1e-6)
-    assert np.argwhere(decoded.missing).tolist() == [[0, 0]]
+    assert np.argwhere(decoded.ignored).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -311,13 +313,45 @@ def test_orientation_is_applied_to_images_and_masks(tmp_path, orientation, name)
         np.testing.assert_array_equal(read_mask(path, shape=upright.shape), upright != 0)
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.gif"])
-def test_first_of_several_frames_is_read_with_a_warning(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("a.tif", "only the first of 3 pages is used"),
+        ("a.gif", "only the first of several frames is used"),
+        ("a.webp", "only the first of several frames is used"),
+        ("a.apng", "only the first of several frames is used"),
+    ],
+)
+def test_first_of_several_frames_is_read_with_a_warning(tmp_path, name, note):
     frames = [Image.fromarray(np.full((5, 5), value, np.uint8)) for value in (10, 200, 90)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     decoded = read_image(tmp_path / name)
-    np.testing.assert_allclose(decoded.pixels * 255, 10, atol=1e-4)
-    assert decoded.warnings == ("only the first of 3 frames is used",)
+    np.testing.assert_allclose(decoded.pixels * 255, 10, atol=1)
+    assert decoded.warnings == (note,)
+
+
+def test_every_page_of_a_tiff_is_a_picture_but_thumbnails_and_masks(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for value, kind in ((10, 0), (99, 1), (20, 0), (1, 4), (30, 0)):  # 1: reduced, 4: a mask
+            page = GREY > 90 if kind == 4 else GREY // 20 + np.uint8(value)
+            file.write(page, subfiletype=kind, metadata=None, contiguous=False)
+    Image.fromarray(GREY).save(tmp_path / "b.tif")
+    found = with_pages(tmp_path, find_images(tmp_path)[1])
+    assert [path.as_posix() for path in found] == ["a.tif#1", "a.tif#3", "a.tif#5", "b.tif"]
+    for page, value in zip(found, (10, 20, 30), strict=False):
+        decoded = read_image(tmp_path / page)
+        assert decoded.warnings == ()
+        assert round(float(decoded.pixels[0, 0, 0]) * 255) == value
+        assert image_file(tmp_path / page) == tmp_path / "a.tif"
+    assert read_image(tmp_path / "a.tif").warnings == ("only the first of 5 pages is used",)
+    assert find_images(tmp_path / "a.tif#3") == (tmp_path, [Path("a.tif#3")])
+    with pytest.raises(InputError, match=r"a\.tif: found 5 pages; expected a page 6"):
+        read_image(tmp_path / "a.tif#6")
+    Image.fromarray(GREY).save(tmp_path / "c.png")
+    assert_one_line_error(tmp_path / "c.png#1", read_image, "found PNG", "TIFF, which has pages")
+    Image.fromarray(GREY).save(tmp_path / "d#2", "TIFF")
+    assert with_pages(tmp_path, [Path("d#2")]) == [Path("d#2")]
+    np.testing.assert_array_equal(read_image(tmp_path / "d#2").pixels[..., 0] * 255, GREY)
 
 
 def test_cmyk_jpeg_is_converted_with_a_warning(tmp_path):
@@ -392,7 +426,7 @@ def test_bomb_sized_images_are_refused_before_decoding(tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert_one_line_error(tmp_path / "a.png", read_image, "144000000", "89478485")
+        assert_one_line_error(tmp_path / "a.png", read_image, "12000 x 12000", "89478485")
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
     np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (12_000, 12_000))  # sparse
@@ -404,7 +438,7 @@ def test_bomb_sized_images_are_refused_before_decoding(tmp_path):
 def test_the_pixel_limit_holds_where_pillow_has_none(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(_decode, "MAX_PIXELS", 20)
+    monkeypatch.setattr(_raw_image, "MAX_PIXELS", 20)
     assert_one_line_error(tmp_path / "a.png", read_image, "6 x 4")
 
 
@@ -433,10 +467,15 @@ def test_sample_types_without_a_scale_are_errors(tmp_path, dtype):
     assert_one_line_error(tmp_path / "a.npy", read_image, np.dtype(dtype).name)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 3, 2), (2, 3, 3, 3), (0, 4)])
+@pytest.mark.parametrize("shape", [(3,), (3, 3, 2), (2, 3, 3, 3)])
 def test_npy_of_another_shape_is_an_error(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
     assert_one_line_error(tmp_path / "a.npy", read_image, str(shape))
+
+
+def test_an_array_without_pixels_is_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((0, 4), np.uint8))
+    assert_one_line_error(tmp_path / "a.npy", read_image, "0 x 4 pixels")
 
 
 def test_npy_with_pickled_objects_is_not_loaded(tmp_path):

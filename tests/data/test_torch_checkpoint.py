@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import types
 import zipfile
 from collections import OrderedDict
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssdnet_jax.data import torch_checkpoint
+from ssdnet_jax.data import _pickle_work, torch_checkpoint
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
 from ssdnet_jax.errors import InputError
 
@@ -280,6 +281,45 @@ def test_a_pickle_that_reserves_memory_by_memo_index_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.pth", (b"}r\xff\xff\xff\xff.", {}))
     with pytest.raises(InputError, match="memo index 4294967295"):
         read_torch_checkpoint(path, ["x"])
+
+
+@both_formats
+@pytest.mark.parametrize("doubled", [b"h%ch%c\x86", b"h%ch%c\x86\x85R"])
+def test_a_key_that_would_be_hashed_for_ever_is_refused(tmp_path, write, doubled):
+    size = b"ctorch\nSize\n" if b"R" in doubled else b""
+    payload = b"\x80\x02})q\x00"
+    for i in range(60):  # a pair of the pair before, twice; with R through torch.Size
+        payload += b"0" + size + doubled % (i, i) + b"q%c" % (i + 1)
+    path = write(tmp_path / "a.pth", (payload + b"K\x01s.", {}))
+    started = time.monotonic()
+    with pytest.raises(InputError, match="objects nested without end in its pickle"):
+        read_torch_checkpoint(path, ["x"])
+    assert time.monotonic() - started < 5
+
+
+def test_a_pickle_with_more_operations_than_any_checkpoint_is_refused(tmp_path, monkeypatch):
+    state = {f"{i}": whole(f"{i}", np.ones(2, "f4")) for i in range(300)}
+    state["optimizer"] = [[float(j) for j in range(2000)] for _ in range(20)]
+    path = write_zip(tmp_path / "a.pth", state)
+    np.testing.assert_array_equal(read_torch_checkpoint(path, ["7"])["7"], [1, 1])
+    monkeypatch.setattr(_pickle_work, "MOST_OPERATIONS", 1000)
+    with pytest.raises(InputError, match="more than 1000 operations in its pickle"):
+        read_torch_checkpoint(path, ["7"])
+
+
+def test_names_in_the_archive_that_are_no_utf8_and_pipes_are_errors(tmp_path):
+    path = write_zip(tmp_path / "a.pth", {"é": whole("0", np.ones(4, "f4"))})
+    content = path.read_bytes().replace(b"archive/data/0", b"archive/\xffata/0")
+    content = content.replace(b"\x14\x00\x00\x00", b"\x14\x00\x00\x08")  # names are UTF-8
+    central = content.rindex(b"archive/\xffata/0") - 46
+    content = bytearray(content)
+    content[central + 8 : central + 10] = b"\0\x08"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.pth: cannot be read \(.*utf-8"):
+        read_torch_checkpoint(path, ["é"])
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(InputError, match=r"pipe\.pth: no regular file"):
+        read_torch_checkpoint(tmp_path / "pipe.pth", ["x"])
 
 
 def test_an_oversized_pickle_is_refused(tmp_path, monkeypatch):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.calibration import calibrated_score, decision_threshold
+from ssdnet_jax.core.calibration import calibrated_score
+from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture
-from ssdnet_jax.methods.base import Member, alone, gather, localization_of
+from ssdnet_jax.methods.base import Member, Prepared, alone, gather, localization_of
 
 GREY = np.asarray(grid_texture((40, 56), period=8, seed=1))
 OWN_SIZE = Config(image_size=0)
@@ -57,13 +59,18 @@ def test_one_value_is_a_batch_of_one(batch):
     assert gather([member], 1) is member.batch
 
 
-def test_decisions_follow_from_the_map_and_the_size_it_was_made_at():
+def test_decisions_follow_from_the_map_at_the_size_of_the_image():
     raw = np.random.default_rng(0).exponential(size=(24, 24)).astype(np.float32)
-    raw[10:13, 10:13] += 40
-    found = localization_of(raw, GREY, size=raw.size)
-    np.testing.assert_array_equal(found.score_map, resize_map(raw, (40, 56)))
-    np.testing.assert_array_equal(found.mask, found.score_map > found.threshold)
-    assert found.score == found.score_map.max()
-    assert found.calibrated_score == calibrated_score(found.score_map)
-    assert found.is_anomalous == (found.calibrated_score > decision_threshold(24 * 24))
-    assert found.is_anomalous and found.image is GREY
+    raw[10:13, 10:13] += 60
+    whole, fitted_whole = np.zeros((40, 56), bool), np.zeros((24, 24), bool)
+    prepared = Prepared(jax.random.key(0), GREY, whole, raw[..., None], fitted_whole)
+    for config in (DecisionConfig(), DecisionConfig(mask="otsu")):
+        found = localization_of(raw, prepared, config)
+        np.testing.assert_array_equal(found.score_map, resize_map(raw, (40, 56)))
+        decision, defects = decide(found.score_map, config)
+        np.testing.assert_array_equal(found.mask, decision.mask)
+        assert found.defects == defects and found.defects[0].peak == found.calibrated_score
+        assert found.score == found.score_map.max()
+        assert (found.threshold, found.is_anomalous) == (decision.threshold, True)
+        assert found.calibrated_score == pytest.approx(calibrated_score(found.score_map))
+        assert found.image is GREY

@@ -13,7 +13,8 @@ from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Bucket, Done
-from ssdnet_jax.methods.baseline import BaselineMethod, fill_nearest
+from ssdnet_jax.methods.baseline import BaselineMethod
+from ssdnet_jax.methods.images import fill_nearest
 from ssdnet_jax.methods.registry import make_method
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -27,12 +28,13 @@ def made(function, *takes):
     return BaselineMethod(Baseline("mine", function, takes), {}, OWN_SIZE)
 
 
-def prepared(method, image=IMAGE, missing=None):
-    return method.prepare(DecodedImage(image, missing, ()), KEY)
+def prepared(method, image=IMAGE, missing=None, ignored=None):
+    return method.prepare(DecodedImage(image, missing, (), ignored), KEY)
 
 
-def finished(method, *images):
-    (*encoded,) = method.encode([prepared(method, image) for image in images], len(images))
+def finished(method, *images, ignored=None):
+    ready = [prepared(method, image, ignored=ignored) for image in images]
+    (*encoded,) = method.encode(ready, len(images))
     done = [Done(str(n), each) for n, each in enumerate(encoded)]
     return method.finish(done, len(images))
 
@@ -68,12 +70,13 @@ def test_options_reach_the_baseline():
     assert not np.array_equal(*maps.values())
 
 
-def test_settings_are_the_size_the_seed_and_options():
+def test_settings_are_what_is_done_to_images_the_seed_and_options():
     config = Config(image_size=64, seed=3)
-    assert make_method("fca", config).settings == {"image_size": 64, "seed": 3}
+    of_images = {"image_size": 64, "seed": 3, "ground": "auto", "range": "auto"}
+    assert make_method("fca", config).settings == of_images
     found = make_method("glcm:angles=(0.0,):window=7", config).settings
     options = {"angles": [0.0], "window": 7}
-    assert json.loads(json.dumps(found)) == {"image_size": 64, "seed": 3, "options": options}
+    assert json.loads(json.dumps(found)) == {**of_images, "options": options}
     other = dataclasses.replace(config, fit=dataclasses.replace(config.fit, epochs=3))
     assert make_method("fca", other).settings == make_method("fca", config).settings
 
@@ -107,3 +110,20 @@ def test_missing_pixels_take_the_nearest_known_value():
     assert not filled.incomplete
     np.testing.assert_array_equal(filled.pixels, image)
     np.testing.assert_array_equal(filled.fitted, image)
+
+
+def test_what_takes_no_part_is_filled_before_and_not_judged_after():
+    image = np.array(grid_texture((40, 40), period=7), np.float32)
+    ignored = np.zeros((40, 40), bool)
+    ignored[12:28, 10:30] = True
+    image[ignored] = 7 / 8
+    seen = []
+
+    def function(pixels):
+        seen.append(pixels)
+        return pixels[..., 0]
+
+    (found,) = finished(made(function), image, ignored=ignored)
+    assert not (seen[0] == 7 / 8).any()
+    np.testing.assert_array_equal(np.isnan(found.score_map), ignored)
+    assert found.score == image[~ignored].max() and not found.mask[ignored].any()

@@ -96,3 +96,21 @@ def test_weights_are_needed_for_scores_only(tiny):
     assert fabric.needs_vgg19 and not FinishedSSDnet(fabric).needs_vgg19
     score = {**tiny["score"], "alpha_rec": 0.0, "alpha_perc": 1.0}
     assert FinishedSSDnet(from_config_dict({**tiny, "score": score})).needs_vgg19
+
+
+def test_fits_of_a_part_of_an_image_are_scored_again_as_they_were(tmp_path, tiny):
+    ignored = np.zeros((48, 60), bool)
+    ignored[:, :12] = ignored[15:30, 20:40] = True
+    image = np.asarray(grid_texture((48, 60), period=8, seed=0))
+    config = from_config_dict({**tiny, "score": {"method": "tiles", "tile_size": 3}})
+    result = localize(image, config, ignored=ignored)
+    assert np.isnan(result.score_map[ignored]).all()
+    write_fits(tmp_path / "a.npz", result.fits)
+    stored = read_fits(tmp_path / "a.npz")
+    np.testing.assert_array_equal(stored.ignored, ignored)
+    method = FinishedSSDnet(config)
+    prepared = method.prepare(stored, jax.random.key(0))
+    (encoded,) = method.encode([prepared], 1)
+    (again,) = method.finish([Done("a", encoded)], 1)
+    np.testing.assert_array_equal(again.score_map, result.score_map)
+    assert again.calibrated_score == result.calibrated_score

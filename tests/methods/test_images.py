@@ -71,3 +71,129 @@ def test_an_image_that_cannot_be_used_is_refused(image, words):
     with pytest.raises(InputError) as caught:
         resized_image(image, OWN_SIZE)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+SMALL = Config(image_size=48)  # a tile is 9 x 9 of its pixels
+
+
+def square(size=48, *, at=20, side=12):
+    mask = np.zeros((size, size), bool)
+    mask[at : at + side, at : at + side] = True
+    return mask
+
+
+def texture(size=48):
+    return np.asarray(grid_texture((size, size), period=7, seed=2))
+
+
+def test_a_whole_image_has_no_layout_and_is_not_stretched():
+    found = resized_image(texture(), SMALL)
+    assert found.layout is found.used_range is found.ground is None
+    np.testing.assert_array_equal(found.fitted, texture())
+
+
+def test_scattered_missing_pixels_are_inpainted_and_those_of_more_than_a_tile_left_out():
+    scattered = np.random.default_rng(0).random((48, 48)) < 0.1
+    found = resized_image(texture(), SMALL, missing=scattered)
+    assert found.layout is None
+    np.testing.assert_array_equal(found.fitted_missing, scattered)
+    for side in (8, 9):
+        found = resized_image(texture(), SMALL, missing=square(side=side) | scattered)
+        assert (found.layout is None) == (side == 8)
+    large = resized_image(texture(), SMALL, missing=square() | scattered)
+    assert large.layout.masked and large.layout.ignored[square()].all()
+    np.testing.assert_array_equal(large.layout.valid, ~large.layout.ignored)
+    # What is missing beyond a tile of the block is scattered, whatever touches what.
+    assert not (large.layout.ignored & ~square())[:10].any()
+    np.testing.assert_array_equal(large.fitted_missing | large.layout.ignored, square() | scattered)
+
+
+def test_what_takes_no_part_is_filled_by_the_rest_mirrored():
+    image = texture()
+    spoilt = np.where(square(side=16)[..., None], 0.99, image).astype(np.float32)
+    found = resized_image(spoilt, SMALL, ignored=square(side=16))
+    np.testing.assert_array_equal(found.fitted[~square(side=16)], image[~square(side=16)])
+    np.testing.assert_array_equal(found.fitted[20:28, 28], image[18:10:-1, 28])
+    assert (found.pixels[square(side=16)] == np.float32(0.99)).all()
+    assert not found.fitted_missing.any()
+
+
+def test_ignored_sides_are_cropped_and_the_rest_is_whole():
+    ignored = np.zeros((48, 60), bool)
+    ignored[:, :12] = True
+    image = np.concatenate([np.full((48, 12, 1), 0.5, np.float32), texture()], axis=1)
+    found = resized_image(image, SMALL, ignored=ignored)
+    assert not found.layout.masked
+    np.testing.assert_array_equal(found.fitted, texture())
+    placed = found.layout.place(found.fitted[..., 0])
+    np.testing.assert_array_equal(np.isnan(placed), ignored)
+    np.testing.assert_array_equal(placed[:, 12:], texture()[..., 0])
+    picture = found.layout.place_picture(1 - found.fitted, image)
+    np.testing.assert_array_equal(picture[:, :12], image[:, :12])
+    np.testing.assert_array_equal(picture[:, 12:], 1 - texture())
+
+
+def test_thin_ignored_lines_are_inpainted_and_not_judged():
+    lines = np.zeros((48, 48), bool)
+    lines[10:13] = True
+    found = resized_image(texture(), SMALL, ignored=lines)
+    assert not found.layout.masked
+    np.testing.assert_array_equal(found.layout.ignored, lines)
+    np.testing.assert_array_equal(found.fitted_missing, lines)
+
+
+def test_a_map_of_what_was_analysed_is_not_blurred_with_what_takes_no_part():
+    found = resized_image(texture(96), SMALL, ignored=square(96, at=40, side=30))
+    values = np.where(found.layout.valid, 1.0, 50.0).astype(np.float32)
+    placed = found.layout.place(values)
+    assert np.nanmin(placed) == np.nanmax(placed) == 1
+    np.testing.assert_array_equal(np.isnan(placed), square(96, at=40, side=30))
+
+
+def test_ground_is_ignored_unless_it_is_to_be_kept():
+    part = np.hypot(*(np.indices((96, 96)) - 47.5)) < 40
+    image = np.where(part[..., None], texture(96), 0).astype(np.float32)
+    found = resized_image(image, SMALL)
+    assert found.ground == pytest.approx((~part).mean(), abs=0.05)
+    assert found.layout.ignored[~part].all() and found.layout.masked
+    assert found.layout.window_shape[0] < 82
+    kept = resized_image(image, Config(image_size=48, ground="keep"))
+    assert kept.layout is None and kept.ground is None
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_small_range_is_stretched_in_the_same_way_for_all_channels(bits):
+    colour = np.concatenate([texture(), 0.5 * texture(), texture() ** 2], axis=-1)
+    levels = np.round(colour * (2**bits - 1)).astype(np.uint16)
+    found = resized_image(levels, SMALL)
+    low, high = found.used_range
+    assert low == levels.min() / np.float32(65535) and high == levels.max() / np.float32(65535)
+    span = colour.max() - colour.min()
+    np.testing.assert_allclose(found.fitted, (colour - colour.min()) / span, atol=2 / 2**bits)
+    np.testing.assert_array_equal(found.pixels, levels / np.float32(65535))
+    full = resized_image(levels, Config(image_size=48, range="full"))
+    np.testing.assert_array_equal(full.fitted, full.pixels)
+    fixed = resized_image(levels, Config(image_size=48, range="0,0.0625"))
+    np.testing.assert_allclose(fixed.fitted, np.clip(16 * fixed.pixels, 0, 1), atol=1e-6)
+    assert fixed.used_range == (0, 0.0625)
+
+
+def test_a_hot_pixel_does_not_hold_the_range_open_and_a_dark_defect_is_kept():
+    image = (0.4 + 0.1 * texture()).astype(np.float32)
+    image[3, 3] = 1.0
+    image[30:32, 30:32] = 0.38
+    found = resized_image(image, SMALL)
+    low, high = found.used_range
+    assert low <= np.float32(0.38) and high < 0.6
+    assert found.fitted[3, 3, 0] == 1
+
+
+def test_an_image_of_which_too_little_is_left_is_refused():
+    ignored = np.ones((48, 48), bool)
+    ignored[20:24, 20:24] = False
+    with pytest.raises(InputError, match=r"16 pixels are left.*at least 8 x 8"):
+        resized_image(texture(), SMALL, ignored=ignored)
+    with pytest.raises(InputError, match="every pixel is missing or ignored"):
+        resized_image(texture(), SMALL, ignored=np.ones((48, 48), bool))
+    with pytest.raises(InputError, match=r"mask of ignored pixels has shape \(9, 9\)"):
+        resized_image(texture(), SMALL, ignored=np.zeros((9, 9), bool))

@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -89,6 +90,36 @@ def test_nothing_but_results_is_an_error(tmp_path):
     for pattern in (tmp_path, tmp_path / "maps"):
         with pytest.raises(InputError, match="only results of ssdnet; expected images"):
             found(pattern, tmp_path)
+
+
+def test_what_is_left_out_is_counted_and_named_once(tmp_path):
+    put(tmp_path, "a.png", "sub/b.JFIF")
+    Image.new("L", (9, 9), 3).save(tmp_path / "plain", "BMP")  # an image by its content
+    for name in ("notes.txt", "sub/x.csv", "sub/y.csv", "sub/z.csv"):
+        (tmp_path / name).write_text("a,b\n")
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    used_workdir(tmp_path / "out")  # its results.csv and run.json need no word
+    lines: list[str] = []
+    _, images = find_inputs(str(tmp_path), tmp_path / "out", report=lines.append)
+    assert [path.as_posix() for path in images] == ["a.png", "plain", "sub/b.JFIF"]
+    assert lines == [
+        "5 left out, no images by their name or content: notes.txt, pipe, sub/x.csv, ..."
+    ]
+
+
+@pytest.mark.parametrize("root", ["", "grid"])
+def test_masks_of_a_labelled_dataset_are_left_out_unless_asked_for(dataset, tmp_path, root):
+    lines: list[str] = []
+    _, images = find_inputs(str(dataset / root), tmp_path / "out", report=lines.append)
+    prefix = "" if root else "grid/"
+    expected = [f"{prefix}test/{name}.png" for name in ("blob/0", "blob/1", "good/0")]
+    assert [path.as_posix() for path in images] == expected
+    masks = [f"{prefix}ground_truth/blob/{i}_mask.png" for i in (0, 1)]
+    assert lines == [
+        f"2 left out, masks in ground_truth, which are labels and no images: {', '.join(masks)}"
+    ]
+    asked = find_inputs(str(dataset / "grid/ground_truth"), tmp_path / "out")[1]
+    assert [path.as_posix() for path in asked] == ["blob/0_mask.png", "blob/1_mask.png"]
 
 
 def test_nothing_named_is_an_error(tmp_path):

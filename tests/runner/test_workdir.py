@@ -36,6 +36,7 @@ def finish(workdir, row):
         workdir.map_path(row.path),
         workdir.heatmap_path(row.path),
         workdir.mask_path(row.path),
+        workdir.decision_path(row.path),
         workdir.fit_path(row.path),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path):
     assert workdir.finished == {}
     assert (tmp_path / "a" / "b" / "results.csv").read_text() == (
         "path,status,score,threshold,anomalous_fraction,steps,loss,seconds,"
-        "size,modified,sha256,mask_sha256,read,error\n"
+        "p_value,ground,range,size,modified,sha256,mask_sha256,read,error\n"
     )
     assert is_workdir(tmp_path / "a" / "b") and not is_workdir(tmp_path / "a")
 
@@ -72,6 +73,7 @@ def test_files_of_equal_stems_do_not_meet(tmp_path):
         assert place("s/a.png").parent.name == "s"
     assert workdir.map_path("s/a.png") == tmp_path / "maps" / "s" / "a.png.tiff"
     assert workdir.heatmap_path("s/a.png") == tmp_path / "heatmaps" / "s" / "a.png.png"
+    assert workdir.decision_path("s/a.png") == tmp_path / "decisions" / "s" / "a.png.json"
     assert workdir.mask_path("s/a.png") == tmp_path / "masks" / "s" / "a.png.png"
 
 
@@ -84,7 +86,14 @@ def test_a_finished_image_is_kept_and_a_failed_one_is_tried_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", [Workdir.map_path, Workdir.heatmap_path, Workdir.mask_path, Workdir.fit_path]
+    "place",
+    [
+        Workdir.map_path,
+        Workdir.heatmap_path,
+        Workdir.mask_path,
+        Workdir.decision_path,
+        Workdir.fit_path,
+    ],
 )
 def test_an_image_whose_files_have_gone_is_tried_again(tmp_path, place):
     first = opened(tmp_path)
@@ -234,9 +243,9 @@ def test_a_note_of_something_else_is_refused(tmp_path, note):
     [
         ("", "found columns"),
         ("name,value\n1,2\n", "found columns name,value"),
-        (",".join(COLUMNS) + "\na.png,ok,many" + 11 * "," + "\n", "many"),
-        (",".join(COLUMNS) + "\na.png,ok,,,,3.5" + 8 * "," + "\n", "3.5"),
-        (",".join(COLUMNS) + "\n../a.png,ok" + 12 * "," + "\n", "'../a.png'"),
+        (",".join(COLUMNS) + "\na.png,ok,many" + "," * (len(COLUMNS) - 3) + "\n", "many"),
+        (",".join(COLUMNS) + "\na.png,ok,,,,3.5" + "," * (len(COLUMNS) - 6) + "\n", "3.5"),
+        (",".join(COLUMNS) + "\n../a.png,ok" + "," * (len(COLUMNS) - 2) + "\n", "'../a.png'"),
         ("path,status,error,colour\n", "colour"),
     ],
 )
@@ -285,6 +294,7 @@ def test_two_steps_of_a_run_leave_no_temporary_files(tmp_path):
     opened(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "fits",
+        "decisions",
         "heatmaps",
         "maps",
         "masks",

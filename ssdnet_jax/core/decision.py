@@ -1,0 +1,240 @@
+"""What is decided of a raw score map: is the image anomalous, how surely, and where.
+
+In numpy: maps come in any size, each of which would be compiled anew. A pixel that takes no part
+is NaN in the map; it is left out of everything, and is never in the mask.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ssdnet_jax.core.calibration import in_units, usual_spread
+from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
+
+_CORNERS = np.ones((3, 3), int)  # pixels that touch, corners included, belong together
+
+
+@dataclasses.dataclass(frozen=True)
+class Defect:
+    """One connected part of the mask.
+
+    Attributes:
+      number: from 1, the worst first.
+      x: column of the leftmost pixel, from 0.
+      y: row of the topmost pixel, from 0.
+      width: of the box around it, image pixels.
+      height: of the box around it, image pixels.
+      area: image pixels.
+      peak: largest calibrated value in it.
+      mean: mean calibrated value in it.
+      p_value: chance that the largest value of a good image reaches the peak.
+      centroid_x: mean column of its pixels.
+      centroid_y: mean row of its pixels.
+    """
+
+    number: int
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+    mean: float
+    p_value: float
+    centroid_x: float
+    centroid_y: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What is decided of one image by its raw map.
+
+    Attributes:
+      score: the map's peak in calibrated units, which compare between images
+        (`core.calibration`).
+      p_value: chance of such a peak on a good image, in [0, 1]: by the map's own tail
+        (`core.extremes`), or guaranteed by known good images (`core.conformal`).
+      anomalous: whether that is at most the stated false-alarm rate.
+      threshold: in units of the raw map: an image whose map is above it anywhere is anomalous.
+      mask: bool (H, W), the anomalous pixels; none where the image is good.
+
+    Where no pixel takes part, the score and the threshold are NaN, and the image is not anomalous.
+    """
+
+    score: float
+    p_value: float
+    anomalous: bool
+    threshold: float
+    mask: np.ndarray
+
+
+def decide(
+    score_map: Float[np.ndarray, "h w"],
+    config: DecisionConfig = DecisionConfig(),
+    calibration: Calibration | None = None,
+) -> tuple[Decision, tuple[Defect, ...]]:
+    """The decision that follows from a raw map, and the defects in it, worst first.
+
+    Args:
+      score_map: raw, of any method and unit; NaN where a pixel takes no part.
+      config: false-alarm rates, and how the mask is made.
+      calibration: what known good images scored, of the same method and settings; without it the
+        map is judged by its own tail.
+    """
+    if not np.isfinite(score_map).any():
+        nothing = np.zeros(score_map.shape, bool)
+        return Decision(math.nan, 1.0, False, math.nan, nothing), ()
+    median, spread = usual_spread(score_map)
+    calibrated = in_units(score_map)
+    score = float(np.nanmax(calibrated))
+    law = calibration or fit_block_maxima(calibrated)
+    p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
+    if config.mask == "otsu":
+        mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
+    else:
+        significant = law.threshold(max(config.mask_false_alarms, config.false_alarms))
+        mask = grow_peaks(
+            calibrated, significant, others=config.other_peaks, share=config.peak_share
+        )
+    mask, defects = find_defects(
+        calibrated, mask, law, least_area=config.min_area, most=config.max_defects
+    )
+    decision = Decision(
+        score=score,
+        p_value=p_value,
+        anomalous=p_value <= config.false_alarms,
+        threshold=median + threshold * spread,
+        mask=mask,
+    )
+    return decision, defects
+
+
+def grow_peaks(
+    calibrated: Float[np.ndarray, "h w"], significant: float, *, others: float, share: float
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels around significant peaks: empty where no value is significant.
+
+    A peak takes all pixels that are connected with it by values above `share` of its own, the
+    highest peak first. A threshold for the whole map would be too high for a defect that stands
+    out little and too low for one that stands out much, whose score spreads beyond its outline.
+    Defects come in parts and in numbers: where one peak is significant, lower ones count as well.
+
+    Args:
+      calibrated: map in calibrated units; NaN where a pixel takes no part.
+      significant: the value above which a peak is significant, calibrated units.
+      others: in (0, 1]; other peaks count from this share of that value.
+      share: in (0, 1), of a peak's value.
+    """
+    from scipy import ndimage
+
+    values = np.nan_to_num(calibrated, nan=-np.inf)
+    mask = np.zeros(values.shape, bool)
+    if not values.max() > significant:
+        return mask
+    # Where almost all images are to be marked the value can be below 0, which is no peak.
+    labels, count = ndimage.label(values > max(others * significant, 0.0), structure=_CORNERS)
+    places = ndimage.maximum_position(values, labels, np.arange(1, count + 1))
+    for place in sorted(places, key=lambda p: (-values[p], p)):
+        if not mask[place]:
+            around, _ = ndimage.label(values > share * values[place], structure=_CORNERS)
+            mask |= around == around[place]
+    return mask
+
+
+def find_defects(
+    calibrated: Float[np.ndarray, "h w"],
+    mask: Bool[np.ndarray, "h w"],
+    law: BlockMaxima | Calibration,
+    *,
+    least_area: int = 0,
+    most: int = 0,
+) -> tuple[Bool[np.ndarray, "h w"], tuple[Defect, ...]]:
+    """The connected parts of a mask (pixels that touch, corners included), worst first.
+
+    Args:
+      calibrated: map in calibrated units.
+      mask: the anomalous pixels.
+      law: of the peaks of good images.
+      least_area: pixels; smaller parts are left out.
+      most: no more than the worst so many are listed; 0: all.
+
+    Returns:
+      The mask without the parts that are too small, and the defects.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask, structure=_CORNERS)
+    if not count:
+        return mask, ()
+    rows, columns = np.nonzero(labels)
+    part, values = labels[rows, columns] - 1, calibrated[rows, columns].astype(np.float64)
+    areas = np.bincount(part, minlength=count)
+
+    def mean_of(numbers: np.ndarray) -> np.ndarray:
+        return np.bincount(part, numbers, count) / areas
+
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, part, values)
+    means, centres_x, centres_y = (mean_of(numbers) for numbers in (values, columns, rows))
+    kept = areas >= least_area
+    # Stable: parts of one peak come in the order of their first pixels.
+    worst = [i for i in np.argsort(-peaks, kind="stable").tolist() if kept[i]]
+    boxes = ndimage.find_objects(labels)
+    defects = []
+    for number, i in enumerate(worst[: most or None], start=1):
+        y, x = boxes[i]
+        defects.append(
+            Defect(
+                number=number,
+                x=x.start,
+                y=y.start,
+                width=x.stop - x.start,
+                height=y.stop - y.start,
+                area=int(areas[i]),
+                peak=float(peaks[i]),
+                mean=float(means[i]),
+                p_value=law.p_value(float(peaks[i])),
+                centroid_x=float(centres_x[i]),
+                centroid_y=float(centres_y[i]),
+            )
+        )
+    return np.r_[False, kept][labels], tuple(defects)
+
+
+def defect_pixels(
+    mask: Bool[np.ndarray, "h w"], defects: Sequence[Defect]
+) -> list[Bool[np.ndarray, "..."]]:
+    """Which pixels of its box belong to each defect of a mask."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask, structure=_CORNERS)
+    areas = np.bincount(labels.ravel())
+    of_place: dict[tuple[int, ...], list[int]] = {}
+    for label, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
+        # Parts of equal boxes and areas, one around the other, exchange at most their shapes.
+        place = (y.start, x.start, y.stop - y.start, x.stop - x.start, int(areas[label]))
+        of_place.setdefault(place, []).append(label)
+    found = []
+    for defect in defects:
+        top, left, height, width = defect.y, defect.x, defect.height, defect.width
+        label = of_place[top, left, height, width, defect.area].pop(0)
+        found.append(labels[top : top + height, left : left + width] == label)
+    return found
+
+
+def otsu_threshold(score_map: Float[np.ndarray, "h w"]) -> float:
+    """Otsu's threshold (1979), which the paper uses for binary maps; a constant map's value.
+
+    A float32 number, so that the map is above it in the same pixels however they are compared. NaN
+    is left out.
+    """
+    from skimage.filters import threshold_otsu
+
+    known = score_map[np.isfinite(score_map)]
+    # In double precision also a nearly constant map can be divided into bins.
+    return float(np.float32(threshold_otsu(known.astype(np.float64))))

@@ -1,0 +1,70 @@
+"""Known good images as a scale of scores: making a calibration of a work folder, and using one."""
+
+import json
+import math
+from pathlib import Path
+
+from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.base import Method, scale_settings
+from ssdnet_jax.runner.decisions import decisions
+from ssdnet_jax.runner.workdir import Workdir, differences, named_errors, versions
+
+
+def calibrate(method: Method, workdir: Workdir) -> Calibration:
+    """Writes calibration.json of a work folder that holds good images only.
+
+    Raises:
+      InputError: no image is finished, or the file cannot be written.
+    """
+    found = {path: decided["score"] for path, decided in decisions(workdir)}
+    scores = {path: score for path, score in found.items() if score is not None}
+    if not scores:
+        raise InputError(f"{workdir.path}: found no finished image; expected good ones")
+    path = calibration_path(workdir)
+    with named_errors(workdir.path):
+        write_calibration(
+            path,
+            scores,
+            method=method.name,
+            settings=scale_settings(method),
+            note={"versions": versions()},
+        )
+    return read_calibration(path)
+
+
+def calibration_path(workdir: Workdir) -> Path:
+    """Where `calibrate` writes."""
+    return workdir.path / "calibration.json"
+
+
+def calibrated(method: Method, path: Path) -> Method:
+    """The method with a calibration from a file.
+
+    Raises:
+      InputError: the file cannot be read.
+      ConfigError: it was made by another method or other settings, or of too few good images for
+        the false-alarm rate.
+    """
+    calibration = read_calibration(path)
+    there = {"method": calibration.method, "config": calibration.settings}
+    here = {"method": method.name, "config": json.loads(json.dumps(scale_settings(method)))}
+    if found := differences(there, here):
+        raise ConfigError(
+            f"{path}: the good images were scored by other settings ({'; '.join(found)}); expected "
+            f"the same, or a calibration made with these"
+        )
+    stated = method.config.decision.false_alarms
+    if not math.isfinite(calibration.threshold(stated)):
+        raise ConfigError(
+            f"--false_alarms: found {stated:g}; expected at least {calibration.least:.2g}, all "
+            f"that the {len(calibration.scores)} good images of {path} can guarantee, or a "
+            f"calibration of {needed(stated)} or more"
+        )
+    return method.with_calibration(calibration)
+
+
+def needed(false_alarms: float) -> int:
+    """How many good images can guarantee this false-alarm rate."""
+    return math.ceil(1 / false_alarms * (1 - 1e-12)) - 1

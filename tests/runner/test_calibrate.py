@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from ssdnet_jax.config import Config
+from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.base import localization_of, scale_settings
+from ssdnet_jax.methods.registry import make_method
+from ssdnet_jax.runner.calibrate import calibrate, calibrated, needed
+from ssdnet_jax.runner.decisions import write_decision
+from ssdnet_jax.runner.workdir import Row, open_workdir
+
+
+def method_of(**decision):
+    return make_method("spectral_residual", Config(decision=DecisionConfig(**decision)))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return open_workdir(tmp_path / "good", method_of(), root=None)
+
+
+def finish(workdir, name, score_map):
+    image = np.zeros((*score_map.shape, 1), np.float32)
+    write_decision(workdir, name, localization_of(score_map, image, DecisionConfig()))
+    workdir.append(Row(name, "ok"))
+
+
+def test_the_scores_of_good_images_come_back_from_the_file(workdir):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        finish(workdir, f"{seed}.png", rng.exponential(size=(16, 16)).astype(np.float32))
+    finish(workdir, "hidden.png", np.full((4, 4), np.nan, np.float32))
+    found = calibrate(method_of(), workdir)
+    path = workdir.path / "calibration.json"
+    assert found == read_calibration(path) and len(found.scores) == 4
+    assert found.scores == tuple(sorted(json.loads(path.read_text())["scores"].values()))
+    assert path.stat().st_size < 10_000 and len(found.sha256) == 64
+    # The rates are the user's to choose, and randomness has no scale.
+    method = calibrated(method_of(false_alarms=0.2, mask="otsu"), path)
+    assert method.calibration == found
+    with pytest.raises(ConfigError, match=r"found 0.01; expected at least 0.2.*4 good.*99 or more"):
+        calibrated(method_of(), path)
+
+
+def test_no_good_image_is_no_calibration(workdir):
+    with pytest.raises(InputError, match="no finished image"):
+        calibrate(method_of(), workdir)
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [
+        ({"method": "fca"}, "method: fca there, spectral_residual here"),
+        ({"settings": {"image_size": 64}}, "config.image_size: 64 there, 256 here"),
+    ],
+)
+def test_a_calibration_of_other_settings_is_refused(tmp_path, other, word):
+    path = tmp_path / "calibration.json"
+    method = method_of(false_alarms=0.5)
+    made = {"method": method.name, "settings": scale_settings(method), **other}
+    write_calibration(path, {"a": 1.0, "b": 2.0}, note={}, **made)
+    with pytest.raises(ConfigError, match=word):
+        calibrated(method, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "method": "a", "settings": {}, "scores": {}}',
+        '{"format": 1, "method": "a", "settings": {}, "scores": {"a": NaN}}',
+    ],
+)
+def test_another_file_is_no_calibration(tmp_path, content):
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"calibration.json: found no calibration \("):
+        read_calibration(path)
+    with pytest.raises(InputError, match=r"none.json: cannot be read"):
+        read_calibration(tmp_path / "none.json")
+
+
+def test_a_work_folder_belongs_to_one_calibration(workdir, tmp_path):
+    finish(workdir, "a.png", np.random.default_rng(0).random((8, 8), np.float32))
+    calibration = calibrate(method_of(), workdir)
+    plain, measured = method_of(), method_of().with_calibration(calibration)
+    open_workdir(tmp_path / "out", measured, root=None)
+    note = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert note["calibration"] == calibration.sha256
+    with pytest.raises(ConfigError, match="calibration: "):
+        open_workdir(tmp_path / "out", plain, root=None)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.01, 99), (0.05, 19), (0.1, 9), (0.3, 3)])
+def test_as_many_good_images_are_needed_as_the_rate_asks_for(rate, count):
+    assert needed(rate) == count
