@@ -28,9 +28,9 @@ from jax import lax
 from ssdnet_jax.baselines.dip import init_generator
 from ssdnet_jax.config import PAPER
 from ssdnet_jax.core.skip_network import SkipNetwork, flatten_parameters, unflatten_parameters
-from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.layouts.mvtec import read_mvtec_layout
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 from ssdnet_jax.runner.run import image_key
 from ssdnet_jax.runner.startup import device_name, use_compilation_cache

@@ -35,9 +35,9 @@ import numpy as np
 from PIL import Image
 
 import ssdnet_jax
-from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.layouts.mvtec import read_mvtec_layout
 from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auprc, auroc

@@ -124,5 +124,5 @@ def localize_batch(
         for done, _, result in localizations(method, found):
             if isinstance(result, Exception):
                 raise result
-            results[done.name] = result
+            results[done.name] = result()
     return [results[str(index)] for index in range(len(images))]

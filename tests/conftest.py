@@ -110,15 +110,13 @@ def production_options() -> dict[str, Any]:
 
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heat maps of one pixel: drawing them takes most of a run's time and has tests of its own."""
-    from PIL import Image
+    """Heat maps of one pixel: drawing them takes time and has tests of its own."""
+    import numpy as np
 
-    def write(path: Path, **parts: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (1, 1)).save(path)
+    from ssdnet_jax.figures import heatmap
 
-    monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", write)
-    monkeypatch.setattr("ssdnet_jax.figures.heatmap.heatmap_figure", lambda **parts: None)
+    pixel = heatmap.Figure(np.zeros((1, 1, 3), np.uint8), {})
+    monkeypatch.setattr(heatmap, "heatmap_figure", lambda **parts: pixel)
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ssdnet_jax
-from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.layouts.mvtec import read_mvtec_layout
 from ssdnet_jax.data.synthetic import embedded_example
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 from ssdnet_jax.runner.run import image_key

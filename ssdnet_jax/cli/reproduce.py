@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from ssdnet_jax.cli.commands import Command, Configured
-from ssdnet_jax.cli.datasets import DATASET_FLAGS, DatasetArguments, dataset_values
+from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import (
     listed,
     listed_levels,
@@ -18,7 +18,7 @@ from ssdnet_jax.cli.flag_values import (
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import write_csv
 from ssdnet_jax.experiments.conditions import PLAIN, MissingValues
 from ssdnet_jax.experiments.reproduce import LEVELS, PARTS, Protocol, Results, reproduce
@@ -48,9 +48,7 @@ with missing pixels, and writes tables and figures.
   ssdnet-reproduce --dataset=set.csv --workdir=out --methods=ssdnet,fca --note="hand-drawn masks"
 
 Flags:
-  --dataset=PATH, --categories=A,B, --mask_suffix=TEXT, --masks=DIR
-                          what is to be scored, as for ssdnet-evaluate
-  --workdir=DIR           where results go (needed); ssdnet-evaluate may have used it before
+{dataset}; ssdnet-evaluate may have used it
   --methods=A,B           as for ssdnet-evaluate; without it all. --config.FIELD and --image_size
                           change every configuration of SSDnet
   --seeds=0,1,2           of what is random; without it the seed of the configuration
@@ -97,7 +95,7 @@ class Arguments(DatasetArguments, Configured):
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     dataset, workdir = parsed.dataset, parsed.workdir
-    samples = defective(parsed.samples())
+    samples = defective(parsed.samples(terminal.note))
     with executing(parsed) as executor:
         context = parsed.context(terminal, executor, command)
         results = reproduce(
@@ -153,6 +151,7 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
 def help_text() -> str:
     """What `--help` prints."""
     return _USAGE.format(
+        dataset=DATASET_HELP,
         **shared_help(),
         parts=", ".join(PARTS),
         levels=", ".join(f"{level:g}" for level in LEVELS),

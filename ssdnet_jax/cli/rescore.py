@@ -15,6 +15,8 @@ from ssdnet_jax.runner.calibrate import calibrated
 from ssdnet_jax.runner.changes import without_changed
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.lock import only_run_in
+from ssdnet_jax.runner.page import write_page
+from ssdnet_jax.runner.record import HEATMAPS
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
@@ -35,6 +37,7 @@ Flags:
                                --min_area, --max_defects as for `ssdnet`
   --calibration=FILE, --verdict=BY, --fail_on_anomaly  as for `ssdnet`
   --vgg19_weights=PATH         as for `ssdnet`
+  --heatmaps=WHICH             of which images heat maps are written: all, anomalous or none
   --help, --help_config        this text; the configuration's fields with their values
 
 Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 3 all done and some are
@@ -50,6 +53,7 @@ class Arguments(Configured):
     finished: FinishedRun
     workdir: Path  # where the new results go
     vgg19_weights: str | None  # file of VGG19
+    heatmaps: str  # of which images they are written
     calibration: str | None  # file of what known good pictures score
     verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
     fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
@@ -59,6 +63,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line and opens the run; raises ConfigError and InputError."""
     own = {
         **dict.fromkeys(("run", "workdir", "vgg19_weights", "calibration", "verdict")),
+        "heatmaps": HEATMAPS[0],
         "fail_on_anomaly": False,
         "help_config": False,
     }
@@ -82,7 +87,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
         given["help_config"],
         finished,
         Path(given["workdir"] or ""),
-        *(given[name] for name in ("vgg19_weights", "calibration", "verdict", "fail_on_anomaly")),
+        given["vgg19_weights"],
+        one_of("--heatmaps", given["heatmaps"], HEATMAPS),
+        *(given[name] for name in ("calibration", "verdict", "fail_on_anomaly")),
     )
 
 
@@ -107,11 +114,13 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     with startup.stops_on_signals() as stop, only_run_in(path, terminal.problem):
         workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
         workdir = without_changed(workdir, sources, terminal, stop=stop)
-        summary = run(method, sources, workdir, terminal, options=Options(stop=stop))
+        options = Options(stop=stop, heatmaps=parsed.heatmaps)
+        summary = run(method, sources, workdir, terminal, options=options)
         verdicts = write_verdicts(
             workdir, config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
         )
         write_defects(workdir)
+        write_page(workdir, verdicts.all, total=len(sources))
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

@@ -28,6 +28,7 @@ from ssdnet_jax.runner.changes import below, without_changed
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.executors import Execution, Executor, executing
 from ssdnet_jax.runner.lock import only_run_in
+from ssdnet_jax.runner.page import open_page, write_page
 from ssdnet_jax.runner.run import Summary, found_lines, summary_line
 from ssdnet_jax.runner.sources import Reader, file_sha256, file_sources
 from ssdnet_jax.runner.terminal import Terminal
@@ -79,6 +80,7 @@ Flags:
 
 Results in DIR:
   maps/PATH.tiff          raw anomaly score, float32, in the picture's size
+  index.html              all pictures to look at in a browser, worst first, while the run goes on
   heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
   masks/PATH.png          255 where the picture is anomalous; nothing where it is good
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
@@ -160,6 +162,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             return _watch(parsed, method, workdir, terminal, executor)
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
         verdicts = _write_tables(parsed, workdir)
+        write_page(workdir, verdicts.all, total=len(sources))
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     for line in found_lines(read_rows(path / "results.csv")):
@@ -202,16 +205,22 @@ def _watch(
     options = dataclasses.replace(
         executor.options, lanes=parsed.lanes or 1, devices=parsed.devices or 1
     )
+    with open_page(workdir, []) as page:
 
-    def score(sources: Mapping[str, Reader]) -> None:
-        nonlocal workdir, total
-        workdir = without_changed(workdir, sources, terminal, stop=stop)
-        done = executor.run(method, sources, workdir, terminal, options=options)
-        workdir = dataclasses.replace(workdir, finished=workdir.finished_rows())
-        total = Summary(total.finished + done.finished, total.failed + done.failed, 0, 0.0)
+        def score(sources: Mapping[str, Reader]) -> None:
+            nonlocal workdir, total
+            workdir = without_changed(workdir, sources, terminal, stop=stop)
+            done = executor.run(method, sources, workdir, terminal, options=options, page=page)
+            workdir = dataclasses.replace(workdir, finished=workdir.finished_rows())
+            total = Summary(total.finished + done.finished, total.failed + done.failed, 0, 0.0)
 
-    watch(lambda: _sources(parsed)[1], score, lambda: _write_tables(parsed, workdir), stop=stop)
+        def finish() -> None:
+            page.decide(_write_tables(parsed, workdir).all)
+            page.write(running=True)
+
+        watch(lambda: _sources(parsed)[1], score, finish, stop=stop)
     verdicts = _write_tables(parsed, workdir)
+    write_page(workdir, verdicts.all, total=len(verdicts.all))
     total = dataclasses.replace(total, seconds=time.monotonic() - began)
     terminal.summary(summary_line(total, workdir.path, verdicts))
     return 0

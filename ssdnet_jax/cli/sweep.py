@@ -12,7 +12,8 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.evaluation.evaluate import ALL, summarize
+from ssdnet_jax.evaluation.evaluate import ALL
+from ssdnet_jax.evaluation.summary import summarize
 from ssdnet_jax.experiments.scoring import defective, show_problems
 from ssdnet_jax.experiments.sweep import load_sweep, run_sweep, sweep_names
 from ssdnet_jax.reports.report_plots import number
@@ -84,7 +85,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     workdir, seeds = parsed.workdir, parsed.seeds
-    samples = defective(parsed.samples())[:: parsed.every]
+    samples = defective(parsed.samples(terminal.note))[:: parsed.every]
     with named_errors(workdir), executing(parsed) as executor:
         context = parsed.context(terminal, executor, command)
         found = run_sweep(samples, parsed.configs, seeds, workdir, context)

@@ -1,294 +1,261 @@
-"""Layouts of labelled test sets: which image belongs to which mask."""
+"""Labelled test sets: which layout one has, and its images with their labels."""
 
-import csv
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ssdnet_jax.data.images import IMAGE_SUFFIXES, find_images, is_image_name
+from ssdnet_jax.data.images import IMAGE_SUFFIXES, find_images
+from ssdnet_jax.data.layouts.beside import (
+    KOLEKTOR2_SUFFIX,
+    KOLEKTOR_SUFFIX,
+    TILE_FOLDER,
+    dagm_classes,
+    has_masks_beside,
+    read_dagm_layout,
+    read_folder_layout,
+    read_kolektor2_layout,
+    read_kolektor_layout,
+    read_magnetic_tile_layout,
+)
+from ssdnet_jax.data.layouts.coco import coco_files, read_coco_layout
+from ssdnet_jax.data.layouts.mvtec import (
+    TRUTH,
+    categories_in,
+    read_labels_layout,
+    read_mvtec_ad2_layout,
+    read_mvtec_layout,
+    read_mvtec_loco_layout,
+)
+from ssdnet_jax.data.layouts.names import by_name, chosen, subfolder, subfolders
+from ssdnet_jax.data.layouts.sample import Sample
+from ssdnet_jax.data.layouts.tables import (
+    VISA_COLUMNS,
+    VISA_FILE,
+    csv_columns,
+    read_csv_layout,
+    read_visa_layout,
+)
+from ssdnet_jax.data.shapes import is_coco_file
 from ssdnet_jax.errors import ConfigError, InputError
 
-GOOD = "good"
-DEFECT = "defect"  # where a layout does not say which
-MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label", "_ground_truth")
+AUTO = "auto"  # the layout is found out
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """One test image and its label."""
+class Layout:
+    """A layout of sets: how it is recognized and read."""
 
-    path: Path  # absolute path of the image
-    relative: str  # its name within the set, with forward slashes and without "..": the path
-    # relative to the root of the set, where the layout does not say otherwise
-    category: str  # the kind of object or texture, such as "grid"
-    defect: str  # the kind of defect, or "good"
-    mask_path: Path | None  # absolute path of the mask; None for "good" images
+    words: str  # what people call it, for a sentence
+    read: Callable[..., list[Sample]]  # of a root, and `takes`
+    evidence: Callable[[Path], str]  # what in a root says that it has this layout; empty if nothing
+    takes: tuple[str, ...] = ()  # what else `read` takes: categories, mask_suffix, masks
+
+
+def _category_evidence(root: Path, fits: Callable[[Path], bool]) -> str:
+    """The first category with a folder `test` of which something holds."""
+    for folder in categories_in(root, "test"):
+        if fits(folder):
+            return f"{folder.name}/test/"
+    return ""
+
+
+def _has_mask_folders(category: Path) -> bool:
+    return any(subfolders(folder) for folder in subfolders(category / TRUTH))
+
+
+def _is_ok_or_ko(category: Path) -> bool:
+    return {"ok", "ko"} & {folder.name for folder in subfolders(category / "test")} != set()
+
+
+def _has_truth(category: Path) -> bool:
+    return subfolder(category, TRUTH) is not None
+
+
+def _mvtec(root: Path) -> str:
+    return _category_evidence(
+        root,
+        lambda folder: (
+            _has_truth(folder) and not _has_mask_folders(folder) and not _is_ok_or_ko(folder)
+        ),
+    )
+
+
+def _labels(root: Path) -> str:
+    if any(_has_truth(folder) for folder in categories_in(root, "test")):
+        return ""
+    return _category_evidence(root, lambda folder: True)
+
+
+def _mvtec_ad2(root: Path) -> str:
+    return next((f"{f.name}/test_public/" for f in categories_in(root, "test_public")), "")
+
+
+def _visa(root: Path) -> str:
+    path = root / VISA_FILE if root.is_dir() else root
+    is_table = path.suffix.lower() == ".csv" and set(VISA_COLUMNS) <= set(csv_columns(path))
+    return f"{path.name} with the columns {','.join(VISA_COLUMNS)}" if is_table else ""
+
+
+def _csv(root: Path) -> str:
+    return root.name if root.suffix.lower() == ".csv" and not _visa(root) else ""
+
+
+def _kolektor(root: Path) -> str:
+    found = (f for f in subfolders(root) if has_masks_beside(f, KOLEKTOR_SUFFIX))
+    return next((f"{folder.name}/*{KOLEKTOR_SUFFIX}.*" for folder in found), "")
+
+
+def _kolektor2(root: Path) -> str:
+    test = subfolder(root, "test")
+    found = test is not None and has_masks_beside(test, KOLEKTOR2_SUFFIX)
+    return f"test/*{KOLEKTOR2_SUFFIX}.*" if found else ""
+
+
+def _magnetic_tile(root: Path) -> str:
+    for folder in subfolders(root):
+        if (images := subfolder(folder, TILE_FOLDER)) and has_masks_beside(images, ""):
+            return f"{folder.name}/{TILE_FOLDER}/ with .png beside"
+    return ""
+
+
+def _dagm(root: Path) -> str:
+    return next((f"{folder.name}/Test/Label/" for folder in dagm_classes(root)), "")
+
+
+def _coco(root: Path) -> str:
+    if root.is_dir():
+        return next((str(path.relative_to(root)) for path in coco_files(root)), "")
+    return root.name if root.suffix.lower() == ".json" and is_coco_file(root) else ""
+
+
+_BY_NAME = ("categories", "mask_suffix")
+LAYOUTS: dict[str, Layout] = {
+    "mvtec": Layout("MVTec AD", read_mvtec_layout, _mvtec, _BY_NAME),
+    "mvtec_loco": Layout(
+        "MVTec LOCO AD, a folder of masks an image",
+        read_mvtec_loco_layout,
+        lambda root: _category_evidence(root, _has_mask_folders),
+        ("categories",),
+    ),
+    "mvtec_ad2": Layout("MVTec AD 2", read_mvtec_ad2_layout, _mvtec_ad2, _BY_NAME),
+    "visa": Layout("VisA, its test images", read_visa_layout, _visa, ("categories",)),
+    "btad": Layout(
+        "BTAD, folders ok and ko",
+        read_mvtec_layout,
+        lambda root: _category_evidence(root, lambda f: _has_truth(f) and _is_ok_or_ko(f)),
+        _BY_NAME,
+    ),
+    "kolektor": Layout("KolektorSDD", read_kolektor_layout, _kolektor),
+    "kolektor2": Layout("KolektorSDD2, its test images", read_kolektor2_layout, _kolektor2),
+    "magnetic_tile": Layout("magnetic tiles", read_magnetic_tile_layout, _magnetic_tile),
+    "dagm": Layout("DAGM 2007, its test images", read_dagm_layout, _dagm, ("categories",)),
+    "coco": Layout("COCO annotations", read_coco_layout, _coco),
+    "csv": Layout("a table of images and masks", read_csv_layout, _csv),
+    "labels": Layout("labels of whole images, no masks", read_labels_layout, _labels, _BY_NAME[:1]),
+    "folder": Layout(
+        "images and masks in two folders",
+        read_folder_layout,
+        lambda root: "",  # only where the folder of masks is named
+        ("masks", "mask_suffix"),
+    ),
+}
+
+
+def find_layout(root: str | os.PathLike[str]) -> tuple[str, str]:
+    """Which of `LAYOUTS` a set has, and what in it says so.
+
+    Raises:
+        InputError: no such folder or file, none of the layouts, or more than one.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise InputError(f"{root}: no such folder or file; expected a labelled set")
+    found = {name: text for name, each in LAYOUTS.items() if (text := each.evidence(root))}
+    if len(found) > 1:
+        both = " and ".join(f"{name} ({text})" for name, text in found.items())
+        raise InputError(
+            f"{root}: found {len(found)} layouts, {both}; expected --layout="
+            f"{' or --layout='.join(found)}"
+        )
+    if not found:
+        raise InputError(
+            f"{root}: found no layout of a labelled set (no CATEGORY/test/, for example); expected "
+            f"one of {', '.join(LAYOUTS)}, as docs/usage.md describes them"
+        )
+    return next(iter(found.items()))
+
+
+def find_sets(root: str | os.PathLike[str]) -> list[Path]:
+    """The set itself, or the sets that a folder holds.
+
+    Raises:
+        InputError: as `find_layout`, where neither the root nor a folder in it is a set.
+    """
+    root = Path(root)
+    if not root.is_dir() or any(each.evidence(root) for each in LAYOUTS.values()):
+        return [root]
+    found = [
+        folder
+        for folder in subfolders(root)
+        if any(each.evidence(folder) for each in LAYOUTS.values())
+    ]
+    return found or [root]
 
 
 def read_dataset(
     root: str | os.PathLike[str],
     *,
+    layout: str = AUTO,
     categories: Sequence[str] | None = None,
     mask_suffix: str | None = None,
     masks: str | os.PathLike[str] | None = None,
+    report: Callable[[str], object] = lambda text: None,
 ) -> list[Sample]:
     """Lists the test images of a data set in any layout known here, sorted by their relative path.
 
-    A .csv file is read by `read_csv_layout`; with `masks`, a folder of images by
-    `read_folder_layout`; any other folder by `read_mvtec_layout`.
-
     Args:
-        root: the CSV file or the folder.
+        root: the folder of the set, or its CSV or JSON file.
+        layout: one of `LAYOUTS`, or "auto": found out; with `masks` it is "folder".
         categories: the categories wanted; None for all.
-        mask_suffix: what a mask's name has after the image's name; None for the one of
-            `MASK_SUFFIXES` that the most images have a mask by.
+        mask_suffix: what a mask's name has after the image's name; None for the one that the most
+            images have a mask by.
         masks: the folder of masks beside a plain folder of images.
+        report: told which layout was found, in a line.
 
     Raises:
-        InputError: as the readers do, or an unknown category.
-        ConfigError: `masks` or `mask_suffix` with a CSV file, which names the masks itself.
+        InputError: as `find_layout` and the reader do, or an unknown category.
+        ConfigError: an unknown layout, or `masks` or `mask_suffix` with a layout that names masks
+            itself.
     """
     root = Path(root)
-    if root.suffix.lower() == ".csv":
-        if masks is not None or mask_suffix is not None:
-            option = "masks" if masks is not None else "mask_suffix"
+    text = ""
+    if layout == AUTO and masks is not None and root.suffix.lower() not in (".csv", ".json"):
+        layout = "folder"
+    elif layout == AUTO:
+        layout, text = find_layout(root)
+    if layout not in LAYOUTS:
+        raise ConfigError(
+            f"--layout: found {layout!r}; expected {AUTO} or one of {', '.join(LAYOUTS)}"
+        )
+    entry = LAYOUTS[layout]
+    for name, value in (("masks", masks), ("mask_suffix", mask_suffix)):
+        if value is not None and name not in entry.takes:
             raise ConfigError(
-                f"{option}: found a value with {root}; expected none, as a CSV file names its masks"
+                f"{name}: found a value with {root}; expected none, as the layout {layout} "
+                f"({entry.words}) says where its masks are"
             )
-        samples = read_csv_layout(root)
-    elif masks is not None:
-        samples = read_folder_layout(root, masks=masks, mask_suffix=mask_suffix)
-    else:
-        return read_mvtec_layout(root, categories=categories, mask_suffix=mask_suffix)
-    wanted = _chosen(root, categories, {sample.category for sample in samples})
+    if layout == "folder" and masks is None:
+        raise ConfigError("masks: found none with the layout folder; expected the folder of masks")
+    given: dict[str, Any] = dict(categories=categories, mask_suffix=mask_suffix, masks=masks)
+    samples = entry.read(root, **{name: given[name] for name in entry.takes})
+    if text:
+        report(f"{root}: layout {layout} ({entry.words}), by {text}")
+    if "categories" in entry.takes:
+        return samples
+    wanted = chosen(root, categories, {sample.category for sample in samples})
     return [sample for sample in samples if sample.category in wanted]
-
-
-def read_mvtec_layout(
-    root: str | os.PathLike[str],
-    *,
-    categories: Sequence[str] | None = None,
-    mask_suffix: str | None = None,
-) -> list[Sample]:
-    """`read_dataset` of a data set laid out as MVTec AD is.
-
-    `CATEGORY/test/DEFECT/NAME.png` has its mask in
-    `CATEGORY/ground_truth/DEFECT/NAME<mask_suffix>.png`; the defect "good" has none. Training
-    images are not looked at. Layout: Bergmann et al., MVTec AD, CVPR 2019.
-
-    The root is the folder that holds the categories, or the folder of one category. The latter is
-    read as the set in its parent folder with that category alone, so that an image has the same
-    relative path either way.
-
-    Raises:
-        InputError: no such root, no category in it, an unknown category, no test image, or a
-            defective image without a mask.
-    """
-    root = _folder(root, "expected the root of a set in MVTec AD layout")
-    found = [folder.name for folder in _subfolders(root) if (folder / "test").is_dir()]
-    if not found and (root / "test").is_dir() and root.name:
-        root, found = root.parent, [root.name]
-    if not found:
-        raise InputError(f"{root}: found no CATEGORY/test/ folder; expected MVTec AD layout")
-
-    images = [
-        path
-        for category in sorted(_chosen(root, categories, found))
-        for folder in _subfolders(root / category / "test")
-        for path in folder.iterdir()
-        if is_image_name(path.name)
-    ]
-    if not images:
-        raise InputError(
-            f"{root}: found no images in CATEGORY/test/DEFECT/; expected files of "
-            f"{' '.join(IMAGE_SUFFIXES)}"
-        )
-    defective = [path for path in images if path.parent.name != GOOD]
-    masks = _mvtec_masks(defective, mask_suffix)
-    return _sorted(
-        Sample(
-            path=path,
-            relative=path.relative_to(root).as_posix(),
-            category=path.parents[2].name,
-            defect=path.parent.name,
-            mask_path=masks.get(path),
-        )
-        for path in images
-    )
-
-
-def read_folder_layout(
-    root: str | os.PathLike[str], *, masks: str | os.PathLike[str], mask_suffix: str | None = None
-) -> list[Sample]:
-    """`read_dataset` of a folder of images whose masks lie in another one under the same names.
-
-    `ROOT/bent/7.jpg` has its mask in `MASKS/bent/7.png`, of any known file type and with the
-    `mask_suffix` of all masks after the name. Images without a mask are good. The category is the
-    name of the root; the defect is the first subfolder, or "defect" in the root itself. Both
-    folders are searched recursively; `masks` is left out of a root that holds it.
-
-    Raises:
-        InputError: no such folder, no images or no masks in it, a mask without an image, or a mask
-            for an image in a subfolder "good".
-    """
-    root = _folder(root, "expected a folder of images")
-    masks = _folder(masks, "expected the folder of masks")
-    if masks.resolve() == root.resolve():
-        raise InputError(f"{masks}: found images and masks in one folder; expected two folders")
-    images = [path for path in find_images(root)[1] if not (root / path).is_relative_to(masks)]
-    if not images:
-        raise InputError(f"{root}: found no images besides the masks in {masks}")
-    by_name = _by_name(find_images(masks)[1])
-    stems = [path.with_suffix("").as_posix() for path in images]
-    if mask_suffix is None:
-        mask_suffix = _most_common_suffix(stems, by_name)
-        if mask_suffix is None:
-            raise InputError(
-                f"{masks}: found no mask named as an image of {root}; looked for "
-                f"{_looked_for(stems[0])}"
-            )
-    unused = sorted(by_name.keys() - {f"{stem}{mask_suffix}" for stem in stems})
-    if unused:
-        name = unused[0]
-        if name.endswith(mask_suffix):
-            expected = f"{root / name.removesuffix(mask_suffix)} with the suffix of an image"
-        else:
-            expected = f"a name that ends in {mask_suffix}, as those of other masks"
-        raise InputError(
-            f"{masks / by_name[name]}: found no image of this mask; expected {expected}"
-        )
-
-    samples = []
-    for path, stem in zip(images, stems, strict=True):
-        mask = by_name.get(f"{stem}{mask_suffix}")
-        folder = path.parts[0] if path.parts[1:] else DEFECT
-        if mask is not None and folder == GOOD:
-            raise InputError(f"{masks / mask}: found a mask of an image in {GOOD}/; expected none")
-        samples.append(
-            Sample(
-                path=root / path,
-                relative=path.as_posix(),
-                category=root.name,
-                defect=GOOD if mask is None else folder,
-                mask_path=None if mask is None else masks / mask,
-            )
-        )
-    return _sorted(samples)
-
-
-def read_csv_layout(path: str | os.PathLike[str]) -> list[Sample]:
-    """`read_dataset` of the images that a CSV file names, a row an image.
-
-    The first line has the names of the columns: `image`, `mask` (empty for good images) and, if
-    wanted, `category` (else the name of the CSV's folder) and `defect` (else "defect"); others are
-    not looked at. Paths are absolute or relative to the CSV's folder. UTF-8, separated by commas.
-
-    An image's `relative` is its path from the CSV's folder. For an image that lies elsewhere it is
-    `_up/` for each `../` before a relative path, so that the whole may move, and `_root/` before an
-    absolute path, so that the CSV may move.
-
-    Raises:
-        InputError: no such file, not such a table, a missing column, a missing image or mask
-            file, an image twice, or a mask that a good image has or a defective one lacks.
-    """
-    path = Path(path)
-    folder = _absolute(path.parent)
-    samples: dict[str, Sample] = {}
-    lines: dict[str, int] = {}
-    for line, row in _csv_rows(path):
-        where = f"{path}, line {line}"
-        image = _listed_file(row["image"], folder, f"{where}: found no image file")
-        relative = _csv_relative(Path(row["image"]), image, folder)
-        if relative in samples:
-            raise InputError(
-                f"{where}: found {row['image']} again, or one that goes by the same name, after "
-                f"line {lines[relative]}; expected each image once"
-            )
-        mask = None
-        if row["mask"]:
-            mask = _listed_file(row["mask"], folder, f"{where}: found no mask file")
-        defect = row.get("defect") or (DEFECT if mask else GOOD)
-        if (mask is None) != (defect == GOOD):
-            raise InputError(
-                f"{where}: found the defect {defect!r} {'with' if mask else 'without'} a mask; "
-                f"expected a mask for each defect and none for {GOOD!r}"
-            )
-        category = row.get("category") or folder.name or path.stem
-        samples[relative] = Sample(image, relative, category, defect, mask)
-        lines[relative] = line
-    if not samples:
-        raise InputError(f"{path}: found no rows below the header; expected one an image")
-    return _sorted(samples.values())
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and rows, names and values stripped of blanks."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a CSV file of images and masks")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            for name in ("image", "mask"):
-                if header.count(name) != 1:
-                    raise InputError(
-                        f"{path}, line 1: found the columns {','.join(header) or '(none)'}; "
-                        f"expected one column {name!r}"
-                    )
-            for values in reader:
-                if not any(values):
-                    continue
-                if len(values) != len(header):
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: found {len(values)} values; expected "
-                        f"{len(header)}, as many as columns"
-                    )
-                stripped = (value.strip() for value in values)
-                yield reader.line_num, dict(zip(header, stripped, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: found no UTF-8 table of comma-separated values: {error}"
-        ) from None
-
-
-def _listed_file(written: str, folder: Path, problem: str) -> Path:
-    path = _absolute(folder / written)
-    if not written or not path.is_file():
-        raise InputError(f"{problem} {path if written else '(empty)'}; expected one")
-    return path
-
-
-def _csv_relative(written: Path, path: Path, folder: Path) -> str:
-    if path.is_relative_to(folder):
-        return path.relative_to(folder).as_posix()
-    if written.is_absolute():
-        return Path("_root", *path.parts[1:]).as_posix()
-    parts = Path(os.path.relpath(path, folder)).parts
-    return Path(*("_up" if part == ".." else part for part in parts)).as_posix()
-
-
-def _mvtec_masks(images: Sequence[Path], mask_suffix: str | None) -> dict[Path, Path]:
-    """The mask of each defective image."""
-    truth = {path.parent: path.parents[2] / "ground_truth" / path.parent.name for path in images}
-    by_name: dict[str, Path] = {}
-    for folder in truth.values():
-        if folder.is_dir():
-            by_name |= _by_name(path for path in folder.iterdir() if is_image_name(path.name))
-    stems = {path: (truth[path.parent] / path.stem).as_posix() for path in images}
-    if mask_suffix is None:
-        mask_suffix = _most_common_suffix(stems.values(), by_name)
-    for path, stem in sorted(stems.items()):
-        if mask_suffix is None:
-            raise InputError(
-                f"{path}: found no mask for this defective image, nor for any other; looked for "
-                f"{_looked_for(stem)}"
-            )
-        if f"{stem}{mask_suffix}" not in by_name:
-            raise InputError(
-                f"{path}: found no mask for this defective image; expected {stem}{mask_suffix}.png"
-            )
-    return {path: by_name[f"{stem}{mask_suffix}"] for path, stem in stems.items()}
 
 
 def missing_masks(masks: str | os.PathLike[str], relatives: Iterable[Path]) -> dict[Path, Path]:
@@ -307,61 +274,12 @@ def missing_masks(masks: str | os.PathLike[str], relatives: Iterable[Path]) -> d
         return dict.fromkeys(relatives, masks)
     if not masks.is_dir():
         raise InputError(f"{masks}: no such file or folder; expected masks of missing pixels")
-    by_name = _by_name(find_images(masks)[1])
-    named = {path: by_name.get(path.with_suffix("").as_posix()) for path in relatives}
-    found = {path: masks / mask for path, mask in named.items() if mask is not None}
+    named = by_name(find_images(masks)[1])
+    of_images = {path: named.get(path.with_suffix("").as_posix()) for path in relatives}
+    found = {path: masks / mask for path, mask in of_images.items() if mask is not None}
     if not found:
         raise InputError(
             f"{masks}: found no mask named as an image; looked for "
             f"{relatives[0].with_suffix('').as_posix()} with one of {' '.join(IMAGE_SUFFIXES)}"
         )
     return found
-
-
-def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by their path without its suffix; of several the first in `IMAGE_SUFFIXES` order."""
-    ordered = sorted(paths, key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()))
-    return {path.with_suffix("").as_posix(): path for path in reversed(ordered)}
-
-
-def _most_common_suffix(stems: Iterable[str], by_name: Mapping[str, Path]) -> str | None:
-    """The one of `MASK_SUFFIXES` by which the most images have a mask; None if there is no mask."""
-    stems = list(stems)
-    found = {suffix: sum(stem + suffix in by_name for stem in stems) for suffix in MASK_SUFFIXES}
-    best = max(MASK_SUFFIXES, key=lambda suffix: found[suffix])
-    return best if found[best] else None
-
-
-def _looked_for(stem: str) -> str:
-    endings = ", ".join(suffix or "nothing" for suffix in MASK_SUFFIXES)
-    return f"{stem} followed by one of: {endings}; then {' '.join(IMAGE_SUFFIXES)}"
-
-
-def _folder(path: str | os.PathLike[str], expected: str) -> Path:
-    if not Path(path).is_dir():
-        raise InputError(f"{path}: no such folder; {expected}")
-    return _absolute(Path(path))
-
-
-def _absolute(path: Path) -> Path:
-    """Without "..", and links not followed: names stay those that the user knows."""
-    return Path(os.path.normpath(path.absolute()))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _chosen(root: Path, categories: Sequence[str] | None, found: Iterable[str]) -> set[str]:
-    found = set(found)
-    unknown = sorted(set(categories or ()) - found)
-    if unknown:
-        raise InputError(
-            f"{root}: found no category {', '.join(unknown)}; expected some of "
-            f"{', '.join(sorted(found))}"
-        )
-    return found if categories is None else set(categories)
-
-
-def _sorted(samples: Iterable[Sample]) -> list[Sample]:
-    return sorted(samples, key=lambda sample: sample.relative)

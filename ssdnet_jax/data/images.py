@@ -16,6 +16,7 @@ from PIL import Image
 from ssdnet_jax.data._decode import decode, file_and_page, pages
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.formats import FORMATS, file_format
+from ssdnet_jax.data.resize import resize
 from ssdnet_jax.errors import InputError
 
 IMAGE_SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
@@ -274,22 +275,25 @@ def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a finite float map (H, W) to (height, width), bilinearly, within its own range."""
-    return np.clip(
-        _resize(score_map, size), np.float32(score_map.min()), np.float32(score_map.max())
-    )
+    """Resizes a float map (H, W) to (height, width), bilinearly, within its own range.
+
+    Pixels that take no part, NaN, lend nothing to their neighbours; a new pixel of which they make
+    up more than half is NaN.
+    """
+    known = ~np.isnan(score_map)
+    if known.all():
+        resized = _resize(score_map, size)
+    else:
+        share = _resize(known.astype(np.float32), size)
+        sums = _resize(np.where(known, score_map, 0), size)
+        resized = np.where(share >= 0.5, sums / np.maximum(share, 0.5), np.nan)
+    low, high = np.nanmin(score_map), np.nanmax(score_map)
+    return np.clip(resized, np.float32(low), np.float32(high))
 
 
 def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from skimage.transform import resize
-
     _check_size(size)
-    array = np.asarray(array, np.float32)
-    if array.shape[:2] == tuple(size):
-        return array.copy()
-    shape = (*size, *array.shape[2:])
-    # Along an axis that grows, skimage's anti-aliasing filter has sigma 0: no smoothing.
-    return resize(array, shape, order=1, anti_aliasing=True, preserve_range=True).astype(np.float32)
+    return resize(array, size)
 
 
 def resize_missing(missing: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -311,16 +315,18 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def write_tiff_map(path: str | os.PathLike[str], score_map: np.ndarray) -> None:
-    """Writes a map (H, W) as a float32 TIFF, ZIP-compressed, without loss, atomically."""
+    """Writes a map (H, W) as a float32 TIFF, atomically.
+
+    It is not compressed: that saves a quarter of the size, for most of the time that all other
+    files of an image take.
+    """
     import tifffile
 
     values = np.asarray(score_map, np.float32)
     _check_two_axes(values)
     write_atomically(
         path,
-        lambda file: tifffile.imwrite(
-            file, values, compression="zlib", photometric="minisblack", metadata=None
-        ),
+        lambda file: tifffile.imwrite(file, values, photometric="minisblack", metadata=None),
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ssdnet_jax.data._decode import decode
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import link_or_copy, safe_relative
 from ssdnet_jax.data.images import write_tiff_map
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.text import shortened
 
-MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz")
+MAP_SUFFIXES = (".tiff", ".tif", ".npy", ".npz", ".png")
 
 
 def find_map(folder: Path, sample: Sample) -> Path:
@@ -32,7 +32,9 @@ def find_map(folder: Path, sample: Sample) -> Path:
     )
     for stem in stems:
         for suffix in MAP_SUFFIXES:
-            if (path := folder / f"{stem}{suffix}").is_file():
+            path = folder / f"{stem}{suffix}"
+            # A folder of maps may be that of the images: an image is not its own map.
+            if path.is_file() and not (sample.path.exists() and path.samefile(sample.path)):
                 return path
     raise InputError(
         f"{sample.relative}: found no map in {folder}; expected {stems[0]}.tiff or "
@@ -44,7 +46,8 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a raw score map: float32 values of shape (H, W), NaN where a pixel takes no part.
 
     Args:
-      path: TIFF or .npy, or an .npz that holds one array; of shape (H, W), (H, W, 1) or (1, H, W).
+      path: TIFF or .npy, an .npz that holds one array, or a grey PNG; of shape (H, W), (H, W, 1) or
+        (1, H, W), of a PNG also three equal channels.
 
     Raises:
       InputError: unreadable, of another shape or kind, with infinite values, or NaN everywhere.
@@ -57,7 +60,8 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
     except Exception as error:  # decoders fail on damaged files in too many ways to list
         reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as a map ({reason}); expected a TIFF, .npy or .npz of (H, W)"
+            f"{path}: cannot be read as a map ({reason}); expected a TIFF, .npy, .npz or grey PNG "
+            f"of (H, W)"
         ) from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
@@ -89,14 +93,21 @@ def _read_array(path: Path) -> np.ndarray:
                     f"({', '.join(arrays.files)}); expected one, the map"
                 )
             return arrays[arrays.files[0]]
-    return decode(path).samples
+    samples = decode(path).samples
+    if suffix == ".png" and samples.shape[2] == 3:
+        if (samples != samples[..., :1]).any():
+            raise InputError(f"{path}: found a picture in colours; expected a map, a grey PNG")
+        samples = samples[..., :1]
+    return samples
 
 
 def mvtec_names(samples: Sequence[Sample]) -> dict[str, PurePosixPath]:
     """By relative path, where MVTec AD's code expects a map: CATEGORY/test/DEFECT/NAME.tiff.
 
-    Images of one defect that differ in suffix or folder only keep both in the name. Raises
-    InputError if a category or a defect would lead out of a folder.
+    Images of one defect that differ in suffix or folder only keep both in the name.
+
+    Raises:
+      InputError: a category, defect or name that would lead out of the folder.
     """
     plain = {
         s.relative: safe_relative(s.category, "test", s.defect, PurePosixPath(s.relative).stem)

@@ -15,6 +15,8 @@ import numpy as np
 
 from ssdnet_jax.errors import InputError
 
+Polygon = tuple[tuple[float, float], ...]  # points, x and y
+
 LARGEST_SIDE = 2**20  # of an image that a file declares, in pixels; more is no image
 
 
@@ -23,7 +25,7 @@ class Shape:
     """One region: the union of polygons, or run lengths."""
 
     label: str  # name of its category
-    polygons: tuple[np.ndarray, ...] = ()  # float64 (n, 2) each, x and y, n >= 3, finite
+    polygons: tuple[Polygon, ...] = ()  # of at least three points each
     runs: tuple[int, ...] = ()  # lengths of runs of pixels outside and inside in turn, outside
     # first, down the columns; their sum is the number of pixels of `size`
     size: tuple[int, int] = (0, 0)  # (height, width) that `runs` are of
@@ -105,7 +107,7 @@ def rasterize(shapes: Iterable[Shape], size: tuple[int, int]) -> np.ndarray:
         for points in shape.polygons:
             # To skimage the centre of the first pixel is at (0, 0); far points change nothing
             # within the image that near ones on the same side do not.
-            mask |= polygon2mask(size, points[:, ::-1] - 0.5)
+            mask |= polygon2mask(size, np.asarray(points)[:, ::-1] - 0.5)
         if shape.runs:
             if shape.size != tuple(size):
                 raise InputError(
@@ -179,7 +181,7 @@ def _shape(written: Any, label: str, size: tuple[int, int], where: str) -> Shape
     )
 
 
-def _polygon(numbers: Any, where: str) -> np.ndarray:
+def _polygon(numbers: Any, where: str) -> Polygon:
     try:
         points = np.asarray(numbers, np.float64).reshape(-1, 2)
     except (TypeError, ValueError, OverflowError):
@@ -189,7 +191,7 @@ def _polygon(numbers: Any, where: str) -> np.ndarray:
             f"{where}: found a polygon that is not at least three pairs x, y of finite numbers of "
             f"pixels; expected [x1, y1, x2, y2, x3, y3, ...]"
         )
-    return points
+    return tuple((x, y) for x, y in points.tolist())
 
 
 def _decompressed(text: str) -> list[int] | None:

@@ -2,8 +2,9 @@
 
 They take `mask`, bool (H, W), True on the defect, and `score_map`, float (H, W), high on the
 defect; any monotonic change of the scores leaves the result as it is. An image whose mask has one
-class only has no such metric: the result is nan. NaN or infinite scores are an error.
-`ssdnet_jax.evaluation.pooled` has the same metrics for the pixels of many images together.
+class only has no such metric: the result is nan. A pixel whose score is NaN takes no part, as if it
+were not in the image; infinite scores are an error. `ssdnet_jax.evaluation.pooled` has the same
+metrics for the pixels of many images together.
 """
 
 from typing import NamedTuple
@@ -38,13 +39,15 @@ def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3
     ValueError, as are arrays that do not have two axes.
     """
     check_limit(limit)
+    mask, score_map = np.asarray(mask), np.asarray(score_map)
     labels, scores = _flatten(mask, score_map)
-    weights, regions = region_weights(mask)
+    known = ~np.isnan(score_map)
+    weights, regions = region_weights(mask & known)
     if _is_one_class(labels):
         return PixelMetrics(*[float("nan")] * 4)
     normal = np.sort(scores[~labels])
     order = np.argsort(scores[labels])[::-1]
-    defective, weights = scores[labels][order], weights.ravel()[labels][order]
+    defective, weights = scores[labels][order], weights[known][labels][order]
     first = np.flatnonzero(np.append(True, defective[1:] != defective[:-1]))
     thresholds = defective[first]
     steps = Steps(
@@ -179,20 +182,22 @@ def check_limit(limit: float) -> None:
 
 
 def check_pair(mask: np.ndarray, score_map: np.ndarray) -> None:
-    """Raises ValueError unless the two are one bool and one finite array of the same shape."""
+    """Raises ValueError unless they are of one shape, bool and numbers without infinite ones."""
     if mask.shape != score_map.shape:
         raise ValueError(f"mask has shape {mask.shape}, score_map {score_map.shape}; expected one")
     if mask.dtype != bool:
         raise ValueError(f"mask has dtype {mask.dtype}; expected bool")
-    bad = np.count_nonzero(~np.isfinite(score_map))
+    bad = np.count_nonzero(np.isinf(score_map))
     if bad:
-        raise ValueError(f"score_map has {bad} NaN or infinite values; expected finite scores")
+        raise ValueError(f"score_map has {bad} infinite values; expected finite scores, or NaN")
 
 
 def _flatten(mask: np.ndarray, score_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of the pixels that take part."""
     mask, score_map = np.asarray(mask), np.asarray(score_map)
     check_pair(mask, score_map)
-    return mask.ravel(), score_map.ravel()
+    known = ~np.isnan(score_map)
+    return mask[known], score_map[known]
 
 
 def _is_one_class(labels: np.ndarray) -> bool:

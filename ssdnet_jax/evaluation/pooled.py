@@ -64,15 +64,15 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
 
     Args:
         pairs: called once a pass; gives the same (mask, score_map) of all images each time. mask:
-            bool (H, W), True on the defect, or None for an image without; score_map: finite float
-            (H, W), high on the defect. Sizes may differ between images.
+            bool (H, W), True on the defect, or None for an image without; score_map: float
+            (H, W), high on the defect, NaN where a pixel takes no part. Sizes may differ.
         limit: false positive rate up to which AUPRO is integrated, in (0, 1].
         memory: bytes for counts, at least one bin of scores. Some 20 MB and what one image takes
             come on top.
 
     Raises:
-        ValueError: a mask and a map that do not fit, NaN or infinite scores (also beyond the
-            range of float32), a limit outside (0, 1], or other images in a later pass.
+        ValueError: a mask and a map that do not fit, infinite scores (also beyond the range of
+            float32), a limit outside (0, 1], or other images in a later pass.
     """
     check_limit(limit)
     counts = _count(pairs)
@@ -91,8 +91,22 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
 # One read of the images
 
 
-def _read(pairs: Pairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Integers of the scores, uint32 (H * W,), and the mask, bool (H, W), of each image."""
+@dataclasses.dataclass(frozen=True)
+class _Pixels:
+    """The pixels of an image that take part."""
+
+    integers: np.ndarray  # uint32 (n,), of their scores
+    defective: np.ndarray  # bool (n,)
+    mask: np.ndarray  # bool (H, W), the defective ones among them
+    known: np.ndarray  # bool (H, W), which they are
+
+    def regions(self) -> tuple[np.ndarray, int]:
+        """`region_weights`, float64 (n,), and the number of regions."""
+        weights, count = region_weights(self.mask)
+        return weights[self.known], count
+
+
+def _read(pairs: Pairs) -> Iterator[_Pixels]:
     for number, (mask, score_map) in enumerate(pairs()):
         with np.errstate(over="ignore"):  # becomes infinite, which the check reports
             score_map = np.ascontiguousarray(score_map, np.float32)
@@ -103,7 +117,9 @@ def _read(pairs: Pairs) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 raise ValueError(f"score_map has shape {score_map.shape}; expected (H, W)")
         except ValueError as error:
             raise ValueError(f"pair {number}: {error}") from None
-        yield _descending_integers(score_map.ravel()), mask
+        known = ~np.isnan(score_map)
+        integers = _descending_integers(score_map[known])
+        yield _Pixels(integers, mask[known], mask & known, known)
 
 
 def _descending_integers(scores: np.ndarray) -> np.ndarray:
@@ -128,12 +144,12 @@ class _Counts:
 
 def _count(pairs: Pairs) -> _Counts:
     counts = _Counts(np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64))
-    for integers, mask in _read(pairs):
-        bins = (integers >> 16).astype(np.intp)
+    for pixels in _read(pairs):
+        bins = (pixels.integers >> 16).astype(np.intp)
         counts.negatives += np.bincount(bins, minlength=_BINS)
-        if mask.any():
-            np.add.at(counts.positives, bins[mask.ravel()], 1)
-            counts.regions += region_weights(mask)[1]
+        if pixels.defective.any():
+            np.add.at(counts.positives, bins[pixels.defective], 1)
+            counts.regions += pixels.regions()[1]
     counts.negatives -= counts.positives
     return counts
 
@@ -183,15 +199,15 @@ def _pixels_in(pairs: Pairs, bins: np.ndarray) -> Iterator[tuple[np.ndarray, ...
     wanted[bins] = True
     first, last = np.uint32(bins[0] << 16), np.uint32((bins[-1] << 16) + _BINS - 1)
     gaps = bins[-1] - bins[0] >= len(bins)
-    for integers, mask in _read(pairs):
+    for pixels in _read(pairs):
+        integers = pixels.integers
         inside = (integers >= first) & (integers <= last)
-        defective = mask.ravel()
-        negatives = integers[inside & ~defective]
+        negatives = integers[inside & ~pixels.defective]
         if gaps:
             negatives = negatives[wanted[negatives >> 16]]
         # No gap holds a defective pixel.
-        positives = np.flatnonzero(inside & defective)
-        weights = region_weights(mask)[0].ravel()[positives] if positives.size else np.empty(0)
+        positives = np.flatnonzero(inside & pixels.defective)
+        weights = pixels.regions()[0][positives] if positives.size else np.empty(0)
         yield negatives, integers[positives], weights
 
 

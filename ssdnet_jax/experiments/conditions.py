@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_missing
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.images import resized_image
 from ssdnet_jax.methods.registry import has_configuration

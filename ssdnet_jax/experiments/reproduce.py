@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import InputError, NoWeightsError
 from ssdnet_jax.evaluation.evaluate import Evaluation, ImageMetrics, MapSet, evaluate
 from ssdnet_jax.experiments.conditions import CORRUPTIONS, PLAIN, Condition, MissingValues

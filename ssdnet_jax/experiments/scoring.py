@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.config import Config, from_config_dict
-from ssdnet_jax.data.datasets import GOOD, Sample
 from ssdnet_jax.data.images import image_file
+from ssdnet_jax.data.layouts.sample import GOOD, Sample
 from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
 from ssdnet_jax.experiments.conditions import PLAIN, Condition
@@ -178,5 +178,6 @@ def score_dataset(
         find,
         size=condition.evaluate_at,
         resized=condition.resizes_maps,
+        decision=method.config.decision,
         seconds={path: row.seconds for path, row in rows.items() if row.seconds is not None},
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import config_folder, load_config, returned_by, with_overrides
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import Evaluation, evaluate, write_metrics_csv
 from ssdnet_jax.experiments.scoring import Context, score_dataset, with_seed

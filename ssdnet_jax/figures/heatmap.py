@@ -1,21 +1,59 @@
-"""Pictures of a result: score maps laid over their image, and the four-panel figure."""
+"""Pictures of a result: score maps laid over their image, the figure of panels, the thumbnail.
 
+Composed by Pillow and numpy: a figure takes some 20 ms, and threads may draw side by side.
+"""
+
+import dataclasses
+import functools
+import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
-from ssdnet_jax.figures.drawing import DOTS_PER_INCH, new_figure, place, write
+from ssdnet_jax.data.resize import resize
+from ssdnet_jax.figures.colors import THRESHOLD_PLACE, blend, places, score_at
+from ssdnet_jax.figures.lettering import draw_text, shorten, text_width
+from ssdnet_jax.figures.png import write_png
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+OUTLINE = (255, 40, 60)  # of masks
+_TEXT, _MUTED, _BAD, _GOOD = "#1c1c1c", "#5f6670", "#b3261e", "#1b6e3c"
+_LEAST_SIDE, _MOST_SIDE = 320, 512  # of a square panel; others have its area, pixels
+_LONGEST, _THINNEST = 1100, 24  # sides of a panel of any shape, pixels
+_MARGIN, _GAP, _LABEL, _HEADER = 12, 12, 20, 52
+_BAR, _BAR_ROOM = 12, 58  # the colour bar, and what it takes with its numbers
+_LEAST_COLUMN, _LEAST_WIDTH = 104, 440
+_TITLE_SIZE, _TEXT_SIZE, _TICK_SIZE = 17, 14, 11
+_MOST_BOXES = 20  # more of them hide the image
+_TICKS = (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
-COLOR_MAP = "turbo"
-MAX_SIDE = 1024  # longer images are shrunk in figures, pixels
+
+class Box(NamedTuple):
+    """A rectangle of the image, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+      pixels: uint8 RGB (height, width, 3).
+      panels: by name, where in it each panel is.
+    """
+
+    pixels: np.ndarray
+    panels: Mapping[str, Box]
 
 
 def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
-    """Lays a score map in colour over the grey image; uint8 (H, W, 3), RGB.
+    """Lays a score map in colour over the grey image, in its own range; uint8 (H, W, 3), RGB.
 
     The lowest scores leave the image as it is; the higher a score, the more of its colour shows,
     and the image's light and dark stay visible through it. The scale runs from the median of the
@@ -23,124 +61,244 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
 
     Args:
         image: float (H, W, C) in [0, 1].
-        score_map: finite float (H, W), high where anomalous, any range.
+        score_map: float (H, W), high where anomalous, any range; NaN, which is hatched, where a
+            pixel was not judged.
 
     Raises:
-        ValueError: the two differ in size, or the map is not finite.
+        ValueError: the two differ in size, or the map is infinite somewhere.
     """
-    image, score_map = np.asarray(image), np.asarray(score_map, np.float64)
+    image, score_map, judged = _checked(image, score_map)
+    low, high = _score_range(score_map[judged])
+    place = np.clip((np.where(judged, score_map, low) - low) / (high - low), 0.0, 1.0)
+    return _hatched(blend(_to_grey(to_rgb(image)), place, anchored=False), judged)
+
+
+def calibrated_overlay(image: np.ndarray, score_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Lays a calibrated map in colour over the grey image, on one scale for all images.
+
+    The colour jumps at the threshold, from bluish to yellow: an image without yellow or red is
+    good. `figures.colors` has the scale.
+
+    Args:
+        image: float (H, W, C) in [0, 1].
+        score_map: float (H, W) in calibrated units (`core.calibration`); NaN as for `overlay`.
+        threshold: the decision threshold, in the same units.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ValueError: likewise.
+    """
+    image, score_map, judged = _checked(image, score_map)
+    return _colored(to_rgb(image), score_map, judged, threshold)
+
+
+def _checked(image: np.ndarray, score_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image and its map, and where the map has a value."""
+    image, score_map = np.asarray(image), np.asarray(score_map)
     if image.shape[:2] != score_map.shape:
         raise ValueError(
             f"image has shape {image.shape}, score_map {score_map.shape}; expected the same size"
         )
     if np.isinf(score_map).any():
-        raise ValueError("score_map has infinite values; expected finite scores, NaN if not judged")
-    score_map = np.where(np.isnan(score_map), np.nanmin(score_map), score_map)
-    low, high = _score_range(score_map)
-    return _blend(_to_grey(image), np.clip((score_map - low) / (high - low), 0.0, 1.0))
+        raise ValueError("score_map has infinite values; expected finite scores, or NaN")
+    return image, score_map, ~np.isnan(score_map)
 
 
-def _score_range(score_map: np.ndarray) -> tuple[float, float]:
+def _score_range(scores: np.ndarray) -> tuple[float, float]:
     """The scores that get the first and the last colour; never equal."""
-    low, high = (float(v) for v in np.percentile(score_map, [50.0, 99.9]))
+    if not scores.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(scores.astype(np.float64), [50.0, 99.9]))
     if high <= low:  # more than 99.9 % of one value
-        low, high = float(score_map.min()), float(score_map.max())
+        low, high = float(scores.min()), float(scores.max())
     return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
-def _to_grey(image: np.ndarray) -> np.ndarray:
-    weights = np.array([0.2126, 0.7152, 0.0722]) if image.shape[2] == 3 else np.ones(1)
-    return image @ weights
+def _to_grey(rgb: np.ndarray) -> np.ndarray:
+    """Luminance, uint8 (H, W)."""
+    return np.asarray(Image.fromarray(rgb).convert("L"))
 
 
-def _blend(grey: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Colours of `level` (H, W) in [0, 1] over `grey` (H, W) in [0, 1], uint8 RGB."""
-    from matplotlib import colormaps
-
-    # Both ends of the map are nearly black; they are left out.
-    colors = colormaps[COLOR_MAP](0.08 + 0.82 * level)[..., :3]
-    shaded = colors * (0.6 + 0.4 * grey)[..., None]
-    opacity = (0.85 * np.sqrt(level))[..., None]
-    return np.round(255 * ((1 - opacity) * grey[..., None] + opacity * shaded)).astype(np.uint8)
+def _colored(
+    rgb: np.ndarray, score_map: np.ndarray, judged: np.ndarray, threshold: float
+) -> np.ndarray:
+    place = places(np.where(judged, score_map, 0), threshold)
+    return _hatched(blend(_to_grey(rgb), place, anchored=True), judged)
 
 
-def write_heatmap_figure(path: str | os.PathLike[str], **panels: Any) -> None:
-    """Writes `heatmap_figure` as a PNG, in one step, whole; parent folders are created."""
-    from PIL import Image
+def _hatched(rgb: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """The picture with diagonal lines over what was not judged."""
+    if judged.all():
+        return rgb
+    height, width = judged.shape
+    period = 8 if min(height, width) >= 64 else 4
+    line = (np.arange(height)[:, None] + np.arange(width)) % period < period // 4
+    faded = np.where(line[..., None], 235, rgb // 4 + 70).astype(np.uint8)
+    return np.where(judged[..., None], rgb, faded)
 
-    from ssdnet_jax.data.files import write_atomically
 
-    rendered = heatmap_figure(**panels)
-    write_atomically(path, lambda file: Image.fromarray(rendered).save(file, "PNG"))
+def write_heatmap_figure(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Writes a figure as a PNG, in one step, whole; parent folders are created."""
+    write_png(path, figure.pixels)
 
 
 def heatmap_figure(
     *,
     image: np.ndarray,
     score_map: np.ndarray,
+    threshold: float,
     mask: np.ndarray,
     reconstruction: np.ndarray | None = None,
-    title: str | None = None,
-) -> np.ndarray:
-    """Draws panels: input, score overlay, reconstruction (if any), outlined mask.
+    boxes: Sequence[Box] = (),
+    title: str = "",
+    verdict: str = "",
+    details: str = "",
+    anomalous: bool = False,
+) -> Figure:
+    """Draws panels: input, heat map, reconstruction (if any), outlined mask with numbered boxes.
 
-    Panels stand side by side; those of very wide images stand one below the other. The colour bar
-    shows the scores as given. Images of more than 1024 pixels a side are shrunk.
+    Panels stand side by side; those of very wide images stand one below the other. Colours and
+    colour bar are those of `calibrated_overlay`. Large images are shrunk.
 
     Args:
         image: float (H, W, C) in [0, 1].
-        score_map: finite float (H, W), high where anomalous, any range.
+        score_map: float (H, W) in calibrated units (`core.calibration`); NaN, which is hatched,
+            where a pixel was not judged.
+        threshold: the decision threshold, in the same units.
         mask: bool (H, W), the pixels to outline.
         reconstruction: float (H, W, C) in [0, 1], the image without its anomalies; None for methods
             that make none.
+        boxes: of the defects, the worst first; the first 20 are drawn.
         title: a line above the panels, such as the file's name; printed as it is.
-
-    Returns:
-        uint8 RGB.
+        verdict: a word on the image, below the title; red where `anomalous`, else green.
+        details: what is said behind it, such as the score.
+        anomalous: whether the image is.
 
     Raises:
-        ValueError: the arrays differ in size, or the map is not finite.
+        ValueError: the arrays differ in size, or the map is infinite somewhere.
     """
-    image, score_map, mask = np.asarray(image), np.asarray(score_map), np.asarray(mask, bool)
-    sizes = {"image": image, "score_map": score_map, "mask": mask}
+    arrays = {"image": image, "score_map": score_map, "mask": mask}
     if reconstruction is not None:
-        sizes["reconstruction"] = np.asarray(reconstruction)
-    if len({array.shape[:2] for array in sizes.values()}) > 1:
-        found = ", ".join(f"{name} {array.shape[:2]}" for name, array in sizes.items())
+        arrays["reconstruction"] = reconstruction
+    if len({np.shape(array)[:2] for array in arrays.values()}) > 1:
+        found = ", ".join(f"{name} {np.shape(array)[:2]}" for name, array in arrays.items())
         raise ValueError(f"found sizes {found}; expected one size for all")
-    score_map = np.where(np.isnan(score_map), np.nanmin(score_map), score_map)
-    image, score_map, mask, reconstruction = _shrink(image, score_map, mask, reconstruction)
-    score_range = _score_range(score_map)
-    panels = {"Input": to_rgb(image), "Anomaly score": overlay(image, score_map)}
+    image, score_map, judged = _checked(image, score_map)
+    names = ["Input", "Heat map", *["Reconstruction"] * (reconstruction is not None), "Mask"]
+    layout = _layout((image.shape[0], image.shape[1]), names)
+    size = layout.size
+    rgb = _resized(image, size)
+    scores = _resized_map(np.where(judged, score_map, -np.inf), size)
+    shown = np.isfinite(scores)
+    masked = _resized_mask(np.asarray(mask, bool), size)
+    panels = {"Input": rgb, "Heat map": _colored(rgb, scores, shown, threshold)}
     if reconstruction is not None:
-        panels["Reconstruction"] = to_rgb(reconstruction)
-    width = max(1, round(max(mask.shape) / 256))
-    panels["Mask"] = outline(image, mask, color=(255, 40, 60), width=width, tint=0.35)
-    return _render(panels, score_range, title)
+        panels["Reconstruction"] = _resized(np.asarray(reconstruction), size)
+    # Boxes are no smaller than what can be seen, and lie around their defect.
+    panels["Mask"] = _hatched(_outlined(rgb, masked, color=OUTLINE, width=2, tint=0.3), shown)
+
+    page = Image.new("RGB", (layout.width, layout.height), "white")
+    for name, pixels in panels.items():
+        page.paste(Image.fromarray(pixels), (layout.panels[name].x, layout.panels[name].y))
+    draw = ImageDraw.Draw(page)
+    for name, panel in layout.panels.items():
+        draw_text(draw, panel.x, panel.y - 6, name, _TEXT_SIZE, _MUTED)
+    _draw_boxes(draw, boxes[:_MOST_BOXES], layout.panels["Mask"], (image.shape[0], image.shape[1]))
+    _draw_header(draw, layout.width - 2 * _MARGIN, title, verdict, details, anomalous)
+    heat = layout.panels["Heat map"]
+    page.paste(_color_bar(heat.height, round(threshold, 3)), (heat.x + heat.width + 4, heat.y - 8))
+    return Figure(np.asarray(page), layout.panels)
 
 
-def _shrink(
-    image: np.ndarray, score_map: np.ndarray, mask: np.ndarray, reconstruction: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
+class _Layout(NamedTuple):
+    width: int
+    height: int
+    size: tuple[int, int]  # of a panel, height and width
+    panels: dict[str, Box]
 
+
+def _layout(shape: tuple[int, int], names: Sequence[str]) -> _Layout:
+    """Where the panels of an image of such a shape stand."""
+    height, width = shape
+    side = min(max(math.sqrt(height * width), _LEAST_SIDE), _MOST_SIDE)
+    scale = side / math.sqrt(height * width)
+    scale = min(scale, _LONGEST / max(height, width))
+    panel_height = max(_THINNEST, round(height * scale))
+    panel_width = max(_THINNEST, round(width * scale))
+    panels, x, y = {}, _MARGIN, _MARGIN + _HEADER + _LABEL
+    right = bottom = 0
+    for name in names:
+        panels[name] = Box(x, y, panel_width, panel_height)
+        room = _BAR_ROOM if name == "Heat map" else 0
+        right, bottom = max(right, x + panel_width + room), y + panel_height
+        if width > 2.5 * height:  # one below the other
+            y = bottom + _GAP + _LABEL
+        else:
+            x += max(panel_width, _LEAST_COLUMN) + room + _GAP
+    # Labels of narrow panels go beyond them.
+    right = max(right, panels[names[-1]].x + _LEAST_COLUMN, _LEAST_WIDTH - _MARGIN)
+    return _Layout(right + _MARGIN, bottom + _MARGIN, (panel_height, panel_width), panels)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image in [0, 1] brought to a panel's size, uint8 RGB; small ones show their pixels."""
     height, width = image.shape[:2]
-    factor = MAX_SIDE / max(height, width)
-    if factor >= 1:
-        return image, score_map, mask, reconstruction
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    return (
-        resize_image(image, size),
-        resize_map(score_map, size),
-        resize_missing(mask, size),  # any marked pixel counts: thin defects stay visible
-        None if reconstruction is None else resize_image(reconstruction, size),
-    )
+    if size[0] <= height and size[1] <= width:
+        return to_rgb(resize(image, size))
+    channels = image[..., 0] if image.shape[2] == 1 else image
+    picture = Image.fromarray(_to_bytes(channels))
+    shows_pixels = size[0] >= 2 * height or size[1] >= 2 * width
+    kind = Image.Resampling.NEAREST if shows_pixels else Image.Resampling.BICUBIC
+    return np.asarray(picture.resize(size[::-1], kind).convert("RGB"))
+
+
+def _resized_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map brought to a panel's size: where it shrinks, the largest score of each cell.
+
+    A small defect so keeps its colour. A pixel that was not judged is -inf, here and there.
+    """
+    scores = _largest(np.asarray(score_map, np.float32), size)
+    if scores.shape == tuple(size):
+        return scores
+    judged = np.isfinite(scores)
+    filled = Image.fromarray(np.where(judged, scores, 0).astype(np.float32))
+    enlarged = np.asarray(filled.resize(size[::-1], Image.Resampling.BILINEAR))
+    return enlarged if judged.all() else np.where(_resized_mask(judged, size), enlarged, -np.inf)
+
+
+def _resized_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask brought to a panel's size; any marked pixel counts, so thin defects stay visible."""
+    mask = _largest(mask, size)
+    picture = Image.fromarray(mask.view(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(picture).view(bool)
+
+
+def _largest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The array (H, W), no larger than `size`: along an axis that shrinks, the largest of cells."""
+    for axis, target in enumerate(size):
+        array = np.moveaxis(array, axis, 0)
+        # By a whole number first: many rows at once are compared with many.
+        if (step := len(array) // target) > 1:
+            rest = len(array) % step
+            whole = array[: len(array) - rest]
+            parts = functools.reduce(np.maximum, (whole[i::step] for i in range(step)))
+            array = np.concatenate([parts, array[-rest:].max(axis=0)[None]]) if rest else parts
+        if (source := len(array)) > target:
+            array = np.maximum.reduceat(array, np.arange(target) * source // target, axis=0)
+        array = np.moveaxis(array, 0, axis)
+    return np.ascontiguousarray(array)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """An image (H, W, C) in [0, 1] as uint8 (H, W, 3)."""
-    pixels = np.round(255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+    pixels = _to_bytes(image)
     return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
 
 
 def outline(
@@ -152,85 +310,104 @@ def outline(
     tint: float = 0.0,
 ) -> np.ndarray:
     """The image with a border of so many pixels around the mask, which is tinted, uint8 RGB."""
+    return _outlined(to_rgb(image), mask, color=color, width=width, tint=tint)
+
+
+def _outlined(
+    rgb: np.ndarray, mask: np.ndarray, *, color: tuple[int, int, int], width: int, tint: float
+) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
-    pixels = to_rgb(image).astype(np.float64)
-    pixels[mask] = (1 - tint) * pixels[mask] + tint * np.array(color)
-    pixels[binary_dilation(mask, iterations=width) & ~mask] = color
-    return np.round(pixels).astype(np.uint8)
+    rgb = rgb.copy()
+    if mask.any():
+        rgb[mask] = np.round((1 - tint) * rgb[mask] + tint * np.array(color)).astype(np.uint8)
+        rgb[binary_dilation(mask, iterations=width) & ~mask] = color
+    return rgb
 
 
-def _render(
-    panels: dict[str, np.ndarray], score_range: tuple[float, float], title: str | None
-) -> np.ndarray:
-    """Draws the panels with their titles and the colour bar, uint8 RGB."""
-    height, width = next(iter(panels.values())).shape[:2]
-    stacked = width > 2.5 * height
-    # Inches. The area of a panel is the same for all shapes of image, within readable limits.
-    panel_height = float(np.clip(2.9 * np.sqrt(height / width), 0.3, 6.0))
-    panel_width = float(np.clip(panel_height * width / height, 1.2, 9.0))
-    margin, gap, label = 0.08, 0.10, 0.24
-    bar_room = 0.45  # the colour bar and its numbers, to the right of the overlay
-    top = 0.16 if title else 0.0
-    if stacked:
-        figure_width = 2 * margin + panel_width + bar_room
-        figure_height = margin + top + len(panels) * (panel_height + label) + margin
-    else:
-        figure_width = 2 * margin + len(panels) * panel_width + (len(panels) - 1) * gap + bar_room
-        figure_height = margin + top + label + panel_height + margin
-
-    figure = new_figure(figure_width, figure_height)
-    left, bottom = margin, figure_height - margin - top - label - panel_height
-    for name, pixels in panels.items():
-        axes = place(figure, left, bottom, panel_width, panel_height)
-        axes.set_axis_off()  # first: what is not shown is then not laid out either
-        # Small images show their pixels, large ones are smoothed on the way to the page.
-        dots = panel_width * DOTS_PER_INCH
-        axes.imshow(pixels, interpolation="nearest" if width * 2 <= dots else "antialiased")
-        axes.set_title(name, fontsize=8, pad=3, loc="left", y=1.0)
-        if name == "Anomaly score":
-            bar = place(figure, left + panel_width + 0.05, bottom, 0.09, panel_height)
-            _draw_color_bar(bar, score_range, panel_height)
-        if stacked:
-            bottom -= panel_height + label
-        else:
-            left += panel_width + gap + (bar_room if name == "Anomaly score" else 0.0)
-    if title:
-        title = _drawable(title)
-        letters = int(figure_width / 0.09)  # the end of a path says more than its start
-        if len(title) > letters:
-            title = f"…{title[1 - letters :]}"
-        look = {"fontweight": "bold", "verticalalignment": "top"}
-        write(figure, margin, figure_height - margin + 0.02, title, 9, "black", "left", **look)
-    canvas: Any = figure.canvas
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def _draw_boxes(
+    draw: ImageDraw.ImageDraw, boxes: Sequence[Box], panel: Box, shape: tuple[int, int]
+) -> None:
+    """Rectangles around defects, each with its number, the worst drawn last."""
+    down, across = panel.height / shape[0], panel.width / shape[1]
+    for number, box in reversed(list(enumerate(boxes, start=1))):
+        left, right = panel.x + box.x * across, panel.x + (box.x + box.width) * across
+        top, bottom = panel.y + box.y * down, panel.y + (box.y + box.height) * down
+        # Around the defect and its outline, but within the panel.
+        left, top = max(left - 5, panel.x), max(top - 5, panel.y)
+        right = min(right + 4, panel.x + panel.width - 1)
+        bottom = min(bottom + 4, panel.y + panel.height - 1)
+        draw.rectangle((left, top, right, bottom), outline="black", width=3)
+        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="white", width=1)
+        if len(boxes) > 1:
+            text = str(number)
+            wide = text_width(text, _TICK_SIZE) + 6
+            at_left = min(left, panel.x + panel.width - wide)
+            above = top - 14 >= panel.y
+            at_top = top - 14 if above else min(bottom + 1, panel.y + panel.height - 14)
+            draw.rectangle((at_left, at_top, at_left + wide, at_top + 13), fill="black")
+            draw_text(draw, at_left + 3, at_top + 11, text, _TICK_SIZE, "white")
 
 
-def _drawable(text: str) -> str:
-    """Text in which U+FFFD stands for what the font cannot draw, which matplotlib warns about."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+def _draw_header(
+    draw: ImageDraw.ImageDraw,
+    width: float,
+    title: str,
+    verdict: str,
+    details: str,
+    anomalous: bool,
+) -> None:
+    """Title, and below it the verdict in its colour with what there is to say of it."""
+    title = shorten(title, _TITLE_SIZE, width)
+    draw_text(draw, _MARGIN, _MARGIN + 15, title, _TITLE_SIZE, _TEXT)
+    x, y = float(_MARGIN), _MARGIN + 40
+    if verdict:
+        wide = text_width(verdict, _TEXT_SIZE) + 16
+        pill = (x, y - 15, x + wide, y + 6)
+        draw.rounded_rectangle(pill, radius=10, fill=_BAD if anomalous else _GOOD)
+        draw_text(draw, x + 8, y, verdict, _TEXT_SIZE, "white")
+        x += wide + 8
+    room = width - (x - _MARGIN)
+    size = _TEXT_SIZE if text_width(details, _TEXT_SIZE) <= room else _TICK_SIZE
+    draw_text(draw, x, y, shorten(details, size, room), size, _MUTED)
 
-    known = get_font(findfont(FontProperties(weight="bold"))).get_charmap()
-    return "".join(c if ord(c) in known else "\ufffd" for c in text)
+
+@functools.lru_cache(maxsize=64)
+def _color_bar(height: int, threshold: float) -> Image.Image:
+    """Colours as they look over mid-grey, from 0 below to eight times the threshold above.
+
+    Eight pixels above and below leave room for the numbers.
+    """
+    bar = Image.new("RGB", (_BAR_ROOM - 4, height + 16), "white")
+    place = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(_BAR, axis=1)
+    grey = np.full(place.shape, 128, np.uint8)
+    bar.paste(Image.fromarray(blend(grey, place, anchored=True)), (0, 8))
+    draw = ImageDraw.Draw(bar)
+
+    def tick(score: float, color: str) -> None:
+        # Of the middle of the number.
+        middle = 8 + round((1 - float(places(np.array(score), threshold))) * (height - 1))
+        draw.line((_BAR, middle, _BAR + 3, middle), fill=color)
+        draw_text(draw, _BAR + 6, middle + 4, f"{score:.3g}", _TICK_SIZE, color)
+
+    at = 1 - THRESHOLD_PLACE
+    taken = [at]
+    last = float(score_at(np.array(1.0), threshold))
+    for score in (last, *(t for t in _TICKS if t < last)):
+        where = 1 - float(places(np.array(score), threshold))
+        if all(abs(where - other) * height >= 15 for other in taken):
+            taken.append(where)
+            tick(score, _MUTED)
+    tick(threshold, _TEXT)
+    draw.line((0, 8 + round(at * (height - 1)), _BAR + 3, 8 + round(at * (height - 1))), fill=_TEXT)
+    return bar
 
 
-def _draw_color_bar(axes: "Axes", score_range: tuple[float, float], length: float) -> None:
-    """Colours as they look over mid-grey, from the lowest score below to the highest above."""
-    from matplotlib.ticker import MaxNLocator
-
-    level = np.linspace(0.0, 1.0, 256)[:, None]
-    axes.imshow(
-        _blend(np.full_like(level, 0.5), level),
-        origin="lower",
-        aspect="auto",
-        extent=(0.0, 1.0, *score_range),
-    )
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=max(1, min(5, int(length * 2)))))
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useMathText=True)
-    axes.yaxis.get_offset_text().set_fontsize(6)
-    axes.tick_params(labelsize=6, length=2, pad=1.5, width=0.5)
-    for spine in axes.spines.values():
-        spine.set_linewidth(0.5)
+def thumbnail(image: np.ndarray, score_map: np.ndarray, threshold: float, side: int) -> np.ndarray:
+    """`calibrated_overlay` no larger than `side`, uint8 RGB; small defects keep their colour."""
+    image, score_map, judged = _checked(image, score_map)
+    height, width = score_map.shape
+    factor = min(1.0, side / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    scores = _resized_map(np.where(judged, score_map, -np.inf), size)
+    return _colored(_resized(image, size), scores, np.isfinite(scores), threshold)

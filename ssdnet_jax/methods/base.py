@@ -7,7 +7,7 @@ A method hands back results; it does not write files, nor to the terminal.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -296,8 +296,11 @@ class Method(Protocol):
     def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
         """Puts what inpainting found where pixels are missing."""
 
-    def finish(self, group: Sequence[Done], size: int) -> Sequence[Localization]:
-        """Scores images of one bucket in one call, in a batch filled up to `size`."""
+    def finish(self, group: Sequence[Done], size: int) -> Sequence[Callable[[], Localization]]:
+        """Scores images of one bucket in one call, in a batch filled up to `size`.
+
+        Returns what is left to do of each image: on the host, in any thread, in any order.
+        """
 
 
 def scale_settings(method: Method) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The methods SSDnet is compared with, as methods of the run loop."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,21 @@ class BaselineMethod:
         """Never needed: `prepare` has filled missing pixels."""
         return prepared
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Localization]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], Localization]]:
         """Runs the baseline on one image after another."""
-        return [self._localization(done.prepared) for done in group]
+        maps = [self._raw_map(done.prepared) for done in group]
+        return [
+            functools.partial(
+                localization_of,
+                raw,
+                done.prepared,
+                self.config.decision,
+                self.calibration,
+            )
+            for done, raw in zip(group, maps, strict=True)
+        ]
 
-    def _localization(self, prepared: Prepared) -> Localization:
+    def _raw_map(self, prepared: Prepared) -> np.ndarray:
         weights = {"vgg19": self.vgg19, "clip": self.clip}
         try:
             found = self.baseline(prepared.fitted, key=prepared.key, **weights, **self.options)
@@ -121,4 +132,4 @@ class BaselineMethod:
         raw = np.asarray(found, np.float32)
         if not np.isfinite(raw).all():
             raise InputError(f"{self.name} gave a map that is not finite; expected numbers")
-        return localization_of(raw, prepared, self.config.decision, self.calibration)
+        return raw

@@ -1,7 +1,7 @@
 """Fits that are on disk already, scored again: SSDnet without fitting."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class FinishedSSDnet(SSDnet):
         """None: the fits are there."""
         return []
 
-    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
         """Scores the stored fits."""
         found = [dataclasses.replace(done, fits=_fits_of(done)) for done in group]
         return super().finish(found, size)

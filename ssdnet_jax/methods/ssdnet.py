@@ -5,7 +5,7 @@ The host side of the method; what runs on the device is in `core`, a group of im
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -178,8 +178,8 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(self, group: Sequence[Done], size: int) -> list[FittedLocalization]:
-        """Scores the fits of images of one plan and combines their seeds by the median.
+    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
+        """Scores the fits of images of one plan; what is returned combines seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
@@ -194,7 +194,8 @@ class SSDnet:
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
         return [
-            self._localization(done, *arrays) for done, arrays in zip(group, of_each, strict=True)
+            functools.partial(self._localization, done, *arrays)
+            for done, arrays in zip(group, of_each, strict=True)
         ]
 
     def _localization(

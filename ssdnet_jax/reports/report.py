@@ -5,19 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import (
-    ALL,
-    IMAGE_METRICS,
-    METRICS,
-    Evaluation,
-    ImageMetrics,
-    MapSet,
-    Summary,
-    means_over_seeds,
-)
+from ssdnet_jax.data.layouts.sample import Sample
+from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics, MapSet
+from ssdnet_jax.evaluation.summary import IMAGE_METRICS, Summary, means_over_seeds
 from ssdnet_jax.reports.report_cases import CASES, best_and_worst, case_card, escape
+from ssdnet_jax.reports.report_detection import detection_section
 from ssdnet_jax.reports.report_plots import (
     METHOD_COLORS,
     METRIC_NAMES,
@@ -47,6 +40,8 @@ _DEFINITIONS = {
     "Image AUROC": "Defective against good images, an image's score being the maximum of its map; "
     "calibrated: that maximum over the map's median, in units of the map's own usual spread.",
     "±": "Standard deviation over seeds of a seed's figure.",
+    "0.700 – 0.800": "Confidence interval of 95 % by bootstrap over images: what as many other "
+    "images of the same kind might have given.",
 }
 
 _TILES = {
@@ -68,11 +63,13 @@ def write_report(
     evaluation: Evaluation,
     summary: Summary,
     notes: Mapping[str, str],
+    stated: float,
 ) -> None:
     """Writes the report, atomically.
 
     `samples` are all that were evaluated, `map_sets` those whose maps and curves are shown, one a
-    method; `notes` say how the numbers were made, in the order to show.
+    method; `notes` say how the numbers were made, in the order to show; `stated` is the false-alarm
+    rate at which images are called bad.
     """
     title = f"{name}: anomaly localization"
     sections = [
@@ -81,6 +78,7 @@ def write_report(
         _tables(summary),
         _box_plots(evaluation, summary),
         _curves(evaluation, summary, map_sets),
+        detection_section(evaluation.rows, _swatched(summary), stated),
         _cases(samples, map_sets, evaluation.rows),
         _problems(evaluation.rows),
         _protocol(notes),
@@ -202,6 +200,8 @@ def _table_body(
             value, extra = entry[name], entry.get(spread)
             mark = ' class="best"' if value is not None and value == best[name] else ""
             note = "" if extra is None else f'<span class="spread">± {extra:.3f}</span>'
+            if interval := entry.get(f"{name}_interval"):
+                note += f'<span class="spread">{interval[0]:.3f} – {interval[1]:.3f}</span>'
             yield f"<td{mark}>{number(value, absent=_NONE)}{note}</td>"
 
     return f"<tbody{' class=total' if total else ''}>{_lines(label, entries, numbers)}</tbody>"
@@ -360,6 +360,10 @@ def _protocol(notes: Mapping[str, str]) -> str:
         "<footer>SSDnet: a network fitted to the one picture it looks at (arXiv 2509.18354). "
         "The same numbers are in metrics.csv and summary.json beside this file.</footer>"
     )
+
+
+def _swatched(methods: Iterable[str]) -> dict[str, str]:
+    return {method: _swatch(index) for index, method in enumerate(methods)}
 
 
 def _legend(methods: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import read_image, resize_image, resize_map, resize_missing
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, read_pair
 from ssdnet_jax.figures.heatmap import outline, overlay, to_rgb

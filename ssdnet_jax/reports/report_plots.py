@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssdnet_jax.evaluation.detection import CalibrationCurve
 from ssdnet_jax.figures.drawing import new_figure, place, style_axes
 
 if TYPE_CHECKING:
@@ -142,6 +143,38 @@ def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]])
         axes.set_title(title, loc="left", fontsize=10, color=_TEXT, pad=6)
         axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
         axes.set_ylabel(y_label, fontsize=9, color=_MUTED)
+    return _svg(figure)
+
+
+def calibration_plot(
+    found: Mapping[str, CalibrationCurve], methods: Sequence[str], stated: float
+) -> str:
+    """Shares of images called bad against the stated false-alarm rate, logarithmic; an `<svg>`.
+
+    Good images are drawn strong, defective ones faint; `methods` are in the order of their colours.
+    """
+    figure = new_figure(9.6, 3.3)
+    axes = place(figure, 0.7, 0.5, 4.2, 2.6)
+    _style(axes)
+    axes.grid(color=_LINE, linewidth=0.8)
+    low = min([stated / 3, *(curve.stated[0] for curve in found.values())])
+    low = max(low, 1e-4)
+    shares = [curve.false_alarms[0] for curve in found.values()]
+    for method, curve in found.items():
+        color = _method_color(methods.index(method))
+        for values, width, alpha in ((curve.false_alarms, 2.0, 1.0), (curve.detected, 1.2, 0.5)):
+            axes.step(curve.stated, values, where="post", color=color, linewidth=width, alpha=alpha)
+    axes.plot([1e-9, 1], [1e-9, 1], color=_MUTED, linewidth=0.9, linestyle=(0, (3, 3)))
+    axes.axvline(stated, color=_MUTED, linewidth=0.9)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, 1)
+    axes.set_ylim(max(min([low, *(share / 2 for share in shares if share > 0)]), 1e-4), 1.05)
+    axes.set_xlabel("stated false-alarm rate", fontsize=9, color=_MUTED)
+    axes.set_ylabel("share of images called bad", fontsize=9, color=_MUTED)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     return _svg(figure)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, means_over_seeds
+from ssdnet_jax.data.layouts.sample import Sample
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
+from ssdnet_jax.evaluation.summary import means_over_seeds
 from ssdnet_jax.experiments.reproduce import Results
 from ssdnet_jax.figures import drawing
 from ssdnet_jax.methods.registry import has_configuration, split_method

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ssdnet_jax.core.decision import otsu_threshold
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import resize_map, resize_missing
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet
 from ssdnet_jax.figures.drawing import MUTED, TEXT, foot, new_figure, place, save, write
 from ssdnet_jax.figures.heatmap import overlay

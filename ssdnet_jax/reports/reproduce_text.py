@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdnet_jax.data.files import write_atomically
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, summarize, write_summary
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
+from ssdnet_jax.evaluation.summary import summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import number

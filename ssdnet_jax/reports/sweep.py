@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.evaluation.evaluate import ImageMetrics, means_over_seeds
+from ssdnet_jax.evaluation.evaluate import ImageMetrics
+from ssdnet_jax.evaluation.summary import means_over_seeds
 from ssdnet_jax.figures.drawing import new_figure, save
 from ssdnet_jax.reports.report_plots import METRIC_NAMES, number
 from ssdnet_jax.reports.reproduce_text import markdown_table

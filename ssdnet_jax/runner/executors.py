@@ -20,6 +20,7 @@ class Execution:
     devices: int  # local devices to use; 0: all
     executor: str  # one of `EXECUTORS`
     ray_address: str | None  # of the cluster, for "ray"
+    heatmaps: str  # of which images the heat map is written, one of `record.HEATMAPS`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,5 +66,7 @@ def executing(
                     f"this machine has ({device})"
                 )
         stop = stack.enter_context(startup.stops_on_signals(signals))
-        options = Options(execution.lanes, execution.devices, save_params, stop)
+        options = Options(
+            execution.lanes, execution.devices, save_params, stop, heatmaps=execution.heatmaps
+        )
         yield Executor(execute, device, options)

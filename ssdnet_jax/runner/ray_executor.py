@@ -26,6 +26,7 @@ from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary
 from ssdnet_jax.runner.run import run as local_run
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
@@ -115,6 +116,7 @@ def run(
     terminal: Terminal,
     *,
     options: Options = DEFAULT_OPTIONS,
+    page: Page | None = None,
 ) -> Summary:
     """`runner.run.run` over the cluster that has been `joined`.
 
@@ -128,6 +130,7 @@ def run(
       terminal: likewise.
       options: `devices` is Ray's to decide. Lanes that are not given are as many as a GPU's memory
         holds, but no more than share out all fits over the cluster.
+      page: likewise.
     """
     import ray
 
@@ -143,6 +146,7 @@ def run(
         "devices": 1,
         "most_lanes": most_lanes,
         "save_params": options.save_params,
+        "heatmaps": options.heatmaps,
     }
     shared = ray.put(_Shared(method, registry.foreign_entries()))
     task = _remote(_run_batch)
@@ -151,7 +155,10 @@ def run(
     pending: dict[ray.ObjectRef, list[str]] = {}
     origins: dict[str, Origin | None] = {}
     reading = (_reading(name, sources[name], origins) for name in todo)
-    with read_ahead(reading, images + 2, stop=options.stop) as read:
+    with (
+        contextlib.nullcontext(page) if page else open_page(workdir, list(sources)) as shown,
+        read_ahead(reading, images + 2, stop=options.stop) as read,
+    ):
         batches = cut_batches(zip(todo, read, strict=False), images, _BATCH_BYTES)
         try:
             while not options.stop():
@@ -165,7 +172,7 @@ def run(
                 ready, _ = ray.wait(list(pending), timeout=_POLL_SECONDS)
                 for ref in ready:
                     results = _get(ref, pending.pop(ref))
-                    _write(results, workdir, terminal, origins)
+                    _write(results, workdir, terminal, shown, origins)
                     ok = sum(row.status == "ok" for row in results.rows)
                     finished, failed = finished + ok, failed + len(results.rows) - ok
         finally:
@@ -296,6 +303,7 @@ def _write(
     results: _Results,
     workdir: Workdir,
     terminal: Terminal,
+    page: Page,
     origins: dict[str, Origin | None],
 ) -> None:
     """Files first, then the rows that say so."""
@@ -307,6 +315,7 @@ def _write(
     for row in results.rows:
         workdir.append(row.of(origins.pop(row.path, None)))
         terminal.end_image(row)
+        page.add(row)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,37 +1,61 @@
-"""Putting results on disk, in the writing thread: files first, then the row that says so."""
+"""Putting results on disk: files first, in several threads, then in order the row that says so."""
 
 import dataclasses
 import functools
 import time
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 
 import numpy as np
 
+from ssdnet_jax.core.calibration import usual_spread
 from ssdnet_jax.data.fits_file import write_fits
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
-from ssdnet_jax.methods.base import Done, FittedLocalization, Localization, Method
+from ssdnet_jax.methods.base import FittedLocalization, Localization, Method
 from ssdnet_jax.runner.decisions import write_decision
+from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
 from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import one_line, shortened
+from ssdnet_jax.text import shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
+HEATMAPS = ("all", "anomalous", "none")
+_THUMBNAIL = 240  # longer side, pixels
+_LEAST_P = 1e-12  # smaller ones say no more
+
+
+@dataclasses.dataclass(frozen=True)
+class Threads:
+    """Who does what, from the device's results to the row on disk."""
+
+    score: Submit  # one thread, in order: scores groups on the device
+    work: Callable[[Callable[[], Row]], Callable[[], Row]]  # several threads: an image's files
+    append: Submit  # one thread, in order: rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What is written of an image beside its map, mask and fits."""
+
+    heatmaps: str = "all"  # of which images the figure is written, one of `HEATMAPS`
+    params: bool = False  # whether fitted parameters are
+
 
 class Record:
-    """Hands finished and failed images to the writing thread, and counts them."""
+    """Hands finished and failed images to the threads that write, and counts them."""
 
     def __init__(
         self,
         method: Method,
         workdir: Workdir,
         terminal: Terminal,
-        submit: Submit,
+        page: Page,
+        threads: Threads,
+        written: Written,
         origins: MutableMapping[str, Origin | None],
-        *,
-        save_params: bool,
     ):
         """A record of a run.
 
@@ -39,14 +63,14 @@ class Record:
           method: what images are scored by.
           workdir: where files and rows go.
           terminal: told of each image.
-          submit: takes what the writing thread is to do.
+          page: shows each image.
+          threads: that do the work.
+          written: of each image.
           origins: contents of the files of images that have been read; taken out when rows are
             written.
-          save_params: whether fitted networks are kept.
         """
-        self._origins = origins
-        self._method, self._workdir, self._terminal = method, workdir, terminal
-        self._submit, self._save_params = submit, save_params
+        self._method, self._workdir, self._terminal, self._page = method, workdir, terminal, page
+        self._threads, self._written, self._origins = threads, written, origins
         self._warm = False
         self.finished = self.failed = 0
 
@@ -54,47 +78,56 @@ class Record:
         """Prepares what writing needs while the device is busy: it takes three seconds."""
         if not self._warm:
             self._warm = True
-            self._submit(_warm_up_writers)
+            self._threads.score(_warm_up_writers)
 
     def finish(self, group: Group) -> None:
         """Scores a group of images and writes their files and rows."""
-        self._submit(lambda: self._finish(group))
+        self._threads.score(lambda: self._finish(group))
 
     def _finish(self, group: Group) -> None:
         for done, started, result in localizations(self._method, group):
-            try:
-                if isinstance(result, Exception):
-                    raise result
-                row = self._write(done, result)
-            except IMAGE_ERRORS as error:
-                self._write_error(done.name, error, started)
-            else:
-                self._append(row, started)
-                self.finished += 1
+            if isinstance(result, Exception):
+                self._fail(done.name, result, started)
+                continue
+            if self._written.params and done.fits:  # Orbax has threads of its own
+                from ssdnet_jax.runner.checkpoints import save_networks
+
+                network = self._method.config.network
+                try:
+                    save_networks(self._workdir.params_path(done.name), done.fits, network)
+                except IMAGE_ERRORS as error:
+                    self._fail(done.name, error, started)
+                    continue
+            row = self._threads.work(functools.partial(self._write, done.name, result))
+            self._threads.append(functools.partial(self._append, done.name, row, started))
 
     def fail(self, failure: Failure) -> None:
         """Writes the row of an image that failed, and says why."""
-        self._submit(lambda: self._write_error(failure.name, failure.error, failure.started))
+        self._threads.score(lambda: self._fail(failure.name, failure.error, failure.started))
 
-    def _write(self, done: Done, result: Localization) -> Row:
-        """Writes an image's files; returns its row, without the time it took."""
+    def _fail(self, name: str, error: Exception, started: float) -> None:
+        def failed() -> Row:
+            raise error
+
+        self._threads.append(functools.partial(self._append, name, failed, started))
+
+    def _write(self, name: str, finish: Callable[[], Localization]) -> Row:
         self._workdir.check()
-        if self._save_params and done.fits:
-            from ssdnet_jax.runner.checkpoints import save_networks
+        return write_result(self._workdir, name, finish(), heatmaps=self._written.heatmaps)
 
-            network = self._method.config.network
-            save_networks(self._workdir.params_path(done.name), done.fits, network)
-        return write_result(self._workdir, done.name, result)
-
-    def _write_error(self, name: str, error: Exception, started: float) -> None:
-        self._append(error_row(name, error, self._terminal), started)
-        self.failed += 1
-
-    def _append(self, row: Row, started: float) -> None:
-        row = row.of(self._origins.pop(row.path, None))
+    def _append(self, name: str, written: Callable[[], Row], started: float) -> None:
+        """Waits until an image's files are written, or have failed, and writes its row."""
+        try:
+            row = written()
+            self.finished += 1
+        except IMAGE_ERRORS as error:
+            row = error_row(name, error, self._terminal)
+            self.failed += 1
+        row = row.of(self._origins.pop(name, None))
         row = dataclasses.replace(row, seconds=time.monotonic() - started)
         self._workdir.append(row)
         self._terminal.end_image(row)
+        self._page.add(row)
 
 
 def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
@@ -106,9 +139,11 @@ def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
     return Row(path=relative, status="error", error=message)
 
 
-def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
-    """Writes an image's maps, mask and heat map; returns its row, without the time it took."""
-    from ssdnet_jax.figures.heatmap import write_heatmap_figure
+def write_result(
+    workdir: Workdir, relative: str, result: Localization, *, heatmaps: str = "all"
+) -> Row:
+    """Writes an image's files; returns its row, without the time it took."""
+    from ssdnet_jax.figures.heatmap import thumbnail
 
     reconstruction = steps = loss = None
     if isinstance(result, FittedLocalization):
@@ -120,13 +155,16 @@ def write_result(workdir: Workdir, relative: str, result: Localization) -> Row:
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)
     write_decision(workdir, relative, result)
-    write_heatmap_figure(
-        workdir.heatmap_path(relative),
-        image=result.image,
-        score_map=result.score_map,
-        mask=result.mask,
-        reconstruction=reconstruction,
-        title=one_line(relative),
+    calibrated, threshold = _calibrated(result)
+    panels = None
+    if heatmaps == "all" or (heatmaps == "anomalous" and result.is_anomalous):
+        panels = _write_figure(
+            workdir.heatmap_path(relative), relative, result, calibrated, threshold, reconstruction
+        )
+    write_thumbnail(
+        workdir.thumbnail_path(relative),
+        thumbnail(result.image, calibrated, threshold, _THUMBNAIL),
+        panels,
     )
     return Row(
         path=relative,
@@ -147,12 +185,63 @@ def _range_text(used: tuple[float, float] | None) -> str | None:
     return None if used is None else ",".join(f"{value:.9g}" for value in used)
 
 
+def _write_figure(
+    path: Path,
+    name: str,
+    result: Localization,
+    calibrated: np.ndarray,
+    threshold: float,
+    reconstruction: np.ndarray | None,
+) -> Panels:
+    """Writes the heat map figure; returns its width and height, and where its panels are."""
+    from ssdnet_jax.figures.heatmap import Box, heatmap_figure, write_heatmap_figure
+
+    decision = result.decision
+    judged = np.isfinite(decision.score)
+    verdict = ("anomalous" if decision.anomalous else "good") if judged else "not judged"
+    figure = heatmap_figure(
+        image=result.image,
+        score_map=calibrated,
+        threshold=threshold,
+        mask=result.mask,
+        reconstruction=reconstruction,
+        boxes=[Box(d.x, d.y, d.width, d.height) for d in result.defects],
+        title=name,
+        verdict=verdict,
+        details=_details(result, threshold) if judged else "",
+        anomalous=decision.anomalous,
+    )
+    write_heatmap_figure(path, figure)
+    height, width = figure.pixels.shape[:2]
+    return (width, height), figure.panels
+
+
+def _details(result: Localization, threshold: float) -> str:
+    """What the figure says of an image behind its verdict."""
+    p_value, count = result.decision.p_value, len(result.defects)
+    chance = f"p < {_LEAST_P:g}" if p_value < _LEAST_P else f"p = {p_value:.2g}"
+    defects = f"{count} defect{'s' * (count != 1)}"
+    score = f"score {result.decision.score:.3g}, threshold {threshold:.3g}"
+    return ", ".join([score, chance, *[defects] * (count > 0)])
+
+
+def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
+    """The map and the decision threshold in calibrated units."""
+    median, spread = usual_spread(result.score_map)
+    if not spread > 0:  # also where nothing was judged
+        return result.score_map * np.float32(0), 1.0
+    calibrated = (result.score_map - np.float32(median)) / np.float32(spread)
+    return calibrated, (result.decision.threshold - median) / spread
+
+
 @functools.cache  # once a process
 def _warm_up_writers() -> None:
     import scipy.ndimage  # noqa: F401
 
     from ssdnet_jax.figures.heatmap import heatmap_figure
 
-    # The first figure of a process finds fonts, which takes longer than drawing.
+    # The first figure of a process finds fonts and computes its colours.
     tiny = np.zeros((8, 8), np.float32)
-    heatmap_figure(image=tiny[..., None], score_map=tiny, mask=tiny > 0, title="warming up")
+    heatmap_figure(
+        image=tiny[..., None], score_map=tiny, threshold=1.0, mask=tiny > 0, title="warming up"
+    )

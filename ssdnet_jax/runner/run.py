@@ -1,5 +1,6 @@
 """Scoring many images into a work folder: read ahead, fitted in lanes, written behind."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -13,7 +14,9 @@ from jaxtyping import PRNGKeyArray
 from ssdnet_jax.methods.base import Bucket, Method
 from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.record import Record
+from ssdnet_jax.runner.page import Page, open_page
+from ssdnet_jax.runner.record import Record, Threads, Written
+from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
@@ -35,6 +38,7 @@ class Options:
     stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
     # with finished images kept
     most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
+    heatmaps: str = "all"  # of which images the heat map figure is written (`record.HEATMAPS`)
 
 
 DEFAULT_OPTIONS = Options()
@@ -58,6 +62,7 @@ def run(
     terminal: Terminal,
     *,
     options: Options = DEFAULT_OPTIONS,
+    page: Page | None = None,
 ) -> Summary:
     """Scores each image by any method and writes its maps, heat map, mask and row.
 
@@ -69,6 +74,7 @@ def run(
       workdir: images finished there before are left alone.
       terminal: shows progress and problems.
       options: lanes, devices and what else changes results only by rounding.
+      page: that is open already and shows the images; None: one of this run.
     """
     started = time.monotonic()
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
@@ -88,11 +94,18 @@ def run(
 
     terminal.start_run(len(todo))
     origins: dict[str, Origin | None] = {}  # of images that have been read
-    with write_behind(ahead) as write:
-        record = Record(method, workdir, terminal, write, origins, save_params=options.save_params)
+    with (
+        contextlib.nullcontext(page) if page else open_page(workdir, list(sources)) as shown,
+        write_behind(_MOST_AHEAD) as append,
+        side_by_side() as work,
+        write_behind(ahead) as score,
+    ):
+        threads = Threads(score, work, append)
+        written = Written(options.heatmaps, options.save_params)
+        record = Record(method, workdir, terminal, shown, threads, written, origins)
 
         def stop() -> bool:
-            return options.stop() or write.failed
+            return options.stop() or score.failed or append.failed
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)

@@ -61,8 +61,11 @@ class Group:
 
 def localizations(
     method: Method, group: Group
-) -> Iterator[tuple[Done, float, Localization | Exception]]:
-    """Scores a group: of each image when it began, and its result or why it has none."""
+) -> Iterator[tuple[Done, float, Callable[[], Localization] | Exception]]:
+    """Scores a group: of each image when it began, and what is left to do or why it failed.
+
+    See `Method.finish`.
+    """
     try:
         results = method.finish(group.done, group.size)
     except IMAGE_ERRORS as error:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
+from ssdnet_jax.runner.side_by_side import thread_count
+
 Value = TypeVar("Value")
 
-_READERS = 2  # threads: decoding a picture takes far less than fitting it
 _POLL_SECONDS = 0.1  # how late a request to stop may be seen
-_PATIENCE_SECONDS = 10.0  # for what is under way when a run is interrupted or told to stop
+_PATIENCE_SECONDS = 10.0  # for what is under way when a run is interrupted
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def read_ahead(
             except BaseException as error:  # raised where the result is asked for
                 future.set_exception(error)
 
-    threads = [_daemon(work, f"ssdnet-read-{number}") for number in range(_READERS)]
+    threads = [_daemon(work, f"ssdnet-read-{number}") for number in range(thread_count())]
 
     class Results(Iterator[Value]):
         def __next__(self) -> Value:

@@ -74,7 +74,10 @@ class Row:
 
 _PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-RESULT_FOLDERS = ("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions")
+RESULT_FOLDERS = (
+    *("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions"),
+    "thumbnails",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +93,12 @@ class Workdir:
         return self.path / "maps" / f"{relative}.tiff"
 
     def heatmap_path(self, relative: str) -> Path:
-        """Picture of input, heat map, reconstruction and mask."""
+        """Picture of input, heat map, reconstruction and mask; not with --heatmaps=none."""
         return self.path / "heatmaps" / f"{relative}.png"
+
+    def thumbnail_path(self, relative: str) -> Path:
+        """Small heat map of `index.html`, JPEG; its comment says where panels are."""
+        return self.path / "thumbnails" / f"{relative}.jpg"
 
     def mask_path(self, relative: str) -> Path:
         """Binary mask, 0 and 255."""
@@ -114,8 +121,11 @@ class Workdir:
         return self.path / "params" / relative
 
     def has_files(self, relative: str) -> bool:
-        """Whether all files of an image are in place and none was cut off."""
-        paths = [self.map_path, self.heatmap_path, self.mask_path, self.decision_path]
+        """Whether all files of an image are in place and none was cut off.
+
+        Those that are there to be looked at, heat map and thumbnail, do not count.
+        """
+        paths = [self.map_path, self.mask_path, self.decision_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
         return all(is_whole(file) for file in files)
 

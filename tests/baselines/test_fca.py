@@ -6,8 +6,8 @@ import pytest
 from ssdnet_jax.baselines import fca_features
 from ssdnet_jax.baselines.fca import fca
 from ssdnet_jax.core.vgg19 import vgg19_features
-from ssdnet_jax.data.datasets import read_mvtec_layout
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
+from ssdnet_jax.data.layouts.mvtec import read_mvtec_layout
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError

@@ -38,6 +38,7 @@ def test_without_flags_the_default_configuration_is_used():
         devices=0,
         executor="local",
         ray_address=None,
+        heatmaps="all",
         save_params=False,
         calibration=None,
         verdict=None,

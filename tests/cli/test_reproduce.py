@@ -18,8 +18,9 @@ from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
 from ssdnet_jax.data.score_maps import find_map
-from ssdnet_jax.evaluation.evaluate import MapSet, evaluate, summarize
+from ssdnet_jax.evaluation.evaluate import MapSet, evaluate
 from ssdnet_jax.evaluation.metrics import auprc, auroc
+from ssdnet_jax.evaluation.summary import summarize
 from ssdnet_jax.experiments.conditions import corrupt
 from ssdnet_jax.methods.registry import METHODS
 from ssdnet_jax.runner import executors

@@ -81,6 +81,10 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
         "results.csv",
         "run.json",
         "verdicts.csv",
+        "index.html",
+        "index/rows-0.js",
+        "index/state.js",
+        "thumbnails/a.png.jpg",
         "decisions/a.png.json",
         "defects.csv",
         "defects.coco.json",
@@ -390,7 +394,7 @@ def test_every_public_name_exists_and_is_explained():
 
 
 def test_sigterm_ends_a_run_in_order_and_the_same_command_goes_on(quick, tmp_path):
-    for number in range(12):
+    for number in range(60):
         put(tmp_path / "in" / f"{number:02d}.png")
     command = [sys.executable, "-m", "ssdnet_jax", *quick, "--input=in", "--workdir=out"]
     environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -405,12 +409,12 @@ def test_sigterm_ends_a_run_in_order_and_the_same_command_goes_on(quick, tmp_pat
     assert (process.returncode, err) == (143, b"")
     assert b"stopped before the end in " in out
     kept = rows(tmp_path / "out")
-    assert 0 < len(kept) < 12
+    assert 0 < len(kept) < 60
     again = in_a_process(command, tmp_path)
     assert again.returncode == 0
-    assert again.stdout.startswith(f"{12 - len(kept)} finished, {len(kept)} finished before in ")
+    assert again.stdout.startswith(f"{60 - len(kept)} finished, {len(kept)} finished before in ")
     after = rows(tmp_path / "out")
-    assert len(after) == 12 and all(after[path] == row for path, row in kept.items())
+    assert len(after) == 60 and all(after[path] == row for path, row in kept.items())
 
 
 def test_lanes_and_networks_are_passed_on(ssdnet, tmp_path):

@@ -711,9 +711,8 @@ def test_maps_come_back_bit_for_bit(tmp_path_factory, score_map):
     np.testing.assert_array_equal(stored, score_map)
 
 
-def test_maps_are_compressed_and_readable_by_pillow(tmp_path):
+def test_maps_are_readable_by_pillow(tmp_path):
     write_tiff_map(tmp_path / "m.tiff", np.zeros((256, 256)))
-    assert (tmp_path / "m.tiff").stat().st_size < 10_000
     assert Image.open(tmp_path / "m.tiff").mode == "F"
 
 

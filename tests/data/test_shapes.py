@@ -88,7 +88,7 @@ def test_polygons_are_filled_as_pycocotools_fills_them():
     angles = np.sort(generator.uniform(0, 2 * np.pi, 9))
     points = 32 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * 20
     theirs = pycocotools.decode(pycocotools.frPyObjects([points.ravel().tolist()], 64, 64))[..., 0]
-    ours = rasterize([Shape("", polygons=(points,))], (64, 64))
+    ours = rasterize([Shape("", polygons=(tuple(map(tuple, points.tolist())),))], (64, 64))
     assert np.count_nonzero(ours != theirs) < 0.05 * ours.sum()  # on the edge, half a pixel
 
 

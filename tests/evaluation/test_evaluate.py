@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -8,17 +9,12 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from ssdnet_jax.data.datasets import Sample, read_dataset
+from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.data.labels import EMPTY
 from ssdnet_jax.data.score_maps import MAP_SUFFIXES, find_map, put_maps, read_map
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.evaluation.evaluate import (
-    ALL,
-    COLUMNS,
-    MapSet,
-    evaluate,
-    summarize,
-    write_metrics_csv,
-    write_summary,
-)
+from ssdnet_jax.evaluation.evaluate import ALL, COLUMNS, MapSet, evaluate, write_metrics_csv
+from ssdnet_jax.evaluation.summary import summarize, write_summary
 
 SHAPE = (12, 16)
 
@@ -197,8 +193,8 @@ def small_mask(root, folder, relative):
     put_png(mask_of(root, relative), np.full((6, 8), 255, np.uint8))
 
 
-def empty_mask(root, folder, relative):
-    put_png(mask_of(root, relative), np.zeros(SHAPE, np.uint8))
+def full_mask(root, folder, relative):
+    put_png(mask_of(root, relative), np.full(SHAPE, 255, np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -206,11 +202,11 @@ def empty_mask(root, folder, relative):
     [
         (remove_map, ["found no map", "bent/0.png.tiff", "bent/0.tiff"]),
         (small_map, ["0.png.tiff", "5 x 7", "12 x 16"]),
-        (infinite_map, ["0.png.tiff", "not finite"]),
+        (infinite_map, ["0.png.tiff", "infinite"]),
         (broken_map, ["0.png.tiff", "cannot be decoded"]),
         (remove_mask, ["0_mask.png", "no such file"]),
         (small_mask, ["0_mask.png", "6 x 8", "12 x 16", "size of its image"]),
-        (empty_mask, ["0_mask.png", "no defective pixel"]),
+        (full_mask, ["0_mask.png", "every pixel defective"]),
     ],
 )
 def test_what_cannot_be_compared_is_a_row_and_counts_nowhere(root, tmp_path, samples, spoil, words):
@@ -238,14 +234,89 @@ def test_a_map_of_a_good_image_must_have_its_size_too(tmp_path, samples):
     assert "5 x 7" in rows["grid/test/good/1.png"].error
 
 
-def test_a_defective_image_without_a_mask_is_an_error(tmp_path, samples):
+def test_images_without_masks_are_compared_as_a_whole(tmp_path, samples):
     _, map_set = put_map_set(tmp_path, samples, 0)
-    unmasked = [Sample(s.path, s.relative, s.category, s.defect, None) for s in samples]
+    expected = summarize(evaluate(samples, [map_set]))["maps"]["grid"]
+    unmasked = [dataclasses.replace(s, mask_path=None) for s in samples]
     evaluation = evaluate(unmasked, [map_set])
-    assert [row.status for row in evaluation.rows] == ["error"] * 3 + ["ok"] * 2 + ["error"]
-    assert "no mask" in evaluation.rows[0].error
+    assert all(row.status == "ok" and row.auroc is None for row in evaluation.rows)
+    assert all(0 <= row.p_value <= 1 for row in evaluation.rows)
+    assert [row.defective_fraction for row in evaluation.rows] == [None] * 3 + [0.0] * 2 + [None]
     assert evaluation.pooled["maps", 0, ALL] is None
+    found = summarize(evaluation)["maps"]["grid"]
+    assert found["image_auroc"] == expected["image_auroc"]
+    assert (found["auroc_mean"], found["auroc_pooled"]) == (None, None)
     json.dumps(summarize(evaluation), allow_nan=False)
+
+
+def test_an_empty_mask_means_a_good_image_whatever_the_folder_is_called(root, tmp_path, samples):
+    _, map_set = put_map_set(tmp_path, samples, 0)
+    black = root / "black.png"
+    put_png(black, np.zeros(SHAPE, np.uint8))
+    bent, *others = samples
+    good = others[2]
+    assert good.good
+    changed = [dataclasses.replace(bent, mask_path=black), *others[:2]]
+    changed += [dataclasses.replace(good, mask_path=black), *others[3:]]
+    rows = {row.path: row for row in evaluate(changed, [map_set]).rows}
+    assert (rows[bent.relative].defect, rows[bent.relative].notes) == ("good", (EMPTY,))
+    assert (rows[good.relative].defect, rows[good.relative].notes) == ("good", ())
+    assert all(row.status == "ok" for row in rows.values())
+    put_png(black, np.eye(*SHAPE, dtype=bool))
+    rows = {row.path: row for row in evaluate(changed, [map_set]).rows}
+    assert "defective pixels in the mask of a good image" in rows[good.relative].error
+
+
+def test_pixels_without_a_score_take_no_part(tmp_path, samples):
+    values, map_set = put_map_set(tmp_path, samples, 0)
+    truth = masks(samples)
+    for path, scores in values.items():
+        scores[:, -2:] = np.nan
+        tifffile.imwrite(tmp_path / "maps" / "0" / f"{path}.tiff", scores)
+    evaluation = evaluate(samples, [map_set])
+    for row in evaluation.rows:
+        assert row.status == "ok" and row.score == np.nanmax(values[row.path])
+        if not row.good:
+            kept = truth[row.path][:, :-2].ravel(), values[row.path][:, :-2].ravel()
+            assert (row.auroc, row.auprc, row.f1_max) == pytest.approx(by_hand(*kept))
+    together = [np.concatenate([d[p][:, :-2].ravel() for p in truth]) for d in (truth, values)]
+    pooled = evaluation.pooled["maps", 0, ALL]
+    assert (pooled.auroc, pooled.auprc, pooled.f1_max) == pytest.approx(by_hand(*together))
+
+
+def test_maps_of_another_size_are_resized_where_that_is_asked_for(tmp_path, samples):
+    _, map_set = put_map_set(tmp_path, samples, 0)
+    large = np.random.default_rng(0).random((24, 32)).astype(np.float32)
+    large[:, :8] = np.nan
+    path = tmp_path / "maps" / "0" / f"{samples[0].relative}.tiff"
+    tifffile.imwrite(path, large)
+    row = evaluate(samples[:1], [map_set]).rows[0]
+    assert "24 x 32" in row.error and "--resize_maps" in row.error
+    row = evaluate(samples[:1], [dataclasses.replace(map_set, resized=True)]).rows[0]
+    small = resize_map(large, SHAPE)
+    assert (row.status, row.height, row.width) == ("ok", *SHAPE)
+    assert np.isnan(small[:, :4]).all() and not np.isnan(small[:, 4:]).any()
+    known = ~np.isnan(small)
+    truth = masks(samples)[samples[0].relative]
+    assert row.auroc == pytest.approx(roc_auc_score(truth[known], small[known]))
+
+
+def test_grey_pngs_are_maps_and_pictures_are_not(tmp_path, samples):
+    _, map_set = put_map_set(tmp_path, samples[:1], 0)
+    sample = samples[0]
+    folder = tmp_path / "maps" / "0"
+    (folder / f"{sample.relative}.tiff").unlink()
+    scores = np.random.default_rng(0).integers(0, 65536, SHAPE).astype(np.uint16)
+    put_png(folder / f"{sample.relative}.png", scores)
+    np.testing.assert_array_equal(read_map(map_set.find(sample)), scores)
+    assert evaluate([sample], [map_set]).rows[0].status == "ok"
+    put_png(
+        folder / f"{sample.relative}.png",
+        np.dstack([scores % 256, scores // 256] * 2)[..., :3].astype(np.uint8),
+    )
+    assert "found a picture in colours" in evaluate([sample], [map_set]).rows[0].error
+    with pytest.raises(InputError, match="found no map"):
+        find_map(sample.path.parents[3], sample)  # the image itself is none
 
 
 def test_an_empty_mask_of_an_unnamed_defect_means_a_good_image(tmp_path):
@@ -301,6 +372,8 @@ def test_maps_are_found_by_any_of_their_names(tmp_path, suffix, name):
         np.save(path, values)
     elif suffix == ".npz":
         np.savez(path, anything=values)
+    elif suffix == ".png":
+        Image.fromarray(values.astype(np.uint8)).save(path)
     else:
         tifffile.imwrite(path, values)
     assert find_map(tmp_path, sample) == path
@@ -314,7 +387,8 @@ def test_maps_are_found_by_any_of_their_names(tmp_path, suffix, name):
         (np.zeros(4), "shape \\(4,\\)"),
         (np.zeros((2, 2), complex), "complex"),
         (np.array([["a"]]), "<U1"),
-        (np.full((2, 2), 1e300), "4 values that are not finite"),
+        (np.full((2, 2), 1e300), "4 values that are infinite"),
+        (np.full((2, 2), np.nan), "NaN everywhere"),
         (np.array([[None]]), "cannot be read"),
     ],
 )
@@ -368,3 +442,12 @@ def test_maps_are_copied_where_links_cannot_be(tmp_path, monkeypatch):
     assert copy.read_bytes() == (tmp_path / "0.tiff").read_bytes()
     put_maps(tmp_path / "out", [sample], lambda sample: tmp_path / "0.npy")
     np.testing.assert_array_equal(tifffile.imread(copy), np.full((2, 2), 3, np.float32))
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc", "a/../../b"])
+def test_maps_are_never_laid_out_outside_of_their_folder(tmp_path, samples, name):
+    _, map_set = put_map_set(tmp_path, samples, 0)
+    odd = [dataclasses.replace(samples[0], category=name)]
+    with pytest.raises(InputError, match="expected a relative path"):
+        put_maps(tmp_path / "deep" / "out", odd, map_set.find)
+    assert not (tmp_path / "deep").exists()

@@ -148,12 +148,26 @@ def test_what_cannot_be_scored_is_a_clear_error(metric):
         metric(mask, scores[:, :3])
     with pytest.raises(ValueError, match="bool"):
         metric(mask.astype(np.uint8) * 255, scores)
-    scores[1, 2] = np.nan
+    scores[1, 2] = -np.inf
     scores[0, 0] = np.inf
-    with pytest.raises(ValueError, match="2 NaN or infinite"):
+    with pytest.raises(ValueError, match="2 infinite"):
         metric(mask, scores)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="infinite"):
         metric(np.zeros((4, 4), bool), scores)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_pixels_without_a_score_are_as_if_they_were_not_there(metric):
+    generator = np.random.default_rng(3)
+    mask = np.zeros((9, 12), bool)
+    mask[2:5, 3:8] = True
+    scores = generator.normal(size=mask.shape) + mask
+    known = np.ones(mask.shape, bool)
+    known[:, -4:] = False  # cuts the region
+    cut = metric(mask[:, :-4], scores[:, :-4])
+    assert metric(mask, np.where(known, scores, np.nan)) == pytest.approx(cut)
+    assert math.isnan(metric(mask, np.where(mask, np.nan, scores)))
+    assert math.isnan(metric(mask, np.full(mask.shape, np.nan)))
 
 
 def test_aupro_by_hand():
@@ -251,5 +265,5 @@ def test_auroc_of_images_is_the_share_of_rightly_ordered_pairs_of_images():
     assert auroc(defective, np.array([3.0, 2.0, 1.0, 1.0])) == pytest.approx(2.5 / 4)
     assert math.isnan(auroc(defective | True, np.arange(4.0)))
     assert math.isnan(auroc(np.empty(0, bool), np.empty(0)))
-    with pytest.raises(ValueError, match="NaN"):
-        auroc(defective, np.array([1.0, 2.0, np.nan, 0.0]))
+    with pytest.raises(ValueError, match="infinite"):
+        auroc(defective, np.array([1.0, 2.0, np.inf, 0.0]))

@@ -297,11 +297,9 @@ def test_what_cannot_be_scored_is_a_clear_error():
         with pytest.raises(ValueError, match=match):
             pooled_metrics(Pairs(pairs), **options)
 
-    fails(
-        "pair 1: score_map has 1 NaN or infinite", good, (mask, np.where(mask & mask[0], np.nan, 1))
-    )
-    fails("pair 0: score_map has 4 NaN or infinite", (mask, np.where(mask, 1e39, 1.0)))
-    fails("pair 0: score_map has 16 NaN", (None, np.full((4, 4), -np.inf)))
+    fails("pair 1: score_map has 1 infinite", good, (mask, np.where(mask & mask[0], np.inf, 1)))
+    fails("pair 0: score_map has 4 infinite", (mask, np.where(mask, 1e39, 1.0)))
+    fails("pair 0: score_map has 16 infinite", (None, np.full((4, 4), -np.inf)))
     fails(r"pair 1: .*\(4, 4\).*\(4, 3\)", good, (mask, scores[:, :3]))
     fails("pair 0: .*bool", (mask.astype(np.uint8), scores))
     fails(r"pair 0: .*\(H, W\)", (mask[0], scores[0]))
@@ -333,3 +331,14 @@ def test_errors_of_the_images_themselves_come_through():
 def test_result_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         pooled_metrics(Pairs(scenes(1))).auroc = 1.0
+
+
+@pytest.mark.parametrize("memory", [512 * 2**20, 2**21])
+def test_pixels_without_a_score_are_as_if_they_were_not_there(memory):
+    pairs = list(scenes(3))
+    cut = [(None if m is None else m[:, :-3], s[:, :-3]) for m, s in pairs]
+    with_nan = [(m, np.concatenate([s[:, :-3], s[:, -3:] * np.nan], axis=1)) for m, s in pairs]
+    expected = pooled_metrics(Pairs(cut), memory=memory)
+    found = pooled_metrics(Pairs(with_nan), memory=memory)
+    assert values(found) == pytest.approx(values(expected))
+    np.testing.assert_array_equal(found.pro, expected.pro)

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.data.datasets import Sample
 from ssdnet_jax.data.images import DecodedImage, resize_image
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt
 from ssdnet_jax.methods.registry import make_method
 

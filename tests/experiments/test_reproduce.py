@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdnet_jax.data.datasets import Sample
+from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.experiments.conditions import Condition
 from ssdnet_jax.experiments.reproduce import Protocol, corrupted_samples

@@ -36,7 +36,7 @@ def finished(method, *images, ignored=None):
     ready = [prepared(method, image, ignored=ignored) for image in images]
     (*encoded,) = method.encode(ready, len(images))
     done = [Done(str(n), each) for n, each in enumerate(encoded)]
-    return method.finish(done, len(images))
+    return [finish() for finish in method.finish(done, len(images))]
 
 
 def test_an_image_has_nothing_to_fit():

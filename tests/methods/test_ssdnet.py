@@ -87,10 +87,10 @@ def test_a_group_of_images_is_scored_as_each_alone_bit_for_bit(kind, request):
     method = request.getfixturevalue(kind)
     group = method.encode([prepared(method, texture(48, seed)) for seed in range(3)], 4)
     done = [Done(str(n), each, (fitted_by(each),)) for n, each in enumerate(group)]
-    together = method.finish(done, 4)
+    together = [finish() for finish in method.finish(done, 4)]
     assert len(together) == 3
     for each, expected in zip(done, together, strict=True):
-        (found,) = method.finish([each], 4)
+        found = method.finish([each], 4)[0]()
         assert_same_results(found, expected)
         np.testing.assert_array_equal(found.image, each.prepared.pixels)
 
@@ -102,8 +102,8 @@ def test_seeds_give_the_median_map_and_what_scoring_again_needs(of_pixels):
     scales = (0.5, 0.7, 0.9)
     fits = [fitted_by(encoded, n, scale=scale) for n, scale in enumerate(scales)]
     fits[1] = dataclasses.replace(fits[1], losses=fits[1].losses[:1], stop=StopReason.THRESHOLD)
-    (result,) = method.finish([Done("a", encoded, tuple(fits))], 1)
-    (middle,) = of_pixels.finish([Done("a", encoded, (fits[1],))], 1)
+    result = method.finish([Done("a", encoded, tuple(fits))], 1)[0]()
+    middle = of_pixels.finish([Done("a", encoded, (fits[1],))], 1)[0]()
     np.testing.assert_allclose(result.score_map, middle.score_map, rtol=1e-6)
     np.testing.assert_allclose(result.reconstruction, middle.reconstruction, rtol=1e-6)
     assert result.uncertainty.max() > 0 and middle.uncertainty.max() == 0

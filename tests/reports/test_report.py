@@ -8,8 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ssdnet_jax.data.datasets import Sample
-from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, evaluate, summarize
+from ssdnet_jax.data.layouts.sample import Sample
+from ssdnet_jax.evaluation.evaluate import ImageMetrics, MapSet, evaluate
+from ssdnet_jax.evaluation.summary import summarize
 from ssdnet_jax.reports.report import write_report
 from ssdnet_jax.reports.report_cases import CASES, SIDE, best_and_worst
 from ssdnet_jax.reports.report_plots import box_plots, curves

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, ImageMetrics, summarize
+from ssdnet_jax.evaluation.evaluate import ALL, Evaluation, ImageMetrics
+from ssdnet_jax.evaluation.summary import summarize
 from ssdnet_jax.reports.sweep import table, write_figure
 
 

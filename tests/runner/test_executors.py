@@ -80,7 +80,7 @@ def chosen_cache(monkeypatch):
 
 
 def test_a_local_execution_has_the_options_of_the_command_line(chosen_cache):
-    with executing(Execution(3, 1, "local", None), save_params=True) as executor:
+    with executing(Execution(3, 1, "local", None, "none"), save_params=True) as executor:
         assert executor.run is run and executor.device == startup.device_name()
         options = executor.options
         assert (options.lanes, options.devices, options.save_params) == (3, 1, True)
@@ -90,7 +90,7 @@ def test_a_local_execution_has_the_options_of_the_command_line(chosen_cache):
 
 
 def test_more_devices_than_there_are_is_a_clear_error(chosen_cache):
-    asked = Execution(0, jax.local_device_count() + 1, "local", None)
+    asked = Execution(0, jax.local_device_count() + 1, "local", None, "all")
     expected = r"--devices: found \d+; expected at most \d+, as many as this machine has"
     with pytest.raises(ConfigError, match=expected), executing(asked):
         pass

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.figures import heatmap
 from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.ssdnet import SSDnet
 from ssdnet_jax.runner import stream as stream_module
@@ -34,12 +36,19 @@ def config(tiny):
 def figures(monkeypatch):
     """Their titles only: figures have tests of their own and take most of the time."""
 
-    def write(path, **parts):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(parts["title"])
+    @dataclasses.dataclass(frozen=True)
+    class Titled(heatmap.Figure):
+        title: str
 
-    monkeypatch.setattr("ssdnet_jax.figures.heatmap.write_heatmap_figure", write)
-    monkeypatch.setattr("ssdnet_jax.figures.heatmap.heatmap_figure", lambda **parts: None)
+    def write(path, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(figure.title)
+
+    def drawn(**parts):
+        return Titled(np.zeros((1, 1, 3), np.uint8), {}, parts["title"])
+
+    monkeypatch.setattr(heatmap, "write_heatmap_figure", write)
+    monkeypatch.setattr(heatmap, "heatmap_figure", drawn)
 
 
 class Run:
@@ -167,7 +176,7 @@ def test_an_image_whose_map_has_gone_is_fitted_again(tmp_path, config):
 
 
 def test_a_row_comes_after_its_files(tmp_path, config, monkeypatch):
-    def interrupted(path, **parts):
+    def interrupted(path, figure):
         raise KeyboardInterrupt
 
     finished = Run(tmp_path, {"a.png": picture()}, config)

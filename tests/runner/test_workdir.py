@@ -87,13 +87,7 @@ def test_a_finished_image_is_kept_and_a_failed_one_is_tried_again(tmp_path):
 
 @pytest.mark.parametrize(
     "place",
-    [
-        Workdir.map_path,
-        Workdir.heatmap_path,
-        Workdir.mask_path,
-        Workdir.decision_path,
-        Workdir.fit_path,
-    ],
+    [Workdir.map_path, Workdir.mask_path, Workdir.decision_path, Workdir.fit_path],
 )
 def test_an_image_whose_files_have_gone_is_tried_again(tmp_path, place):
     first = opened(tmp_path)

@@ -1,0 +1,1 @@
+"""Layouts of labelled test sets, a file a kind: which image belongs to which label."""

@@ -1,0 +1,63 @@
+"""Whole images in the report: who is called bad at the stated rate, and does that rate hold?"""
+
+from collections.abc import Mapping, Sequence
+
+from ssdnet_jax.evaluation.detection import (
+    CalibrationCurve,
+    Rate,
+    calibration_curve,
+    detection,
+)
+from ssdnet_jax.evaluation.evaluate import ImageMetrics
+from ssdnet_jax.reports.report_cases import escape
+from ssdnet_jax.reports.report_plots import calibration_plot
+
+_NONE = "–"
+
+
+def detection_section(
+    rows: Sequence[ImageMetrics], methods: Mapping[str, str], stated: float
+) -> str:
+    """A table of detections and false alarms, and the calibration curve, in HTML.
+
+    `methods` are names with the swatch before each. Empty where no image was judged.
+    """
+    lines = []
+    curves: dict[str, CalibrationCurve] = {}
+    for method, swatch in methods.items():
+        own = [row for row in rows if row.method == method]
+        found = detection(own, stated)
+        if found.false_alarms is None and found.detected is None:
+            continue
+        lines.append(
+            f'<tr class="first"><td class="left">{swatch}{escape(method)}</td>'
+            f"<td>{_cell(found.false_alarms)}</td><td>{_cell(found.detected)}</td></tr>"
+        )
+        if curve := calibration_curve(own):
+            curves[method] = curve
+    if not lines:
+        return ""
+    table = (
+        '<div class="card scroll"><table><thead><tr><th class="left">method</th>'
+        f"<th>false alarms among good images</th><th>defective images found</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+    text = (
+        f"An image is called bad where the p-value of its highest score is at most the stated rate "
+        f"of false alarms, {stated:.3g}. In brackets: 95 % interval (Clopper and Pearson)."
+    )
+    plot = ""
+    if curves:
+        plot = (
+            '<p class="note">Strong: share of good images called bad at each stated rate, which is '
+            "to stay on the dashed line or below it. Faint: share of defective ones.</p>"
+            f'<div class="card">{calibration_plot(curves, list(methods), stated)}</div>'
+        )
+    return f'<h2>Whole images</h2>\n<p class="note">{text}</p>\n{table}\n{plot}'
+
+
+def _cell(rate: Rate | None) -> str:
+    if rate is None:
+        return _NONE
+    count = f"{round(rate.share * rate.count)} of {rate.count}"
+    return f'{rate.share:.1%}<span class="spread">{count} [{rate.low:.1%}, {rate.high:.1%}]</span>'
