@@ -33,9 +33,9 @@ def folder(tmp_path):
 
     workdir = opened()
     for name in NAMES:
-        for place in (workdir.map_path, workdir.heatmap_path, workdir.mask_path):
+        for place in (workdir.map_path, workdir.mask_path, workdir.decision_path):
             place(name).parent.mkdir(exist_ok=True, parents=True)
-            place(name).write_bytes(b"whole")
+            place(name).write_bytes(b"{}")
         source = FileSource(lambda: None, tmp_path / "in" / name)
         workdir.append(Row(name, "ok", 1.0).of(source.origin()))
     return tmp_path / "in", compared

@@ -1,9 +1,11 @@
 import hashlib
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.sources import (
@@ -140,7 +142,7 @@ def test_a_mask_that_changes_comes_or_goes_is_a_change(tmp_path):
 def test_sources_read_their_own_file_on_any_thread(tmp_path):
     for number, name in enumerate(["a.npy", "b.npy"]):
         np.save(tmp_path / name, np.linspace(0, number, 4).reshape(2, 2))
-    sources = file_sources(tmp_path, [tmp_path / "a.npy", tmp_path / "b.npy"])
+    sources = file_sources(tmp_path, [Path("a.npy"), Path("b.npy")])
     found = {}
     threads = [
         threading.Thread(target=lambda n=name: found.update({n: read_with_origin(sources[n])}))
@@ -151,3 +153,27 @@ def test_sources_read_their_own_file_on_any_thread(tmp_path):
     for thread in threads:
         thread.join()
     assert [image.pixels.max() for image, _ in map(found.get, sources)] == [0, 1]
+
+
+def test_what_is_not_judged_is_part_of_the_contents(tmp_path):
+    for name in ("a.npy", "b.npy", "region.npy"):
+        np.save(tmp_path / name, np.eye(4))
+    names = [Path("a.npy"), Path("b.npy")]
+    regions = {names[0]: lambda size: np.ones(size, bool)}
+    plain = file_sources(tmp_path, names)
+    masked = file_sources(tmp_path, names, None, regions, {names[0]: tmp_path / "region.npy"})
+    polygons = file_sources(tmp_path, names, None, regions, polygons_sha256="of polygons")
+    origins = [
+        [each.origin().mask_sha256 for each in s.values()] for s in (plain, masked, polygons)
+    ]
+    digest = hashlib.sha256((tmp_path / "region.npy").read_bytes()).hexdigest()
+    assert origins == [["", ""], [digest, ""], ["of polygons", ""]]
+    assert masked["a.npy"]().ignored.all() and plain["a.npy"]().ignored is None
+    assert not is_unchanged(masked["a.npy"].origin(), polygons["a.npy"])
+    assert is_unchanged(masked["b.npy"].origin(), polygons["b.npy"])
+
+
+def test_a_page_is_known_by_its_file(tmp_path):
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
+    source = file_sources(tmp_path, [Path("s.tif#2")])["s.tif#2"]
+    assert source.image == tmp_path / "s.tif" and source.origin().size > 128

@@ -40,7 +40,7 @@ def finish(workdir, row):
         workdir.fit_path(row.path),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"whole")
+        path.write_bytes(b"{}")
     workdir.append(row)
 
 
