@@ -147,7 +147,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             executor = stack.enter_context(executing(parsed))
             setting = _Setting(command, terminal, executor, executor.options.stop)
         else:
-            stop = stack.enter_context(startup.stops_on_sigterm())
+            stop = stack.enter_context(startup.stops_on_signals())
             setting = _Setting(command, terminal, None, stop)
         for name, each in sets.items():
             rows, summaries[name] = _evaluate_set(each, samples[name], layouts[name], setting)

@@ -48,7 +48,7 @@ def ignored_regions(path: str | os.PathLike[str], relatives: Iterable[Path]) -> 
         images.
     """
     path, relatives = Path(path), list(relatives)
-    if path.suffix.lower() not in POLYGON_SUFFIXES or path.is_dir():
+    if not is_polygon_file(path):
         masks = missing_masks(path, relatives)
         return {relative: functools.partial(_mask, mask) for relative, mask in masks.items()}
     if is_coco_file(path):
@@ -65,6 +65,17 @@ def ignored_regions(path: str | os.PathLike[str], relatives: Iterable[Path]) -> 
     if of_all:
         found |= {relative: of_all for relative in relatives if relative not in found}
     return {relative: functools.partial(_filled, polygons) for relative, polygons in found.items()}
+
+
+def region_masks(path: str | os.PathLike[str], relatives: Iterable[Path]) -> dict[Path, Path]:
+    """The mask files that `ignored_regions` reads when an image is read; none of polygons."""
+    path = Path(path)
+    return {} if is_polygon_file(path) else missing_masks(path, relatives)
+
+
+def is_polygon_file(path: Path) -> bool:
+    """Whether regions are polygons of one file, which are read at once."""
+    return path.suffix.lower() in POLYGON_SUFFIXES and not path.is_dir()
 
 
 def with_region(image: DecodedImage, region: Region | None) -> DecodedImage:

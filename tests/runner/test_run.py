@@ -19,7 +19,8 @@ from ssdnet_jax.runner import stream as stream_module
 from ssdnet_jax.runner import workdir as workdirs
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.run import Options, file_sources, image_key, run
+from ssdnet_jax.runner.run import Options, image_key, run
+from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
