@@ -1,6 +1,7 @@
 """How much memory this process may use: the machine's, or less where a container limits it."""
 
 import os
+import resource
 from pathlib import Path, PurePosixPath
 
 _UNKNOWN = 4 * 2**30  # bytes of a small machine, where the system does not say
@@ -11,8 +12,8 @@ _OF_PROCESS = Path("/proc/self/cgroup")
 def memory_limit(cgroups: Path = _CGROUPS, of_process: Path = _OF_PROCESS) -> int:
     """Bytes that this process may use.
 
-    The least of the machine's memory and of the limits of the control groups that the process is
-    in, of version 1 or 2, and of those above them (https://docs.kernel.org/admin-guide/cgroup-v2).
+    The least of the machine's memory, of a limit of the process's own (`ulimit -v`), and of the
+    limits of the control groups that the process is in, of version 1 or 2, and of those above them (https://docs.kernel.org/admin-guide/cgroup-v2).
 
     Args:
       cgroups: where control groups are mounted.
@@ -23,6 +24,8 @@ def memory_limit(cgroups: Path = _CGROUPS, of_process: Path = _OF_PROCESS) -> in
     except (AttributeError, ValueError, OSError):
         machine = _UNKNOWN
     limits = [_limit_in(path) for path in _limit_files(cgroups, of_process)]
+    own, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limits.append(None if own == resource.RLIM_INFINITY else own)
     return min([machine, *(limit for limit in limits if limit is not None)])
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib.version
@@ -162,18 +163,30 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def stops_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """While it lasts, SIGTERM only makes the function it gives true: a run then ends in order."""
+def stops_on_signals(
+    signals: Sequence[int] = (signal.SIGTERM,),
+) -> Iterator[Callable[[], bool]]:
+    """While it lasts, signals only make the function it gives true: a run then ends in order.
+
+    A second one ends the process at once, with the exit status that shells give to it.
+    """
     asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        before = {number: signal.signal(number, ask) for number in signals}
     except ValueError:  # signals belong to the main thread
         yield asked.is_set
         return
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def device_name() -> str:

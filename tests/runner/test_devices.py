@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.config import PAPER, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
@@ -73,12 +74,7 @@ print("same")
 
 
 def test_four_devices_give_the_maps_of_one(tmp_path):
-    environment = {
-        **os.environ,
-        "JAX_NUM_CPU_DEVICES": "4",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_PLATFORMS": "cpu",
-    }
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
         capture_output=True,
@@ -96,23 +92,27 @@ def test_on_a_processor_pictures_share_its_cores_and_come_out_the_same(tmp_path,
         Image.fromarray(pixels.astype(np.uint8).squeeze()).save(tmp_path / "in" / f"{seed}.png")
     config = tmp_path / "tiny.py"
     config.write_text(f"def get_config():\n    return {tiny!r}\n")
-    maps = []
-    for count in ("1", None):
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        environment.pop("JAX_NUM_CPU_DEVICES", None)
-        environment |= {"JAX_NUM_CPU_DEVICES": count} if count else {}
-        workdir = tmp_path / f"out{count}"
-        command = ["--input", tmp_path / "in", "--workdir", workdir, "--config", config]
-        done = subprocess.run(
-            [sys.executable, "-m", "ssdnet_jax", *map(str, command)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        maps.append([(workdir / "maps" / f"{seed}.png.tiff").read_bytes() for seed in range(3)])
-    assert maps[0] == maps[1]
+
+    def arguments(workdir):
+        flags = {"--input": tmp_path / "in", "--workdir": workdir, "--config": config}
+        return [f"{flag}={value}" for flag, value in flags.items()]
+
+    one, all_cores = tmp_path / "one", tmp_path / "all"
+    assert jax.local_device_count() == 1  # of this process
+    assert main(["ssdnet", *arguments(one)]) == 0
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    del environment["JAX_NUM_CPU_DEVICES"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ssdnet_jax", *arguments(all_cores)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for seed in range(3):
+        found, expected = (out / "maps" / f"{seed}.png.tiff" for out in (all_cores, one))
+        assert found.read_bytes() == expected.read_bytes()
 
 
 class Core:
