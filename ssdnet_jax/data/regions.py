@@ -16,7 +16,7 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.data.images import DecodedImage, read_mask
-from ssdnet_jax.data.shapes import Shape, is_coco_file, rasterize, read_coco
+from ssdnet_jax.data.shapes import LARGEST_SIDE, Polygon, Shape, is_coco_file, rasterize, read_coco
 from ssdnet_jax.errors import InputError
 
 Region = Callable[[tuple[int, int]], np.ndarray]  # (height, width) -> bool mask of that size
@@ -29,7 +29,7 @@ _IMAGE_FIELDS = ("image", "file_name", "filename", "path")  # of a feature's pro
 class _Ring:
     """A closed line of a polygon."""
 
-    points: np.ndarray  # float64 (n, 2), x and y
+    points: Polygon
     hole: bool
 
 
@@ -185,8 +185,8 @@ def _polygons(path: Path, geometry: Any) -> list[list[_Ring]]:
         ) from None
 
 
-def _points(ring: Any) -> np.ndarray:
-    points = np.array([[float(x), float(y)] for x, y, *_ in ring])
-    if len(points) < 3 or not np.isfinite(points).all() or np.abs(points).max() > 2**20:
+def _points(ring: Any) -> Polygon:
+    points = tuple((float(x), float(y)) for x, y, *_ in ring)
+    if len(points) < 3 or not all(abs(n) < LARGEST_SIDE for point in points for n in point):
         raise ValueError
     return points
