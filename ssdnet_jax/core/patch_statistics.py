@@ -221,10 +221,7 @@ def scatter_errors(
     errors = jnp.where(rows[:, None, :, None] & columns[None, :, None, :], errors, 0.0)
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
     if weights is not None:
-        of_members = _member_weights(weights, n)
-        total = _scattered(errors * of_members, shares, (height, width))
-        inside = rows[:, None, :, None] & columns[None, :, None, :]
-        known = _scattered(of_members * inside, shares, (height, width))
+        total, known = scatter_known(errors, weights, spread=spread, blur=blur, blur_size=blur_size)
         counted = masked.for_statistics(known) > 0
         usual = masked.median(total / jnp.where(known > 0, known, 1.0), counted)
         return total + (1 - known) * usual
@@ -237,6 +234,38 @@ def scatter_errors(
     )
     usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
     return total + (1 - known.astype(np.float32)) * usual
+
+
+def scatter_known(
+    errors: Float[Array, "h w n n"],
+    weights: Float[Array, "h-n+1 w-n+1"],
+    *,
+    spread: float,
+    blur: float,
+    blur_size: int,
+) -> tuple[Float[Array, "h-n+1 w-n+1"], Float[Array, "h-n+1 w-n+1"]]:
+    """Adds up what the tiles within a map say about a pixel, as far as they know it.
+
+    Args:
+      errors: of `correspondence_errors`.
+      weights: how well each pixel of the map is known, in [0, 1].
+      spread: as for `scatter_errors`, as are `blur` and `blur_size`.
+      blur: see there.
+      blur_size: see there.
+
+    Returns:
+      Sums of weighted errors, and the share of the full weight that they have, in [0, 1].
+    """
+    n = errors.shape[-1]
+    height, width = weights.shape
+    inside = (_valid(height, n, n // 2), _valid(width, n, n // 2))
+    inside = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+    shares = _shares(n, spread, blur, blur_size).astype(np.float32)
+    of_members = _member_weights(weights, n) * inside
+    total, known = (
+        _scattered(x, shares, (height, width)) for x in (errors * of_members, of_members)
+    )
+    return total, known
 
 
 def _member_weights(
