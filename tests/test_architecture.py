@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
         *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
     },
     "cli": {
-        *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
+        *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),
         *("interrupts", "experiments", "reports"),
     },
     "__main__": {"cli"},

@@ -43,7 +43,7 @@ Flags:
   --good=PATH             folder or glob of good pictures, or one
   --workdir=DIR           where their results and calibration.json go
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
   --vgg19_weights=PATH    as for `ssdnet`
 {clip_weights}
   --method=NAME           {methods};

@@ -57,7 +57,7 @@ Flags:
                           folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
   --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
   --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
                           what it uses if that is little (auto), nothing, or the same for all

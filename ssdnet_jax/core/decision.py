@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssdnet_jax.core.calibration import in_units, usual_spread
+from ssdnet_jax.core.calibration import on_scale, usual_spread
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
@@ -90,7 +90,7 @@ def decide(
         nothing = np.zeros(score_map.shape, bool)
         return Decision(math.nan, 1.0, False, math.nan, nothing), ()
     median, spread = usual_spread(score_map)
-    calibrated = in_units(score_map)
+    calibrated = on_scale(score_map, median, spread)
     score = float(np.nanmax(calibrated))
     law = calibration or fit_block_maxima(calibrated)
     p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.data.images import DecodedImage, read_mask
-from ssdnet_jax.data.shapes import Shape, is_coco_file, rasterize, read_coco
+from ssdnet_jax.data.shapes import Shape, as_polygon, is_coco_file, rasterize, read_coco
 from ssdnet_jax.errors import InputError
 
 Region = Callable[[tuple[int, int]], np.ndarray]  # (height, width) -> bool mask of that size
@@ -104,8 +104,8 @@ def _filled(polygons: Sequence[Sequence[_Ring]], size: tuple[int, int]) -> np.nd
     mask = np.zeros(size, bool)
     for rings in polygons:
         inside, holes = (
-            rasterize([Shape("", polygons=tuple(r.points for r in rings if r.hole == hole))], size)
-            for hole in (False, True)
+            rasterize([Shape("", polygons=tuple(as_polygon(ring.points) for ring in part))], size)
+            for part in ([ring for ring in rings if ring.hole == hole] for hole in (False, True))
         )
         mask |= inside & ~holes
     return mask

@@ -97,11 +97,12 @@ def _flat_part(
     from scipy import ndimage
 
     nothing = np.zeros(known.shape, bool)
-    distance = np.abs(pixels - colour).max(axis=-1)
+    at_places = np.abs(pixels[np.logical_or.reduce(places) & known] - colour).max(axis=-1)
     # Not the median: of noise that is cut off at black, half of the values are black.
-    deviation = np.quantile(distance[np.logical_or.reduce(places) & known], 0.9) / 1.645
+    deviation = np.quantile(at_places, 0.9) / 1.645
     if deviation > _FLATNESS * span:
         return nothing, nothing
+    distance = np.abs(pixels - colour).max(axis=-1)
     tolerance = max(_TOLERANCE * deviation, _LEAST_TOLERANCE * span)
     alike = (distance <= tolerance) & known
     if any(alike[place & known].mean() < _SIDE for place in places):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ssdnet_jax.core.calibration import usual_spread
-from ssdnet_jax.data.fits_file import write_fits
+from ssdnet_jax.data.fits_file import write_fits, write_tiled_note
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
-from ssdnet_jax.methods.base import FittedLocalization, Localization, Method
+from ssdnet_jax.methods.base import FittedLocalization, Localization, Method, TiledLocalization
 from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
 from ssdnet_jax.runner.sources import Origin
@@ -85,7 +85,7 @@ class Record:
         self._threads.score(lambda: self._finish(group))
 
     def _finish(self, group: Group) -> None:
-        for done, started, result in localizations(self._method, group):
+        for done, started, result in localizations(self._method, group, self._terminal.progress):
             if isinstance(result, Exception):
                 self._fail(done.name, result, started)
                 continue
@@ -151,6 +151,9 @@ def write_result(
         if len(result.fits.losses) > 1:
             write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
         reconstruction = result.reconstruction
+        steps, loss = result.steps, float(result.losses[-1])
+    elif isinstance(result, TiledLocalization):
+        write_tiled_note(workdir.fit_path(relative), result.losses)
         steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)

@@ -11,9 +11,8 @@ from pathlib import Path
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.methods.base import Bucket, Method
-from ssdnet_jax.runner.batching import Progress
-from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
+from ssdnet_jax.methods.base import Bucket, Method, Progress
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
@@ -208,6 +207,9 @@ def _read(
         workdir.check_name(name)
         source, origins[name] = read_with_origin(read)
         prepared = method.prepare(source, image_key(method.config.seed, name))
+        bucket = method.bucket(prepared)
+        if bucket.settings is not None:
+            check_memory(bucket.shape, bucket.settings)
     except IMAGE_ERRORS as error:
         return Incoming(name, error)
     return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ssdnet_jax.errors import OutputError
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.methods.base import Progress
 from ssdnet_jax.runner.workdir import Row
 from ssdnet_jax.text import duration, one_line, shortened
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 # tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
+_TILES = "{desc} tile {n_fmt}/{total_fmt}, {remaining} left{bar}"
 LONGEST_PROBLEM = 400  # characters of a line about something that went wrong
-_STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
+_STAGES = {
+    "inpaint": "inpainting",
+    "fit": "fitting",
+    "features": "analysing tiles",
+    "score": "scoring",
+}
 
 
 class Terminal:
@@ -63,7 +70,9 @@ class Terminal:
                 self._progress(self._line, progress)
 
     def _progress(self, line: "tqdm", progress: Progress) -> None:
-        if progress.stage == "score":
+        if math.isnan(progress.loss) and progress.step:
+            self._tiles(line, progress)
+        elif progress.stage == "score":
             self.stage(_STAGES["score"])
         elif progress.step == 0:
             line.n = 0
@@ -78,6 +87,15 @@ class Terminal:
             line.n = progress.step
             line.set_postfix_str(f"loss {progress.loss:.2e}", refresh=False)
             self._describe(line, _STAGES[progress.stage])
+
+    def _tiles(self, line: "tqdm", progress: Progress) -> None:
+        """How far a large image is that goes tile by tile."""
+        if line.bar_format != _TILES or progress.step < line.n:
+            line.reset(total=progress.total)
+        line.bar_format = _TILES
+        line.n = progress.step
+        line.set_postfix_str("", refresh=False)
+        self._describe(line, _STAGES[progress.stage])
 
     def end_image(self, row: Row) -> None:
         """Counts an image that is done, and leaves a line for one that is finished."""

@@ -1,40 +1,61 @@
 import os
 
+import jax
 import pytest
 
-from ssdnet_jax.runner.memory import usable_memory
+from ssdnet_jax.config import AUTO
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner import devices
+from ssdnet_jax.runner.devices import check_memory
+from ssdnet_jax.runner.memory import memory_limit
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def limit(tmp_path, lines, files):
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    (tmp_path / "self").write_text(lines)
+    return memory_limit(tmp_path / "cgroup", tmp_path / "self")
+
+
 @pytest.mark.parametrize(
-    ("cgroup", "files", "expected"),
+    ("lines", "files", "expected"),
     [
-        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "1048576"}, 2**20),
-        ("0::/a/b\n", {"a/b/memory.max": "4096", "a/memory.max": "1048576"}, 4096),
-        ("0::/host/path\n", {"memory.max": "8192"}, 8192),
-        ("0::/\n", {"memory.max": "max"}, MACHINE),
-        ("5:cpu:/x\n3:cpu,memory:/a\n", {"memory/a/memory.limit_in_bytes": "12288"}, 12288),
-        ("3:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, MACHINE),
-        ("nonsense\n", {}, MACHINE),
-        ("", {}, MACHINE),
+        ("0::/\n", {}, MACHINE),
+        ("0::/\n", {"memory.max": "max\n"}, MACHINE),
+        ("0::/\n", {"memory.max": "1000000\n"}, 1_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "2000000\n"}, 2_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "3000000\n", "a/memory.max": "9000000\n"}, 3_000_000),
+        ("0::/outside/x\n", {"memory.max": "4000000\n"}, 4_000_000),  # a container's own root
+        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "5000000\n"}, 5_000_000),
+        ("4:cpu,memory:/a\n", {"memory/memory.limit_in_bytes": "6000000\n"}, 6_000_000),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, MACHINE),
+        ("3:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "1\n"}, MACHINE),
+        ("nonsense\n\xff", {"memory.max": "7\n"}, MACHINE),
     ],
 )
-def test_the_least_limit_of_machine_and_groups_counts(tmp_path, cgroup, files, expected):
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "cgroup").write_text(cgroup)
-    for name, content in files.items():
-        path = tmp_path / "sys" / "fs" / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{content}\n")
-    assert usable_memory(tmp_path) == expected
+def test_the_least_limit_of_the_machine_and_its_control_groups_counts(
+    tmp_path, lines, files, expected
+):
+    assert limit(tmp_path, lines, files) == expected
 
 
-def test_without_either_file_system_it_is_the_machines(tmp_path):
-    assert usable_memory(tmp_path) == MACHINE
-    assert 0 < usable_memory() <= MACHINE
+def test_a_machine_that_does_not_say_its_memory_is_taken_for_small(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    assert memory_limit(tmp_path, tmp_path / "absent") == 4 * 2**30
 
 
-def test_a_limit_of_the_process_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("resource.getrlimit", lambda which: (2**21, 2**22))
-    assert usable_memory(tmp_path) == 2**21
+def test_no_control_groups_leave_the_machine(tmp_path):
+    assert memory_limit(tmp_path, tmp_path / "absent") == MACHINE
+    assert 0 < memory_limit() <= MACHINE
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices say so themselves")
+def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(monkeypatch):
+    settings = AUTO.fit_settings
+    monkeypatch.setattr(devices, "memory_limit", lambda: 8 * 2**30)
+    check_memory((256, 256, 24), settings)
+    with pytest.raises(InputError, match=r"6000 x 4000 takes at least \d+\.\d GiB.*8\.0 GiB"):
+        check_memory((6000, 4000, 24), settings)

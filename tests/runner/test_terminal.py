@@ -6,7 +6,7 @@ import termios
 import pytest
 
 from ssdnet_jax.errors import OutputError
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.methods.base import Progress
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row
 from ssdnet_jax.text import duration, one_line
