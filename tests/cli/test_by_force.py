@@ -46,9 +46,11 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def begin(folder, *flags, program=("-m", "ssdnet_jax"), **options):
+def begin(folder, *flags, program=("-m", "ssdnet_jax"), before=lambda: None, **options):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     command = [sys.executable, *program, *QUICK, "--input=in", "--workdir=out", *flags]
+    # A shell lets what it runs in the background ignore Ctrl-C, tests included.
+    streams["preexec_fn"] = lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), before())
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **streams)
 
 
@@ -213,7 +215,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_costs_no_finished_image(pictures
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    status, out, err = run(pictures, preexec_fn=full)
+    status, out, err = run(pictures, before=full)
     assert status == 2 and out == ""
     (line,) = err.splitlines()
     assert line.startswith("ssdnet: out: cannot be used as a work folder (File too large)")
