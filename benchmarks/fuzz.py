@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py --minutes=60
 
 Each round takes a well-formed input, damages it, and hands it to the reader of its kind. A reader
-may give a value or raise one of the errors that a user can mend (`ssdnet_jax.errors`), in one line;
+may give a value or raise one of the errors that a user can mend (`ssdnet_jax.errors`);
 anything else is printed with the seed of its round and counted, and so is a round of more than ten
 seconds. `--seed` repeats rounds. The exit status is 1 if anything was found.
 """
@@ -273,9 +273,8 @@ def run_round(once: Round, seed: int) -> str:
         try:
             with time_limit():
                 once(random.Random(seed), Path(name))
-        except SSDnetError as error:
-            found = " ".join(str(error).replace(name, "").split("\n"))
-            return "error" if len(found) < 900 else f"a long line: {found:.80}"
+        except SSDnetError:
+            return "error"
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise

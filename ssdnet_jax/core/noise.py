@@ -24,7 +24,14 @@ def without_noise(
     colours differ in from their mean, of which the eye sees little detail either, is smoothed
     twice as widely.
     """
-    width = _SMOOTHING * (noise_deviation(image, valid) - _HARMLESS_NOISE)
+    return smoothed_for(image, noise_deviation(image, valid))
+
+
+def smoothed_for(
+    image: Float[Array, "h w c"], noise: Float[Array, ""] | float
+) -> Float[Array, "h w c"]:
+    """`without_noise` where the standard deviation of the noise is known already."""
+    width = _SMOOTHING * (noise - _HARMLESS_NOISE)
     width = jnp.minimum(width, _WIDEST)
     grey = image.mean(-1, keepdims=True)
     smooth = _smoothed(grey, width, most=_WIDEST)

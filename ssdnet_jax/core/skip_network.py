@@ -30,8 +30,8 @@ from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import normalize
 from ssdnet_jax.core.resize import upsample2x
 
-_LEAKY_SLOPE = 0.2
-_ACTIVATIONS = {  # but for the leaky ReLU, which is one with its normalization
+LEAKY_SLOPE = 0.2
+OTHER_ACTIVATIONS = {  # but for the leaky ReLU, which is one with its normalization
     "elu": jax.nn.elu,
     "swish": jax.nn.swish,
     "none": lambda x: x,
@@ -144,8 +144,8 @@ class Scale(nn.Module):
         def finish(x: Array, name: str) -> Array:
             norm = BatchNormalization(x.shape[-1], name=f"{name}_norm")
             if config.activation == "leaky_relu":
-                return norm(x, slope=_LEAKY_SLOPE)
-            return _ACTIVATIONS[config.activation](norm(x))
+                return norm(x, slope=LEAKY_SLOPE)
+            return OTHER_ACTIVATIONS[config.activation](norm(x))
 
         def block(x: Array, features: int, kernel: int, name: str, stride: int = 1) -> Array:
             conv = Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")

@@ -108,7 +108,7 @@ def _silence_libtiff() -> None:
     package = Path(PIL.__file__).parent
     places = (package.parent / "pillow.libs", package / ".dylibs")
     found = [path for place in places if place.is_dir() for path in place.glob("libtiff*")]
-    for path in found or ["libtiff.so.6"]:
+    for path in found or [Path("libtiff.so.6")]:
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(str(path))
             for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

@@ -108,19 +108,31 @@ def resized_image(
         size = analysed_size(unknown.shape, config)
         every = pixels.reshape(-1, pixels.shape[2])
         used = _used_range(pixels[~unknown] if unknown.any() else every, config)
-        fitted = _resize_known(stretched(pixels, used), unknown, size)
+        fitted = resize_known(stretched(pixels, used), unknown, size)
         return ResizedImage(pixels, unknown, *fitted, None, used, ground)
     window = layout.window
     cut, cut_unknown = pixels[window], unknown[window]
     used = _used_range(cut[~(inside | cut_unknown)], config)
     filled = fill_mirrored(stretched(cut, used), inside, avoid=cut_unknown)
-    fitted = _resize_known(filled, cut_unknown, layout.valid.shape)
+    fitted = resize_known(filled, cut_unknown, layout.valid.shape)
     return ResizedImage(pixels, unknown, *fitted, layout, used, ground)
 
 
 def analysed_size(shape: tuple[int, int], config: Config) -> tuple[int, int]:
-    """Height and width, in pixels, at which an image of `shape` is analysed."""
-    return shape if config.image_size == 0 else (config.image_size, config.image_size)
+    """Height and width, in pixels, at which an image of `shape` is analysed.
+
+    `config.image_size` is the shorter side. The longer one keeps the aspect up to a sixteenth: it
+    is a whole number of eighths of the shorter, so that images of nearly the same shape share
+    compiled programs.
+    """
+    short = config.image_size
+    if short == 0:
+        return shape
+    eighth = max(1, short // 8)
+    height, width = (
+        max(short, round(short * side / min(shape) / eighth) * eighth) for side in shape
+    )
+    return height, width
 
 
 def stretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:
@@ -306,10 +318,19 @@ def _uses_much(values: np.ndarray) -> bool:
     return bool(high - low >= _SMALL_RANGE and beyond >= least)
 
 
-def _resize_known(
+def resize_known(
     pixels: np.ndarray, missing: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours."""
+    """Resizes an image so that missing pixels, which hold 0, do not darken their neighbours.
+
+    Args:
+      pixels: float32 (H, W, C), 0 where missing.
+      missing: bool (H, W).
+      size: height and width, in pixels.
+
+    Returns:
+      The image at that size, and which of its pixels hold a missing one.
+    """
     if not missing.any():
         return resize_image(pixels, size), np.zeros(size, bool)
     share = resize_image((~missing).astype(np.float32)[..., None], size)

@@ -1,7 +1,6 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,14 @@ from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.config import FitSettings
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.memory import memory_limit
 from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
 _USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
+_LEAST = 0.45  # of what a lane is taken to need on a CPU, what it needed at least when measured
 _VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
 
 
@@ -83,20 +85,36 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
         return len(devices)
     if settings.loss.w_perc:
         return 1
+    lane = _lane_bytes_on_cpu(shape, settings)
+    return int(np.clip(_USABLE_ON_CPU * memory_limit() // lane, 1, len(devices)))
+
+
+def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
+    """Raises InputError for a fit that is too large for the memory of a CPU.
+
+    The system would give the memory, and end the process once it is used. Other devices say so
+    themselves.
+
+    Args:
+      shape: of what is fitted.
+      settings: of the fit.
+    """
+    if jax.local_devices()[0].platform != "cpu":
+        return
+    needed, limit = _LEAST * _lane_bytes_on_cpu(shape, settings), memory_limit()
+    if needed > limit:
+        raise InputError(
+            f"a fit of {shape[0]} x {shape[1]} takes at least {needed / 2**30:.1f} GiB of memory; "
+            f"found {limit / 2**30:.1f} GiB, expected a smaller --image_size"
+        )
+
+
+def _lane_bytes_on_cpu(shape: tuple[int, int, int], settings: FitSettings) -> int:
     network = settings.network
     channels = shape[2] + sum(
         width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
     )
-    lane = 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
-    return int(np.clip(_USABLE_ON_CPU * _physical_memory() // lane, 1, len(devices)))
-
-
-def _physical_memory() -> int:
-    """Bytes of this machine; a small machine's where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+    return 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
 
 
 def lane_bytes(

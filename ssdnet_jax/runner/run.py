@@ -1,32 +1,28 @@
 """Scoring many images into a work folder: read ahead, fitted in lanes, written behind."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.data.regions import Region, with_region
-from ssdnet_jax.methods.base import Bucket, Method
-from ssdnet_jax.runner.batching import Progress
-from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.page import open_page
+from ssdnet_jax.methods.base import Bucket, Method, Progress
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
+from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
+from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
-
-Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
 
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
@@ -65,6 +61,7 @@ def run(
     terminal: Terminal,
     *,
     options: Options = DEFAULT_OPTIONS,
+    page: Page | None = None,
 ) -> Summary:
     """Scores each image by any method and writes its maps, heat map, mask and row.
 
@@ -76,6 +73,7 @@ def run(
       workdir: images finished there before are left alone.
       terminal: shows progress and problems.
       options: lanes, devices and what else changes results only by rounding.
+      page: that is open already and shows the images; None: one of this run.
     """
     started = time.monotonic()
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
@@ -94,25 +92,32 @@ def run(
             terminal.stage("scoring and writing")
 
     terminal.start_run(len(todo))
+    origins: dict[str, Origin | None] = {}  # of images that have been read
     with (
-        open_page(workdir, list(sources)) as page,
+        contextlib.nullcontext(page) if page else open_page(workdir, list(sources)) as shown,
         write_behind(_MOST_AHEAD) as append,
         side_by_side() as work,
         write_behind(ahead) as score,
     ):
         threads = Threads(score, work, append)
         written = Written(options.heatmaps, options.save_params)
-        record = Record(method, workdir, terminal, page, threads, written)
+        record = Record(method, workdir, terminal, shown, threads, written, origins)
+
+        def stop() -> bool:
+            return options.stop() or score.failed or append.failed
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)
             if progress.step:
                 record.warm_up()
 
-        tasks = [functools.partial(_read, name, read, method) for name, read in todo.items()]
-        with read_ahead(tasks, ahead) as incoming:
+        def reading(name: str, read: Reader) -> Incoming:
+            return _read(name, read, method, workdir, origins)
+
+        tasks = (functools.partial(reading, *item) for item in todo.items())
+        with read_ahead(tasks, ahead, stop=stop) as incoming:
             stream = Stream(method, incoming, warn=terminal.problem, show=show, fail=record.fail)
-            for result in stream.results(lanes=lanes, report=report, stop=options.stop):
+            for result in stream.results(lanes=lanes, report=report, stop=stop):
                 if isinstance(result, Group):
                     record.finish(result)
     workdir.order(sources)
@@ -190,38 +195,21 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big"))
 
 
-def file_sources(
-    root: Path,
-    relatives: Sequence[Path],
-    masks: Mapping[Path, Path] | None = None,
-    regions: Mapping[Path, Region] | None = None,
-) -> dict[str, Reader]:
-    """Readers of files below `root`, by posix path relative to it.
-
-    Args:
-      root: the folder.
-      relatives: paths below it.
-      masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
-      regions: that are not judged, for some of them (`data.regions.ignored_regions`).
-    """
-    masks, regions = masks or {}, regions or {}
-    return {
-        path.as_posix(): functools.partial(
-            _read_file, root / path, masks.get(path), regions.get(path)
-        )
-        for path in relatives
-    }
-
-
-def _read_file(path: Path, mask: Path | None, region: Region | None) -> DecodedImage:
-    return with_region(read_image(path, missing_mask=mask), region)
-
-
-def _read(name: str, read: Reader, method: Method) -> Incoming:
-    """Reads and prepares an image; an error takes its place."""
+def _read(
+    name: str,
+    read: Reader,
+    method: Method,
+    workdir: Workdir,
+    origins: dict[str, Origin | None],
+) -> Incoming:
+    """Reads and prepares an image, whose contents are noted; an error takes its place."""
     try:
-        source = read()
+        workdir.check_name(name)
+        source, origins[name] = read_with_origin(read)
         prepared = method.prepare(source, image_key(method.config.seed, name))
+        bucket = method.bucket(prepared)
+        if bucket.settings is not None:
+            check_memory(bucket.shape, bucket.settings)
     except IMAGE_ERRORS as error:
         return Incoming(name, error)
     return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

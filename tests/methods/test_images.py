@@ -29,10 +29,11 @@ def test_channels_that_are_equal_where_they_are_known_are_one():
     assert resized_image(colour, OWN_SIZE, missing=missing).pixels.shape == (40, 56, 1)
 
 
-def test_an_image_is_resized_to_the_configured_square_or_not_at_all():
+def test_an_image_is_resized_to_the_configured_shorter_side_or_not_at_all():
     small = resized_image(GREY, Config(image_size=24))
     assert small.pixels.shape == (40, 56, 1) and small.missing.shape == (40, 56)
-    assert small.fitted.shape == (24, 24, 1) and small.fitted_missing.shape == (24, 24)
+    # The aspect of 1.4 to an eighth of the shorter side.
+    assert small.fitted.shape == (24, 33, 1) and small.fitted_missing.shape == (24, 33)
     np.testing.assert_array_equal(resized_image(GREY, OWN_SIZE).fitted, GREY)
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.methods.base import localization_of, scale_settings
+from ssdnet_jax.methods.base import Localization, scale_settings
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner.calibrate import calibrate, calibrated, needed
 from ssdnet_jax.runner.decisions import write_decision
@@ -25,7 +26,8 @@ def workdir(tmp_path):
 
 def finish(workdir, name, score_map):
     image = np.zeros((*score_map.shape, 1), np.float32)
-    write_decision(workdir, name, localization_of(score_map, image, DecisionConfig()))
+    result = Localization(score_map, 1.0, *decide(score_map), image)
+    write_decision(workdir, name, result)
     workdir.append(Row(name, "ok"))
 
 

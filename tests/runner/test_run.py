@@ -19,7 +19,8 @@ from ssdnet_jax.runner import stream as stream_module
 from ssdnet_jax.runner import workdir as workdirs
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.run import Options, file_sources, image_key, run
+from ssdnet_jax.runner.run import Options, image_key, run
+from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -330,7 +331,7 @@ def test_several_seeds_give_the_median_map_and_its_spread(tmp_path, tiny):
     config = from_config_dict({**tiny, "fit": {**tiny["fit"], "seeds": 3}})
     run_with(tmp_path, {"a.png": picture()}, config, lanes=2)
     with np.load(tmp_path / "fits" / "a.png.npz") as kept:
-        assert kept["reconstructions"].shape == (3, 32, 32, 1)
+        assert kept["reconstructions"].shape == (3, 32, 44, 1)
         assert len({each.tobytes() for each in kept["reconstructions"]}) == 3
     expected = localize(picture()().pixels, config, image_key(config.seed, "a.png"))
     close = {"rtol": 1e-2, "atol": 1e-5}
