@@ -172,8 +172,8 @@ def heatmap_figure(
             that make none.
         boxes: of the defects, the worst first; the first 20 are drawn.
         title: a line above the panels, such as the file's name; printed as it is.
-        verdict: a word on the image, below the title: anomalous (red), unsure (brown), good (green),
-            or another (grey).
+        verdict: a word on the image, below the title: anomalous (red), unsure (brown), good
+            (green), or another (grey).
         details: what is said behind it, such as the score.
 
     Raises:
