@@ -93,9 +93,9 @@ def resized_image(
     pixels, unknown = _as_image(image, missing, ignored)
     ignored = _as_mask(ignored, unknown.shape, "ignored")
     _check_values(pixels, ~(unknown | ignored))
-    pixels = np.where(unknown[..., None], 0, np.clip(pixels, 0, 1)).astype(np.float32)
-    if (pixels == pixels[..., :1]).all():  # grey, whether it was read from a file or not
-        pixels = pixels[..., :1]
+    pixels = _in_range(pixels, unknown)
+    if all((pixels[..., 0] == pixels[..., c]).all() for c in range(pixels.shape[2])):
+        pixels = pixels[..., :1]  # grey, whether it was read from a file or not
     ground = None
     if config.ground == "auto":
         found = find_ground(pixels, ~(unknown | ignored))
@@ -204,6 +204,17 @@ def _as_image(
     return pixels, unknown | _as_mask(missing, unknown.shape, "missing")
 
 
+def _in_range(pixels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """As float32 in [0, 1], 0 where not known; the same array if it is that already.
+
+    A large image is held often enough.
+    """
+    found = np.asarray(pixels, np.float32)
+    if unknown.any():
+        return np.where(unknown[..., None], np.float32(0), np.clip(found, 0, 1))
+    return np.clip(found, 0, 1) if found.min() < 0 or found.max() > 1 else found
+
+
 def _as_mask(mask: np.ndarray | None, shape: tuple[int, int], what: str) -> np.ndarray:
     if mask is None:
         return np.zeros(shape, bool)
@@ -219,7 +230,7 @@ def _check_values(pixels: np.ndarray, counted: np.ndarray) -> None:
     low, high = known.min(), known.max()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise InputError(f"image has values from {low:.6g} to {high:.6g}; expected [0, 1]")
-    if (known == known[0]).all():
+    if (known[:999] == known[0]).all() and (known == known[0]).all():
         color = ", ".join(f"{value:.3g}" for value in known[0])
         raise InputError(f"image is constant ({color} everywhere); expected a picture of something")
 
@@ -330,7 +341,8 @@ def resize_known(
       The image at that size, and which of its pixels hold a missing one.
     """
     if not missing.any():
-        return resize_image(pixels, size), np.zeros(size, bool)
+        same = pixels.shape[:2] == tuple(size)
+        return pixels if same else resize_image(pixels, size), np.zeros(size, bool)
     share = resize_image((~missing).astype(np.float32)[..., None], size)
     known = resize_image(pixels, size) / np.maximum(share, 1e-6)
     fitted_missing = resize_missing(missing, size)

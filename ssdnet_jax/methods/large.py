@@ -130,8 +130,8 @@ def sampled_noise(image: np.ndarray, valid: np.ndarray | None) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    image: np.ndarray  # float32 (h, w, c), sides multiples of STEP
-    inside: np.ndarray  # bool (h, w), what takes part
+    image: np.ndarray  # float32 (h, w, c)
+    valid: np.ndarray | None  # bool (h, w), what takes part; None: all
     vgg19: VGG19Weights | None
     plan: Plan
     tiling: TilingConfig
@@ -160,21 +160,31 @@ class _Picture:
         margin = -(-margin // STEP) * STEP
         side = self.tiling.side + 2 * margin
         side = -(-side // STEP) * STEP + 2 * STEP
-        return tile_grid(self.inside.shape, side=side, margin=margin, step=STEP)
+        return tile_grid(self.shape, side=side, margin=margin, step=STEP)
 
-    def cut(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """A tile's pixels, and 1 where they take part."""
-        return self.image[tile.outer], self.inside[tile.outer].astype(np.float32)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image, mirrored to multiples of STEP at its bottom and right."""
+        height, width = (side + -side % STEP for side in self.image.shape[:2])
+        return height, width
 
+    def cut(self, place: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels, and 1 where they take part: not where they are mirrored at the border."""
+        image = self.image[place]
+        height, width = image.shape[:2]
+        valid = np.ones((height, width), np.float32)
+        if self.valid is not None:
+            valid = self.valid[place].astype(np.float32)
+        more = [(0, s.stop - s.start - n) for s, n in zip(place, (height, width), strict=True)]
+        if any(after for _, after in more):
+            image = np.pad(image, (*more, (0, 0)), mode="reflect")
+            valid = np.pad(valid, more)
+        return image, valid
 
-def _padded(image: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored to multiples of STEP at the bottom and the right, which take no part."""
-    more = [(0, -side % STEP) for side in image.shape[:2]]
-    inside = np.ones(image.shape[:2], bool) if valid is None else np.asarray(valid, bool)
-    if any(after for _, after in more):
-        image = np.pad(image, (*more, (0, 0)), mode="reflect")
-        inside = np.pad(inside, more)
-    return np.asarray(image, np.float32), inside
+    def judged(self, found: np.ndarray) -> np.ndarray:
+        """Of a map of the mirrored image, the values of pixels that take part."""
+        found = found[: self.image.shape[0], : self.image.shape[1]]
+        return found.ravel() if self.valid is None else found[self.valid]
 
 
 class Part(NamedTuple):
@@ -224,7 +234,7 @@ def analyse(
     report: Report = lambda progress: None,
 ) -> Analysed:
     """Gathers the statistics of a large image's features; arguments as of `fit_in_tiles`."""
-    picture = _Picture(*_padded(image, valid), vgg19, plan, tiling, noise)
+    picture = _Picture(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
     if picture.is_image:
         return Analysed(picture, (), ())
     fitted = (Source(*plan.fitted), Source("colours", plan.fitted.scale, 0))
@@ -233,7 +243,7 @@ def analyse(
     tiles = picture.grid(2 * _FEATURE_MARGIN)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
-        image, valid = picture.cut(tile)
+        image, valid = picture.cut(tile.outer)
         for source in sources:
             inner = tile.scaled(source.scale / 2).inner_of_outer
             values, weights = _values(picture, image, valid, source)
@@ -360,9 +370,9 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
     """What is fitted, in random crops of which enough takes part, and what it counts there."""
     picture = analysed.picture
     margin = 0 if picture.is_image else _FEATURE_MARGIN
-    shape = picture.inside.shape
+    shape = picture.shape
     outer = [min(side, picture.tiling.crop + 2 * margin) for side in shape]
-    cut = tuple(
+    kept = tuple(
         slice(None)
         if size == side
         else slice(int(margin * picture.scale), int((size - margin) * picture.scale))
@@ -370,20 +380,21 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
     )
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     while True:
-        best: tuple[float, tuple[slice, ...]] = (-1.0, ())
+        best: tuple[float, Any] = (-1.0, None)
         for _ in range(_TRIES):
             starts = [
                 int(generator.integers((side - size) // STEP + 1)) * STEP
                 for side, size in zip(shape, outer, strict=True)
             ]
-            place = tuple(slice(a, a + size) for a, size in zip(starts, outer, strict=True))
-            share = float(picture.inside[place].mean())
-            best = max(best, (share, place), key=lambda pair: pair[0])
+            rows, columns = (slice(a, a + size) for a, size in zip(starts, outer, strict=True))
+            cut_out = picture.cut((rows, columns))
+            share = float(cut_out[1].mean())
+            best = max(best, (share, cut_out), key=lambda pair: pair[0])
             if share >= _KNOWN:
                 break
-        image, valid = picture.image[best[1]], picture.inside[best[1]].astype(np.float32)
+        image, valid = best[1]
         # Cut by numpy: JAX would compile each cut anew.
-        values, known = (np.asarray(x)[cut] for x in _fitted_values(analysed, image, valid))
+        values, known = (np.asarray(x)[kept] for x in _fitted_values(analysed, image, valid))
         yield values, known / np.maximum(known.mean(), np.float32(1e-6))
 
 
@@ -430,10 +441,16 @@ def _raw_map(analysed: Analysed, fit: _Network, report: Report) -> np.ndarray:
         found = scaled_distances(analysed, part, show)
         if len(parts) == 1:
             return found
-        term = np.log1p(np.maximum(found, 0) / np.float32(agreement_scale))
-        logarithms = term if logarithms is None else logarithms + term
+        # In place: these are as large as the image.
+        np.maximum(found, 0, out=found)
+        found /= np.float32(agreement_scale)
+        np.log1p(found, out=found)
+        logarithms = found if logarithms is None else np.add(logarithms, found, out=found)
     assert logarithms is not None
-    return np.float32(agreement_scale) * np.expm1(logarithms / np.float32(len(parts)))
+    logarithms /= np.float32(len(parts))
+    np.expm1(logarithms, out=logarithms)
+    logarithms *= np.float32(agreement_scale)
+    return logarithms
 
 
 def _patch_map(analysed: Analysed, fit: _Network, of_network: int, report: Report) -> np.ndarray:
@@ -442,9 +459,9 @@ def _patch_map(analysed: Analysed, fit: _Network, of_network: int, report: Repor
     config = picture.plan.score
     patch = max(config.patch_sizes)
     tiles = picture.grid(of_network + 2 * _FEATURE_MARGIN + int(2 * patch / picture.scale))
-    raw = np.zeros(picture.inside.shape, np.float32)
+    raw = np.zeros(picture.shape, np.float32)
     for done, tile in enumerate(tiles):
-        image, valid = picture.cut(tile)
+        image, valid = picture.cut(tile.outer)
         values, known = _fitted_values(analysed, image, valid)
         mu = _reconstruction(picture, fit, values)
         found = _patch_raw(values, mu, known, picture.plan, image.shape[:2])
@@ -483,11 +500,11 @@ def scaled_distances(
     size = picture.plan.score.tile_size
     tiles = analysed.grid(part.margin)
     reference = _reference(picture, part, tiles, show)
-    shape = tuple(int(scale * side) for side in picture.inside.shape)
+    shape = tuple(int(scale * side) for side in picture.shape)
     total, known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     window = _window_sides(tiles, scale, streamed.score_margin(size))
     for tile in tiles:
-        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile)))
+        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile.outer)))
         at_scale = tile.scaled(scale)
         places = _window(at_scale, window, streamed.score_margin(size))
         found = _known_distances(components[places], weights[places], *reference, tile_size=size)
@@ -503,10 +520,14 @@ def scaled_distances(
         counted = known >= min(0.5, float(known.max()))
     usual = np.median(total[counted] / known[counted])
     distances = total + (1 - known) * usual
-    at_pixels = np.asarray(_resized(distances, picture.inside.shape))
-    median, quartile = np.quantile(at_pixels[picture.inside], [0.5, 0.75])
+    at_pixels = np.asarray(_resized(distances, picture.shape))
+    median, quartile = np.quantile(picture.judged(at_pixels), [0.5, 0.75])
     spread = np.float32(quartile - median)
-    return (at_pixels - np.float32(median)) / spread if spread > 0 else np.zeros_like(at_pixels)
+    if spread <= 0:
+        return np.zeros_like(at_pixels)
+    scaled = at_pixels - np.float32(median)
+    scaled /= spread
+    return scaled
 
 
 _resized = jax.jit(functools.partial(jax.image.resize, method="linear"), static_argnums=1)
@@ -541,11 +562,11 @@ def _reference(
 ) -> _Scale:
     """Extremes of the components and the typical tile, over the image."""
     size, scale = picture.plan.score.tile_size, part.scale
-    shape = [int(scale * side) for side in picture.inside.shape]
+    shape = [int(scale * side) for side in picture.shape]
     every = max(1, int(np.sqrt(shape[0] * shape[1] / size**2 / _MOST_SORTED_TILES)))
     lows, highs, sorted_tiles, shares = [], [], [], []
     for tile in tiles:
-        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile)))
+        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile.outer)))
         at_scale = tile.scaled(scale)
         counted = weights[at_scale.inner_of_outer] >= 0.5
         if counted.any():

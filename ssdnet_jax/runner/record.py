@@ -201,7 +201,8 @@ def _write_figure(
 
     decision = result.decision
     judged = np.isfinite(decision.score)
-    verdict = ("anomalous" if decision.anomalous else "good") if judged else "not judged"
+    doubtful = "unsure" if decision.mask.any() else "good"
+    verdict = "anomalous" if decision.anomalous else doubtful if judged else "not judged"
     figure = heatmap_figure(
         image=result.image,
         score_map=calibrated,
@@ -212,7 +213,6 @@ def _write_figure(
         title=name,
         verdict=verdict,
         details=_details(result, threshold) if judged else "",
-        anomalous=decision.anomalous,
     )
     write_heatmap_figure(path, figure)
     height, width = figure.pixels.shape[:2]

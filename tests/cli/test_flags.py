@@ -43,6 +43,9 @@ def test_without_flags_the_default_configuration_is_used():
         calibration=None,
         verdict=None,
         fail_on_anomaly=False,
+        ignore=None,
+        keep_gone=False,
+        watch=False,
         help_config=False,
     )
 

@@ -624,7 +624,7 @@ def bombs() -> Iterator[OddFile]:
         content = bytearray(loop)
         content[place + 2 : place + 14] = entry
         yield OddFile(f"count-{tag}.tif", written(bytes(content)), "sane or error")
-    for size in ((12_000, 12_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)):
+    for size in ((13_000, 13_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)):
         yield wrong(f"large-{size[0]}-{size[1]}.png", png(b"\0", size=size, bits=8, kind=0))
         pnm = f"P5 {size[0]} {size[1]} 255\n".encode()
         yield wrong(f"large-{size[0]}-{size[1]}.pgm", pnm)
