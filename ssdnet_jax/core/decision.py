@@ -99,8 +99,7 @@ def decide(
     law: BlockMaxima | KnownScores
     if calibration is None:
         law = fit_block_maxima(calibrated)
-        score = float(np.nanmax(calibrated))
-        p_value = law.image_p_value(score)
+        score, p_value = law.peak, law.image_p_value
     else:
         calibrated, law = calibration.judge(calibrated)
         score = float(np.nanmax(calibrated))

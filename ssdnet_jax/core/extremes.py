@@ -34,19 +34,21 @@ _EXTENT_QUANTILE = 0.95  # of the block maxima, which is the extent
 
 @dataclasses.dataclass(frozen=True)
 class BlockMaxima:
-    """The law of the largest value of a good image, and how many high values this one has.
+    """The law of the largest value of a good image, and the high values that this one has.
 
     Attributes:
       location: of the law of one block, calibrated units.
       scale: likewise.
       count: blocks in the image.
       extent: the value that a twentieth of the blocks exceed, calibrated units.
+      peak: the largest value, calibrated units.
     """
 
     location: float
     scale: float
     count: float
     extent: float
+    peak: float
 
     def p_value(self, peak: float) -> float:
         """The chance that the largest value of a good image reaches `peak`, in [0, 1]."""
@@ -55,24 +57,25 @@ class BlockMaxima:
             return 1.0
         return -math.expm1(-self.count * reduced ** (-1 / SHAPE))
 
-    def image_p_value(self, peak: float) -> float:
+    @property
+    def image_p_value(self) -> float:
         """The chance that a good image has such a largest value, or such an extent, in [0, 1]."""
         location, scale = EXTENT
         reduced = min((location - self.extent) / scale, 700.0)  # as far as there are numbers
         of_extent = -math.expm1(-math.exp(reduced))
-        return min(1.0, 2 * min(self.p_value(peak), of_extent))  # Bonferroni
+        return min(1.0, 2 * min(self.p_value(self.peak), of_extent))  # Bonferroni
 
     def threshold(self, false_alarms: float) -> float:
-        """The map of a good image exceeds it with this chance, calibrated units.
+        """The peak from which the image is anomalous at this rate, calibrated units.
 
-        Where the extent is that of an anomalous image, the extent that would be enough: a
-        twentieth of the blocks exceed it.
+        Where only the extent makes it anomalous, the extent that would be enough, which a twentieth
+        of the blocks exceed.
         """
         expected = -math.log1p(-false_alarms / 2)
+        of_peak = self.location + self.scale * ((self.count / expected) ** SHAPE - 1) / SHAPE
         location, scale = EXTENT
-        if self.extent > (enough := location - scale * math.log(expected)):
-            return enough
-        return self.location + self.scale * ((self.count / expected) ** SHAPE - 1) / SHAPE
+        of_extent = location - scale * math.log(expected)
+        return of_extent if self.peak <= of_peak and self.extent > of_extent else of_peak
 
 
 def fit_block_maxima(calibrated: Float[np.ndarray, "h w"]) -> BlockMaxima:
@@ -86,7 +89,13 @@ def fit_block_maxima(calibrated: Float[np.ndarray, "h w"]) -> BlockMaxima:
     # Of a Gumbel law, to which this one is close below its upper tail.
     low_z, high_z = (-math.log(-math.log(p)) for p in _QUANTILES)
     scale = float(high - low) / (high_z - low_z)
-    return BlockMaxima(float(high) - scale * high_z, scale + SCALE_ADDED, count, float(extent))
+    return BlockMaxima(
+        float(high) - scale * high_z,
+        scale + SCALE_ADDED,
+        count,
+        float(extent),
+        float(np.nanmax(calibrated)),
+    )
 
 
 def block_maxima(
