@@ -57,8 +57,8 @@ class Decision:
     Attributes:
       score: the map's peak in calibrated units, which compare between images
         (`core.calibration`).
-      p_value: chance of such a map on a good image, in [0, 1]: by the height and the extent of
-        its own peaks (`core.extremes`), or guaranteed by known good images (`core.conformal`).
+      p_value: chance of such a peak on a good image, in [0, 1]: by the map's own tail
+        (`core.extremes`), or guaranteed by known good images (`core.conformal`).
       anomalous: whether that is at most the stated false-alarm rate.
       threshold: in units of the raw map: an image whose map is above it anywhere is anomalous.
         Where known good images give each position its own threshold, that of their mean level.
@@ -99,12 +99,10 @@ def decide(
     law: BlockMaxima | KnownScores
     if calibration is None:
         law = fit_block_maxima(calibrated)
-        score, p_value = law.peak, law.image_p_value
     else:
         calibrated, law = calibration.judge(calibrated)
-        score = float(np.nanmax(calibrated))
-        p_value = law.p_value(score)
-    threshold = law.threshold(config.false_alarms)
+    score = float(np.nanmax(calibrated))
+    p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
     if config.mask == "otsu":
         mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
     else:

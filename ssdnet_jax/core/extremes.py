@@ -1,4 +1,4 @@
-"""How high a good image's map can be: a law of block maxima, fitted to the map itself.
+"""How high the peak of a good image's map can be: a law of block maxima, fitted to the map itself.
 
 Neighbouring pixels of a map depend on one another, so that counting pixels says little about its
 peak. Maxima over blocks depend on one another hardly, and whatever the pixels' distribution is,
@@ -12,10 +12,6 @@ how fast the tail falls, cannot be had from one image; it is one number for all 
 on good images (docs/decisions.md). So is what is added to the scale, for two quantiles are not
 certain. Where blocks depend on one another after all there are in effect fewer of them, and false
 alarms are rarer than stated. The law does not hold where a good image has a part unlike the rest.
-
-A large defect need not have a high peak: its many high blocks say more than the highest. So the
-extent is looked at as well: the value that a twentieth of the blocks exceed. In good images of all
-textures it follows about one Gumbel law. Of the two p-values the smaller counts, doubled.
 """
 
 import dataclasses
@@ -27,28 +23,22 @@ from jaxtyping import Float
 BLOCKS = 16  # blocks along a side, of a square map
 SHAPE = 0.1  # of the law's tail: 0 falls off exponentially, above 0 more slowly
 SCALE_ADDED = 0.5  # calibrated units
-EXTENT = (6.2, 2.0)  # location and scale of the law of the extent, calibrated units
 _QUANTILES = (0.2, 0.6)  # of the block maxima, from which location and scale are taken
-_EXTENT_QUANTILE = 0.95  # of the block maxima, which is the extent
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockMaxima:
-    """The law of the largest value of a good image, and the high values that this one has.
+    """The law of the largest value of a good image.
 
     Attributes:
       location: of the law of one block, calibrated units.
       scale: likewise.
       count: blocks in the image.
-      extent: the value that a twentieth of the blocks exceed, calibrated units.
-      peak: the largest value, calibrated units.
     """
 
     location: float
     scale: float
     count: float
-    extent: float
-    peak: float
 
     def p_value(self, peak: float) -> float:
         """The chance that the largest value of a good image reaches `peak`, in [0, 1]."""
@@ -57,25 +47,10 @@ class BlockMaxima:
             return 1.0
         return -math.expm1(-self.count * reduced ** (-1 / SHAPE))
 
-    @property
-    def image_p_value(self) -> float:
-        """The chance that a good image has such a largest value, or such an extent, in [0, 1]."""
-        location, scale = EXTENT
-        reduced = min((location - self.extent) / scale, 700.0)  # as far as there are numbers
-        of_extent = -math.expm1(-math.exp(reduced))
-        return min(1.0, 2 * min(self.p_value(self.peak), of_extent))  # Bonferroni
-
     def threshold(self, false_alarms: float) -> float:
-        """The peak from which the image is anomalous at this rate, calibrated units.
-
-        Where only the extent makes it anomalous, the extent that would be enough, which a twentieth
-        of the blocks exceed.
-        """
-        expected = -math.log1p(-false_alarms / 2)
-        of_peak = self.location + self.scale * ((self.count / expected) ** SHAPE - 1) / SHAPE
-        location, scale = EXTENT
-        of_extent = location - scale * math.log(expected)
-        return of_extent if self.peak <= of_peak and self.extent > of_extent else of_peak
+        """The peak that good images exceed with this chance, calibrated units."""
+        expected = -math.log1p(-false_alarms)
+        return self.location + self.scale * ((self.count / expected) ** SHAPE - 1) / SHAPE
 
 
 def fit_block_maxima(calibrated: Float[np.ndarray, "h w"]) -> BlockMaxima:
@@ -84,18 +59,11 @@ def fit_block_maxima(calibrated: Float[np.ndarray, "h w"]) -> BlockMaxima:
     The map is divided into about `BLOCKS` squared blocks, as square as they can be.
     """
     maxima, counted = block_maxima(calibrated)
-    low, high, extent = np.quantile(maxima, (*_QUANTILES, _EXTENT_QUANTILE))
-    count = float(counted)
+    (low, high), count = np.quantile(maxima, _QUANTILES), float(counted)
     # Of a Gumbel law, to which this one is close below its upper tail.
     low_z, high_z = (-math.log(-math.log(p)) for p in _QUANTILES)
     scale = float(high - low) / (high_z - low_z)
-    return BlockMaxima(
-        float(high) - scale * high_z,
-        scale + SCALE_ADDED,
-        count,
-        float(extent),
-        float(np.nanmax(calibrated)),
-    )
+    return BlockMaxima(float(high) - scale * high_z, scale + SCALE_ADDED, count)
 
 
 def block_maxima(
