@@ -13,6 +13,7 @@ from ssdnet_jax.config import Config, field_names, from_config_dict, legal_words
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.localize import localize
+from ssdnet_jax.runner.programs import forget_programs
 
 SIDE = 40
 FEATURES: dict[str, Any] = {
@@ -175,6 +176,7 @@ def test_every_field_at_its_ends_gives_a_finite_map_or_an_error(tiny, features):
                 assert str(error)
             except BaseException as error:
                 wrong[f"{name}={value!r:.40}"] = f"{type(error).__name__}: {error}"
+        forget_programs()  # hundreds of them would end the process
     assert not wrong
 
 

@@ -20,7 +20,7 @@ from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
 _USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
-_LEAST = 0.45  # of what a lane is taken to need on a CPU, what it needed at least when measured
+_LEAST = 0.9  # of what a lane is taken to need on a CPU: it used that when it was measured
 _VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
 
 
