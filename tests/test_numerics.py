@@ -78,10 +78,14 @@ REFUSED = {
 
 
 def assert_finite(found) -> None:
+    """Everything of a result, but for maps where the picture was taken for ground."""
+    judged = np.isfinite(found.score_map)
+    assert np.isclose(1 - judged.mean(), found.ground or 0, atol=0.01)
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and field.name != "losses":
-            assert np.isfinite(value).all(), field.name
+            kept = value[judged] if value.shape == judged.shape else value
+            assert np.isfinite(kept).all(), field.name
         if isinstance(value, float):
             assert math.isfinite(value), field.name
     assert np.isfinite(found.losses[-1])
