@@ -190,7 +190,7 @@ def test_a_folder_with_bad_files_goes_on_and_fails_at_the_end(ssdnet, tmp_path):
     assert stdout.startswith(f"2 finished, {len(bad)} failed in ")
     assert len(bad) == 10 and len(table) == 12
     left_out, *lines = stderr.splitlines()
-    assert left_out.endswith("1 left out, no images by their name or content: notes.txt")
+    assert left_out == "ssdnet: 1 left out, no images by their name or content: notes.txt"
     assert len(lines) == len(bad)
     for name, line in zip(bad, lines, strict=True):
         assert line.startswith("ssdnet: ") and name in line and "expected" in line

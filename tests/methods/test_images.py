@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import PAPER, Config, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.images import resized_image
@@ -198,3 +200,15 @@ def test_an_image_of_which_too_little_is_left_is_refused():
         resized_image(texture(), SMALL, ignored=np.ones((48, 48), bool))
     with pytest.raises(InputError, match=r"mask of ignored pixels has shape \(9, 9\)"):
         resized_image(texture(), SMALL, ignored=np.zeros((9, 9), bool))
+
+
+def test_what_is_left_of_an_image_is_analysed_at_about_its_scale():
+    """With features of pixels, so that small images may be fitted."""
+    values = dataclasses.asdict(PAPER) | {"image_size": 128, "ground": "keep"}
+    config = from_config_dict(values)
+    image = np.asarray(grid_texture((256, 256), period=9, seed=0))
+    for width, shape in ((256, (128, 128)), (160, (128, 80)), (40, (416, 64))):
+        ignored = np.ones((256, 256), bool)
+        ignored[:, :width] = False
+        found = resized_image(image, config, ignored=ignored)
+        assert found.fitted.shape[:2] == pytest.approx(shape, rel=0.05)
