@@ -161,7 +161,7 @@ DEFECT_KINDS = tuple(_PLANTERS)
 
 
 def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
-    """A real brick pavement with a scratch planted in it; needs no download.
+    """A real brick pavement with three crossed scratches planted in it; needs no download.
 
     The photograph is `skimage.data.brick()` (CC0, part of the scikit-image wheel), halved.
 
@@ -173,8 +173,11 @@ def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
 
     from ssdnet_jax.data.images import resize_image
 
-    pavement = resize_image(brick()[..., None].astype(np.float32) / 255.0, (256, 256))
-    image, mask = plant_defect(
-        pavement, kind="scratch", center=(150, 118), size=96, contrast=0.45, seed=3
-    )
-    return image, mask, "brick pavement (scikit-image's brick, CC0) with a planted scratch"
+    image = resize_image(brick()[..., None].astype(np.float32) / 255.0, (256, 256))
+    mask = np.zeros(image.shape[:2], bool)
+    for seed in (3, 5, 7):  # three directions
+        image, scratch = plant_defect(
+            image, kind="scratch", center=(150, 118), size=70, contrast=0.6, seed=seed
+        )
+        mask |= scratch
+    return image, mask, "brick pavement (scikit-image's brick, CC0) with three planted scratches"
