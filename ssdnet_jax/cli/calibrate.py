@@ -78,7 +78,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             clip_path=parsed.clip_weights,
             report=terminal.problem,
         )
-        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        note = {"command": command, **executor.note, "seed": parsed.config.seed}
         workdir = open_workdir(path, method, root=root, run=note)
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if summary.stopped:

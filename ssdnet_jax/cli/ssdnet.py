@@ -131,7 +131,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
         if parsed.calibration:
             method = calibrated(method, Path(parsed.calibration))
-        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        note = {"command": command, **executor.note, "seed": parsed.config.seed}
         workdir = open_workdir(path, method, root=root, missing=missing, ignored=ignored, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
