@@ -15,7 +15,7 @@ comparisons stay in its cache; any other device takes all rows at once, as far a
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ class _Order(NamedTuple):
 
     rows: int
     channels: int
-    each: Callable[[Callable[[Array], Array], int], Array]
+    each: Callable[[Callable[[Any], Array], int], Array]
     window_sums: Callable[[Array, int], Array]
 
 
@@ -272,11 +272,11 @@ def _ranks_among(
     return ((2 * before.astype(jnp.int32) + 1) * n**2) // (2 * jnp.maximum(members, 1))
 
 
-def _one_by_one(function: Callable[[Array], Array], count: int) -> Array:
+def _one_by_one(function: Callable[[Any], Array], count: int) -> Array:
     return lax.map(function, jnp.arange(count))
 
 
-def _unrolled(function: Callable[[int], Array], count: int) -> Array:
+def _unrolled(function: Callable[[Any], Array], count: int) -> Array:
     return jnp.stack([function(i) for i in range(count)])
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -179,7 +180,8 @@ def matmul_precision() -> str:
     What JAX was told (JAX_DEFAULT_MATMUL_PRECISION), or else the device's own way. Products of
     which more is asked, as those of the score's sums, are in float32 anywhere.
     """
-    if told := jax.config.jax_default_matmul_precision:
+    config: Any = jax.config  # whose fields are not in its type
+    if told := config.jax_default_matmul_precision:
         return str(told)
     device = jax.devices()[0]
     if device.platform == "tpu":
