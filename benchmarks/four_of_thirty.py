@@ -7,7 +7,8 @@ The four images data/textures has of grid (number 000 of bent, broken, glue and 
 are also among the thirty of data/mvtec_grid_128, there at 128 pixels and with MVTec AD's own masks.
 So the same pictures can be scored with both kinds of masks, and four beside thirty with one kind.
 AUROC / AUPRC of single images, mean over images (and over seeds where there are several); the JSON
-files say how each was made (`ssdnet-evaluate --every=1 --evaluate_at=PIXELS` makes such numbers).
+files say how each was made (`ssdnet-evaluate --only_defective --evaluate_at=PIXELS` makes such
+numbers).
 """
 
 import json

@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py --minutes=60
 
 Each round takes a well-formed input, damages it, and hands it to the reader of its kind. A reader
-may give a value or raise one of the errors that a user can mend (`ssdnet_jax.errors`), in one line;
+may give a value or raise one of the errors that a user can mend (`ssdnet_jax.errors`);
 anything else is printed with the seed of its round and counted, and so is a round of more than ten
 seconds. `--seed` repeats rounds. The exit status is 1 if anything was found.
 """
@@ -190,9 +190,10 @@ def config_round(generator: random.Random, folder: Path) -> object:
             group = group[name]
         if not isinstance(group, dict):
             continue
-        value = generator.choice((0, 1, -1, 10**19, 16**5000, 1e308, 5e-324, float("nan"), None,
-                                  (), (1,), (0, -1), "auto", {}, [1.0], b"", True))  # fmt: skip
-        group[generator.choice((field, field, field, "x", 3, ""))] = value
+        odd = (0, 1, -1, 10**19, 16**5000, 1e308, 5e-324, float("nan"), None, (), (1,), (0, -1))
+        odd += ("auto", {}, [1.0], b"", True)
+        value = generator.choice((*odd, *[group.get(field)] * 2 * len(odd)))
+        group[generator.choice((*[field] * 12, "x", 3, ""))] = value
     if generator.random() < 0.5:
         return from_config_dict(values)
     flags = [
@@ -273,9 +274,8 @@ def run_round(once: Round, seed: int) -> str:
         try:
             with time_limit():
                 once(random.Random(seed), Path(name))
-        except SSDnetError as error:
-            found = " ".join(str(error).replace(name, "").split("\n"))
-            return "error" if len(found) < 900 else f"a long line: {found:.80}"
+        except SSDnetError:
+            return "error"
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise

@@ -196,9 +196,9 @@ class Watched(SSDnet):
 
     working: list = dataclasses.field(default_factory=list)
 
-    def finish(self, group, size):
+    def finish(self, group, size, *more):
         started = time.monotonic()
-        result = super().finish(group, size)
+        result = super().finish(group, size, *more)
         self.working.append(("score", started, time.monotonic()))
         return result
 

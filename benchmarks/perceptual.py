@@ -112,6 +112,7 @@ def score_variants(arguments: argparse.Namespace) -> dict[str, Any]:
         command = [sys.executable, "-c", "from ssdnet_jax.cli.evaluate import console; console()"]
         command += ["--config=fabric", "--evaluate_at=256", f"--workdir={folders[-1]}"]
         command += [f"--dataset={arguments.dataset}", f"--every={arguments.every}"]
+        command += ["--only_defective"]
         command += [f"--seeds={arguments.seeds}", f"--config.loss.perceptual_view={view}"]
         command += [f"--config.loss.perceptual_precision={precision}"]
         if arguments.vgg19_weights:

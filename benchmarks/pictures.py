@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import ssdnet_jax
-from ssdnet_jax.data.datasets import GOOD, read_mvtec_layout
+from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc
 
@@ -37,10 +37,10 @@ class Picture(NamedTuple):
 
 def pictures(shared: Path, category: str, *, good: bool) -> list[Picture]:
     """The pictures of a category, good or defective, at `SIDE`."""
-    samples = read_mvtec_layout(shared / "data" / "textures", categories=[category])
+    samples = read_dataset(shared / "data" / "textures", categories=[category])
     found = []
     for sample in samples:
-        if (sample.defect == GOOD) != good:
+        if sample.good != good:
             continue
         pixels = resize_image(read_image(sample.path).pixels, (SIDE, SIDE))
         defect = None

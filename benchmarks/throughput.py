@@ -49,7 +49,8 @@ from ssdnet_jax.methods.base import Fitted, JobName, Member
 from ssdnet_jax.methods.ssdnet import SSDnet, make_ssdnet
 from ssdnet_jax.runner import record
 from ssdnet_jax.runner.page import Page
-from ssdnet_jax.runner.run import Options, file_sources, run
+from ssdnet_jax.runner.run import Options, run
+from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.startup import (
     device_name,
     make_cores_devices,
@@ -256,9 +257,9 @@ class Watched(Timed):
         self.working.append(("encode", started, time.monotonic()))
         return result
 
-    def finish(self, group, size):
+    def finish(self, group, size, *more):
         started = time.monotonic()
-        result = super().finish(group, size)
+        result = super().finish(group, size, *more)
         self.working.append(("score", started, time.monotonic()))
         return [self.host.timed("decided", finish) for finish in result]
 
@@ -280,7 +281,7 @@ class Ready(Timed):
     def jobs(self, prepared, name):
         return []
 
-    def finish(self, group, size):
+    def finish(self, group, size, *more):
         return [self.host.timed("decided", self._result(done)) for done in group]
 
     def _result(self, done):

@@ -5,6 +5,7 @@
 float32 in [0, 1], keys are explicit.
 """
 
+from ssdnet_jax import interrupts as _interrupts  # noqa: F401  first: the rest takes a second
 from ssdnet_jax.config import AUTO, PAPER, Config, InpaintConfig
 from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core import registry
@@ -31,8 +32,7 @@ from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.localize import localize, localize_batch
-from ssdnet_jax.methods.base import FittedLocalization, Localization
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.methods.base import FittedLocalization, Localization, Progress
 from ssdnet_jax.runner.checkpoints import load_network
 
 __all__ = [

@@ -38,10 +38,19 @@ class InpaintConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TilingConfig:
+    """Images too large to be processed at once: fitted in crops, scored in tiles."""
+
+    above: int = 1 << 20  # pixels at which an image is analysed, more than which is large; 0: none
+    crop: int = 512  # pixels, side of the crops that the network is fitted to, a multiple of 32
+    side: int = 768  # pixels, side of what a tile contributes, a multiple of 32
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides a result, apart from the image."""
 
-    image_size: int = 256  # pixels, side of the square that is fitted; 0: the image's own size
+    image_size: int = 256  # pixels, shorter side at which an image is analysed; 0: its own size
     seed: int = 0  # >= 0, source of all randomness
     ground: Literal["auto", "keep"] = "auto"  # auto: flat ground around a part takes no part; keep:
     # it is judged like the rest
@@ -53,6 +62,7 @@ class Config:
     fit: FitConfig = FitConfig()
     score: ScoreConfig = ScoreConfig()
     inpaint: InpaintConfig = InpaintConfig()
+    tiling: TilingConfig = TilingConfig()
     decision: DecisionConfig = DecisionConfig()
 
     @property
@@ -221,14 +231,19 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
             )
 
 
-def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
-    """Whether an image fitted at `shape` may also be analysed at reduced resolution."""
-    scale = smallest_scale(coarse_scale=config.score.coarse_scale)
+def fits(config: Config, shape: tuple[int, int]) -> bool:
+    """Whether an image may be fitted at this size; see `check_against_image`."""
     try:
-        check_against_image(config, (int(scale * shape[0]), int(scale * shape[1])))
+        check_against_image(config, shape)
     except ConfigError:
         return False
     return True
+
+
+def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
+    """Whether an image fitted at `shape` may also be analysed at reduced resolution."""
+    scale = smallest_scale(coarse_scale=config.score.coarse_scale)
+    return fits(config, (int(scale * shape[0]), int(scale * shape[1])))
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:
@@ -408,6 +423,7 @@ _FROM_0: _Range = ("at least 0", lambda v: v >= 0)
 _FROM_1: _Range = ("at least 1", lambda v: v >= 1)
 _FROM_2: _Range = ("at least 2", lambda v: v >= 2)
 _ABOVE_0: _Range = ("above 0", lambda v: v > 0)
+_TIMES_32: _Range = ("a multiple of 32, at least 32", lambda v: v >= 32 and v % 32 == 0)
 _ODD: _Range = ("an odd number, at least 1", lambda v: v >= 1 and v % 2 == 1)
 _BELOW_1: _Range = ("at least 0 and below 1", lambda v: 0 <= v < 1)
 _BETWEEN_0_AND_1: _Range = ("above 0 and below 1", lambda v: 0 < v < 1)
@@ -460,4 +476,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "inpaint.max_steps": _FROM_1,
     "inpaint.stop_threshold": _FINITE,
     "inpaint.mask_ratio": _BELOW_1,
+    "tiling.above": _FROM_0,
+    "tiling.crop": _TIMES_32,
+    "tiling.side": _TIMES_32,
 }

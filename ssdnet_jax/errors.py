@@ -17,5 +17,9 @@ class ConfigError(SSDnetError):
     """A configuration field, or a combination of fields, that cannot work."""
 
 
+class OutputError(SSDnetError):
+    """Standard output cannot be written; the results are in the work folder all the same."""
+
+
 class Stopped(Exception):
     """A command was told to end before it was done; what is finished is kept."""

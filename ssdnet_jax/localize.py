@@ -11,9 +11,8 @@ from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.methods.base import FittedLocalization
+from ssdnet_jax.methods.base import FittedLocalization, Progress, TiledLocalization
 from ssdnet_jax.methods.ssdnet import make_ssdnet
-from ssdnet_jax.runner.batching import Progress
 from ssdnet_jax.runner.devices import lanes_that_fit
 from ssdnet_jax.runner.stream import Failure, Incoming, Stream, localizations
 
@@ -27,7 +26,7 @@ def localize(
     ignored: np.ndarray | None = None,
     vgg19: VGG19Weights | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> FittedLocalization:
+) -> FittedLocalization | TiledLocalization:
     """Localizes anomalies in one image by fitting a network to it (SSDnet, arXiv 2509.18354).
 
     Args:
@@ -72,7 +71,7 @@ def localize_batch(
     vgg19: VGG19Weights | None = None,
     lanes: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> list[FittedLocalization]:
+) -> list[FittedLocalization | TiledLocalization]:
     """`localize` for several images, of any sizes, many at once on a device.
 
     Each result is that of `localize`; with the same number of lanes bit for bit.
@@ -119,9 +118,10 @@ def localize_batch(
     ):
         if isinstance(found, Failure):
             raise found.error
-        last = found.done[0].fits[0]
-        report(Progress("score", len(last.losses), len(last.losses), float(last.losses[-1])))
-        for done, _, result in localizations(method, found):
+        if found.done[0].fits:
+            losses = found.done[0].fits[0].losses
+            report(Progress("score", len(losses), len(losses), float(losses[-1])))
+        for done, _, result in localizations(method, found, report):
             if isinstance(result, Exception):
                 raise result
             results[done.name] = result()

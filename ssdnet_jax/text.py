@@ -1,4 +1,4 @@
-"""Text that people read: in one line, and durations in words."""
+"""Text that people read: in one line of bounded length, and durations in words."""
 
 
 def one_line(text: str) -> str:

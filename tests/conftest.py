@@ -52,6 +52,38 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
+# Files that take more than ten seconds of a core: first, so that no worker is left with one alone.
+_LONGEST = (
+    "tests/test_localize.py",
+    "tests/core/test_skip_network.py",
+    "tests/cli/test_ssdnet.py",
+    "tests/core/test_fit.py",
+    "tests/core/test_program_shape.py",
+    "tests/runner/test_devices.py",
+    "tests/golden/test_maps.py",
+    "tests/baselines/test_rpca.py",
+    "tests/core/test_target.py",
+    "tests/cli/test_reproduce.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; otherwise the order stays."""
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(place)))
+
+
+@pytest.hookimpl(optionalhook=True)  # only pytest-xdist has it
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, a file stays on one worker: its tests share fixtures and compiled programs."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.option.dist != "load":  # another one than the default was asked for
+        return None
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real images, weights and golden numbers that are not part of the repository."""

@@ -14,6 +14,7 @@ ROOMS: dict[str, set[str]] = {
     "core": set(),
     "errors": set(),
     "text": set(),
+    "interrupts": set(),
     "config": {"core", "errors"},
     "data": {"core", "errors", "text"},
     "config_files": {"config", "errors", "text"},
@@ -33,12 +34,13 @@ ROOMS: dict[str, set[str]] = {
         *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),
     },
     "cli": {
-        *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
-        *("experiments", "reports"),
+        *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),
+        *("interrupts", "experiments", "reports"),
     },
     "__main__": {"cli"},
     "__init__": {
         *("core", "errors", "config", "data", "config_files", "methods", "runner", "localize"),
+        *("interrupts",),
     },
 }
 

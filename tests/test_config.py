@@ -120,6 +120,9 @@ def configs(draw):
         "decision.min_area": draw(st.integers(0, 10**6)),
         "decision.max_defects": draw(st.integers(0, 10**6)),
         "decision.false_discoveries": draw(inside),
+        "tiling.above": draw(st.integers(0, 10**6)),
+        "tiling.crop": 32 * draw(st.integers(1, 100)),
+        "tiling.side": 32 * draw(st.integers(1, 100)),
     }
     texts = {"range": draw(st.sampled_from(["auto", "full", "0,1", "0.25,0.5"]))}
     values = {**words, **flags, **numbers, **texts}
@@ -185,6 +188,9 @@ def wrong_values():
         "decision.min_area": [-1],
         "decision.max_defects": [-1],
         "decision.false_discoveries": [0.0, 1.0],
+        "tiling.above": [-1],
+        "tiling.crop": [0, 33],
+        "tiling.side": [-32, 48],
     }
     for name in field_names():
         kind, wrong = kind_of(name), [None, {}, object]

@@ -1,5 +1,6 @@
 """The `ssdnet-calibrate` command: known good images in, the scale of their scores out."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.calibrate import calibrate, calibration_path, needed
+from ssdnet_jax.runner.changes import below, without_changed
 from ssdnet_jax.runner.executors import Execution, executing
-from ssdnet_jax.runner.run import file_sources
+from ssdnet_jax.runner.lock import only_run_in
+from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -32,7 +35,8 @@ Scores good pictures as `ssdnet` does and writes their scores to DIR/calibration
 calls no more than the stated share of good pictures anomalous, whatever their scores are, as long
 as they are of the same kind (conformal p-values). Nothing is trained: only the scale is measured. A
 false-alarm rate of 0.01 needs 99 good pictures, 0.05 needs 19. None of them may be among those that
-are then judged.
+are then judged. Where they show the same part or scene in the same place, and some positions are
+high in all of them, these have higher thresholds; of other pictures thresholds hardly differ.
 
   ssdnet-calibrate --good=known_good --workdir=calibration
 
@@ -40,7 +44,7 @@ Flags:
   --good=PATH             folder or glob of good pictures, or one
   --workdir=DIR           where their results and calibration.json go
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
   --vgg19_weights=PATH    as for `ssdnet`
 {clip_weights}
   --method=NAME           {methods};
@@ -71,7 +75,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     path = Path(parsed.workdir or "")
     root, relatives = startup.find_inputs(parsed.good or "", path, None)
     sources = file_sources(root, relatives)
-    with executing(parsed) as executor:
+    with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(executing(parsed))
         method = startup.with_weights(
             make_method(parsed.method, parsed.config),
             vgg19_path=parsed.vgg19_weights,
@@ -79,19 +84,25 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             report=terminal.problem,
         )
         note = {"command": command, **executor.note, "seed": parsed.config.seed}
+        stack.enter_context(only_run_in(path, terminal.problem))
         workdir = open_workdir(path, method, root=root, run=note)
+        workdir = without_changed(
+            workdir, sources, terminal, locate=below(root), stop=executor.options.stop
+        )
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
     if summary.stopped:
         terminal.summary("stopped before the end; the same command again goes on")
         return exit_status(summary)
     calibration = calibrate(method, workdir)
-    count, stated = len(calibration.scores), parsed.config.decision.false_alarms
+    known, stated = calibration.known, parsed.config.decision.false_alarms
+    count, (low, high) = len(known.scores), calibration.levels
     text = f"{count} good image{'s' * (count != 1)}"
     if summary.failed:
         text += f", {summary.failed} failed"
-    text += f"; false-alarm rates from {calibration.least:.2g} are guaranteed"
-    if calibration.least > stated:
+    text += f"; false-alarm rates from {known.least:.2g} are guaranteed"
+    if known.least > stated:
         text += f" ({stated:g} needs {needed(stated)} good images)"
+    text += f"; thresholds by position are {low:.2g} to {high:.2g} times their mean"
     terminal.summary(f"{text}; {calibration_path(workdir)}")
     return exit_status(summary)
 

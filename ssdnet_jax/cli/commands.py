@@ -1,6 +1,8 @@
 """What every command shares: help, one-line errors, exit statuses."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import shlex
 import sys
@@ -9,9 +11,11 @@ from typing import Any, NoReturn
 
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import Config
-from ssdnet_jax.errors import SSDnetError, Stopped
+from ssdnet_jax.errors import OutputError, SSDnetError, Stopped
+from ssdnet_jax.interrupts import interruptible
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.threads import hanging
 
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 
@@ -42,18 +46,26 @@ class Command:
         Errors that a user can mend are shown in one line, with status 2; status 143 says that the
         command was told to end.
         """
-        if _HELP & set(arguments[1:]):
-            print(self.help_text(), end="")
-            return 0
         terminal = Terminal()
         try:
+            if _HELP & set(arguments[1:]):
+                terminal.page(self.help_text())
+                return 0
             parsed = self.parse(arguments)
             if isinstance(parsed, Configured) and parsed.help_config:
-                print(config_help(parsed.config))
+                terminal.page(f"{config_help(parsed.config)}\n")
                 return 0
             return self.run(parsed, terminal, command=shlex.join([self.name, *arguments[1:]]))
+        except OutputError as error:
+            terminal.problem(str(error))
+            return 1
         except SSDnetError as error:
             terminal.problem(str(error))
+            return 2
+        except OSError as error:  # of a path that a flag names, such as one that is too long
+            if isinstance(error, BrokenPipeError) or not error.filename:
+                raise
+            terminal.problem(f"{error.filename}: {error.strerror}; expected another path")
             return 2
         except Stopped:
             terminal.summary("stopped before the end; the same command again goes on")
@@ -61,17 +73,47 @@ class Command:
 
     def console(self) -> NoReturn:
         """The installed program: exits with the status of `main`, 130 interrupted, 141 unread."""
+        _open_streams()
+        interruptible()
         try:
             status = self.main(sys.argv)
-            sys.stdout.flush()  # here, where a reader that has gone can still be noticed
-            sys.exit(status)
         except BrokenPipeError:
-            # Whoever read our output has closed it, as `head` does: leave without another word.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+            status = 141  # whoever reads our output has closed it, as `head` does: without a word
         except KeyboardInterrupt:
-            print(f"\n{self.name}: interrupted; {self.kept} are kept", file=sys.stderr)
-            sys.exit(130)
+            with contextlib.suppress(OSError):
+                print(f"\n{self.name}: interrupted; {self.kept} are kept", file=sys.stderr)
+            status = 130
+        _leave(status)
+
+
+def _open_streams() -> None:
+    """Makes the three standard streams safe to write to, whatever this process was given.
+
+    One that is closed would give its number to the next file that is opened, into which libraries
+    then write what is for the terminal. Characters that a stream's encoding lacks are spelled out.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process; threads that hang, and output that cannot be written, do not keep it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            # Not again at the end of the interpreter, which would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if hanging():
+        os._exit(status)
+    sys.exit(status)
 
 
 ANOMALOUS = 3  # exit status with --fail_on_anomaly

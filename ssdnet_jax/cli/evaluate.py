@@ -77,7 +77,7 @@ Flags:
                           zero; SSDnet inpaints them
   --noise_of_original=SIGMA   noise on the image before it is resized, as a camera makes it
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the image's own size
+  --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
 {clip_weights}
   --false_alarms=RATE     share of good images that may be called bad (0.01): at this rate
@@ -147,7 +147,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             executor = stack.enter_context(executing(parsed))
             setting = _Setting(command, terminal, executor, executor.options.stop)
         else:
-            stop = stack.enter_context(startup.stops_on_sigterm())
+            stop = stack.enter_context(startup.stops_on_signals())
             setting = _Setting(command, terminal, None, stop)
         for name, each in sets.items():
             rows, summaries[name] = _evaluate_set(each, samples[name], layouts[name], setting)

@@ -30,6 +30,7 @@ from ssdnet_jax.methods.registry import (
     split_method,
 )
 from ssdnet_jax.runner.record import HEATMAPS
+from ssdnet_jax.text import shortened
 
 EXECUTORS = ("local", "ray")
 
@@ -111,9 +112,11 @@ def read_flags(
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
-        raise ConfigError(" ".join(f"{error}; see --help".split())) from error
+        raise ConfigError(f"{shortened(str(error), 200)}; see --help") from error
     except (OSError, ValueError, RecursionError) as error:  # of --flagfile
-        raise ConfigError(f"--flagfile: cannot be read ({error}); expected a text file") from error
+        raise ConfigError(
+            f"--flagfile: cannot be read ({shortened(str(error), 140)}); expected text"
+        ) from error
     if rest:
         raise ConfigError(
             f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"

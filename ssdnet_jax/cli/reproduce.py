@@ -60,7 +60,7 @@ Flags:
                           without it on the first image of each kind of defect, as in the paper
   --note=TEXT             what a reader should know of the data, such as whose masks these are
 {config}
-  --image_size=PIXELS     side of the square that is scored (256); 0: the image's own size
+  --image_size=PIXELS     shorter side at which an image is scored (256); 0: its own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for methods that need it
 {clip_weights}
 {execution}

@@ -12,7 +12,9 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.calibrate import calibrated
+from ssdnet_jax.runner.changes import without_changed
 from ssdnet_jax.runner.decisions import write_defects
+from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.page import write_page
 from ssdnet_jax.runner.record import HEATMAPS
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
@@ -109,16 +111,17 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     )
     if parsed.calibration:
         method = calibrated(method, Path(parsed.calibration))
-    workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
-    with startup.stops_on_sigterm() as stop:
-        sources = stored_sources(parsed.finished)
+    sources = stored_sources(parsed.finished)
+    with startup.stops_on_signals() as stop, only_run_in(path, terminal.problem):
+        workdir = open_workdir(path, method, root=Path(root) if root else None, run=note)
+        workdir = without_changed(workdir, sources, terminal, stop=stop)
         options = Options(stop=stop, heatmaps=parsed.heatmaps)
         summary = run(method, sources, workdir, terminal, options=options)
-    verdicts = write_verdicts(
-        workdir, config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
-    )
-    write_defects(workdir)
-    write_page(workdir, verdicts.all, total=len(sources))
+        verdicts = write_verdicts(
+            workdir, config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
+        )
+        write_defects(workdir)
+        write_page(workdir, verdicts.all, total=len(sources))
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

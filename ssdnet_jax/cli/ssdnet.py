@@ -1,7 +1,10 @@
 """The `ssdnet` command: flags in, work folder out."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.cli.commands import Command, Configured, exit_status
@@ -15,18 +18,23 @@ from ssdnet_jax.cli.flags import (
 )
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import missing_masks
-from ssdnet_jax.data.regions import ignored_regions
-from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.data.regions import ignored_regions, is_polygon_file, region_masks
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.calibrate import calibrated
+from ssdnet_jax.runner.changes import below, without_changed
 from ssdnet_jax.runner.decisions import write_defects
-from ssdnet_jax.runner.executors import Execution, executing
-from ssdnet_jax.runner.page import write_page
-from ssdnet_jax.runner.run import file_sources, found_lines, summary_line
+from ssdnet_jax.runner.executors import Execution, Executor, executing
+from ssdnet_jax.runner.lock import only_run_in
+from ssdnet_jax.runner.page import open_page, write_page
+from ssdnet_jax.runner.run import Summary, found_lines, summary_line
+from ssdnet_jax.runner.sources import Reader, file_sha256, file_sources
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.verdicts import VERDICTS, write_verdicts
-from ssdnet_jax.runner.workdir import open_workdir, read_rows
+from ssdnet_jax.runner.verdicts import VERDICTS, Verdicts, write_verdicts
+from ssdnet_jax.runner.watch import watch
+from ssdnet_jax.runner.workdir import Workdir, open_workdir, read_rows
 
 _USAGE = """\
 ssdnet: where is this picture not like itself?
@@ -39,6 +47,7 @@ cannot reproduce (SSDnet, arXiv 2509.18354).
   ssdnet --input=folder --workdir=out              all pictures below a folder
   ssdnet --input='parts/**/*.tif' --workdir=out    a glob (quoted)
   ssdnet --input=cloth --workdir=out --config=fabric --config.fit.max_steps=40
+  ssdnet --input=folder --workdir=out --watch      what comes into a folder, until Ctrl-C
 
 Flags:
   --input=PATH            picture, folder or glob; without it the embedded example is used
@@ -48,7 +57,7 @@ Flags:
                           folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished pictures there are not fitted again
 {config}
-  --image_size=PIXELS     side of the square that is fitted (256); 0: the picture's own size
+  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
   --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
   --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
                           what it uses if that is little (auto), nothing, or the same for all
@@ -65,6 +74,8 @@ Flags:
                           a baseline may have options, as in fca:border=corrected
 {execution}
   --save_params           keep the fitted networks too
+  --keep_gone             keep the verdicts of pictures whose files have gone
+  --watch                 score new pictures of a folder as they come, until Ctrl-C or SIGTERM
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
@@ -75,14 +86,16 @@ Results in DIR:
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
   fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
   params/PATH/            fitted networks, with --save_params
-  results.csv, run.json   a line a picture; configuration, versions, device, seed, command
+  results.csv, run.json   a line a picture, with the hash of its file; configuration, versions,
+                          device, seed, command, hashes of the weights
   verdicts.csv            which pictures are anomalous, worst first
   defects.csv             where, how large, how sure; also defects.coco.json, defects.geojson
   decisions/PATH.json     the same, a file a picture
 
 Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
 input or work folder), 3 all done and some are anomalous (only with --fail_on_anomaly),
-130 interrupted, 143 terminated. The same command again goes on.
+130 interrupted, 143 terminated; of --watch 0 at its end. The same command again goes on, and scores
+pictures anew whose files have changed.
 """
 
 
@@ -101,28 +114,26 @@ class Arguments(Execution, Configured):
     calibration: str | None  # file of what known good pictures score
     verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
     fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
+    keep_gone: bool  # whether images whose files have gone keep their verdicts
+    watch: bool  # whether to wait for more images until told to end
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if not parsed.workdir:
         raise ConfigError("--workdir: found none; expected a folder for the results, see --help")
     path = Path(parsed.workdir)
-    missing = Path(parsed.missing) if parsed.missing else None
-    ignored = Path(parsed.ignore) if parsed.ignore else None
     if parsed.input is None:
-        for name, given in {"missing": missing, "ignore": ignored}.items():
-            if given:
-                raise ConfigError(f"--{name}: found without --input; expected both")
+        for flag in ("missing", "ignore", "watch"):
+            if getattr(parsed, flag):
+                raise ConfigError(f"--{flag}: found without --input; expected both")
         terminal.note("no --input: running on the embedded example")
-        root, sources = None, example.sources()
-    else:
-        root, relatives = startup.find_inputs(
-            parsed.input, path, missing, ignored, report=terminal.problem
+    root, sources = _sources(parsed, terminal.problem)
+    # A watch is ended by what interrupts other runs: it has no end of its own.
+    signals = (signal.SIGTERM, signal.SIGINT) if parsed.watch else (signal.SIGTERM,)
+    with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(
+            executing(parsed, save_params=parsed.save_params, signals=signals)
         )
-        masks = missing_masks(missing, relatives) if missing else {}
-        regions = ignored_regions(ignored, relatives) if ignored else {}
-        sources = file_sources(root, relatives, masks, regions)
-    with executing(parsed, save_params=parsed.save_params) as executor:
         method = startup.with_weights(
             make_method(parsed.method, parsed.config),
             vgg19_path=parsed.vgg19_weights,
@@ -132,21 +143,96 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         if parsed.calibration:
             method = calibrated(method, Path(parsed.calibration))
         note = {"command": command, **executor.note, "seed": parsed.config.seed}
-        workdir = open_workdir(path, method, root=root, missing=missing, ignored=ignored, run=note)
+        stack.enter_context(only_run_in(path, terminal.problem))
+        places = {
+            name: Path(given) if given else None
+            for name, given in {"missing": parsed.missing, "ignored": parsed.ignore}.items()
+        }
+        workdir = open_workdir(path, method, root=root, **places, run=note)
         terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        workdir = without_changed(
+            workdir,
+            sources,
+            terminal,
+            locate=below(root) if root else None,
+            keep_gone=parsed.keep_gone,
+            stop=executor.options.stop,
+        )
+        if parsed.watch:
+            return _watch(parsed, method, workdir, terminal, executor)
         summary = executor.run(method, sources, workdir, terminal, options=executor.options)
+        verdicts = _write_tables(parsed, workdir)
+        write_page(workdir, verdicts.all, total=len(sources))
     if root is None and summary.finished + summary.finished_before:
         terminal.summary(example.verdict(workdir))
     for line in found_lines(read_rows(path / "results.csv")):
         terminal.problem(line)
+    terminal.summary(summary_line(summary, path, verdicts))
+    bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
+    return exit_status(summary, anomalous=bad)
+
+
+def _sources(
+    parsed: Arguments, report: Callable[[str], None] = lambda text: None
+) -> tuple[Path | None, Mapping[str, Reader]]:
+    """The folder that images are relative to, and how each is read."""
+    if parsed.input is None:
+        return None, example.sources()
+    missing = Path(parsed.missing) if parsed.missing else None
+    ignored = Path(parsed.ignore) if parsed.ignore else None
+    try:
+        root, relatives = startup.find_inputs(
+            parsed.input, Path(parsed.workdir or ""), missing, ignored, report=report
+        )
+    except InputError:
+        if not (parsed.watch and Path(parsed.input).is_dir()):
+            raise
+        return Path(parsed.input), {}  # they are still to come
+    masks = missing_masks(missing, relatives) if missing else {}
+    regions = ignored_regions(ignored, relatives) if ignored else {}
+    files = region_masks(ignored, relatives) if ignored else {}
+    polygons = file_sha256(ignored) if ignored and is_polygon_file(ignored) else ""
+    return root, file_sources(root, relatives, masks, regions, files, polygons_sha256=polygons)
+
+
+def _watch(
+    parsed: Arguments, method: Method, workdir: Workdir, terminal: Terminal, executor: Executor
+) -> int:
+    """Scores images as they come until the command is told to end."""
+    total = Summary(0, 0, len(workdir.finished), 0.0)
+    began, stop = time.monotonic(), executor.options.stop
+    # The same number of fits side by side however many images come: one program serves them all.
+    options = dataclasses.replace(
+        executor.options, lanes=parsed.lanes or 1, devices=parsed.devices or 1
+    )
+    with open_page(workdir, []) as page:
+
+        def score(sources: Mapping[str, Reader]) -> None:
+            nonlocal workdir, total
+            workdir = without_changed(workdir, sources, terminal, stop=stop)
+            done = executor.run(method, sources, workdir, terminal, options=options, page=page)
+            workdir = dataclasses.replace(workdir, finished=workdir.finished_rows())
+            total = Summary(total.finished + done.finished, total.failed + done.failed, 0, 0.0)
+
+        def finish() -> None:
+            page.decide(_write_tables(parsed, workdir).all)
+            page.write(running=True)
+
+        watch(lambda: _sources(parsed)[1], score, finish, stop=stop)
+    verdicts = _write_tables(parsed, workdir)
+    write_page(workdir, verdicts.all, total=len(verdicts.all))
+    total = dataclasses.replace(total, seconds=time.monotonic() - began)
+    terminal.summary(summary_line(total, workdir.path, verdicts))
+    return 0
+
+
+def _write_tables(parsed: Arguments, workdir: Workdir) -> Verdicts:
+    """What is said of all images of a work folder together."""
     verdicts = write_verdicts(
         workdir, parsed.config.decision, by=parsed.verdict, calibrated=bool(parsed.calibration)
     )
     write_defects(workdir)
-    write_page(workdir, verdicts.all, total=len(sources))
-    terminal.summary(summary_line(summary, path, verdicts))
-    bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
-    return exit_status(summary, anomalous=bad)
+    return verdicts
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -157,8 +243,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         "fail_on_anomaly": False,
         "method": DEFAULT_METHOD,
         **EXECUTION_FLAGS,
-        "save_params": False,
-        "help_config": False,
+        **dict.fromkeys(("save_params", "keep_gone", "watch", "help_config"), False),
     }
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)

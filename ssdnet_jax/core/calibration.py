@@ -52,7 +52,13 @@ def calibrated_score(score_map: Float[np.ndarray, "h w"]) -> float:
 
 def in_units(score_map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """A raw map in calibrated units, as `in_quartiles`, in numpy and float64; NaN stays."""
-    median, spread = usual_spread(score_map)
+    return on_scale(score_map, *usual_spread(score_map))
+
+
+def on_scale(
+    score_map: Float[np.ndarray, "h w"], median: float, spread: float
+) -> Float[np.ndarray, "h w"]:
+    """`in_units` with the `usual_spread` of the map, where it is known already."""
     if not spread > 0:
         return np.where(np.isnan(score_map), np.nan, 0.0)
     return (score_map.astype(np.float64) - median) / spread

@@ -81,6 +81,9 @@ def block_maxima(
     def by_block(reduce: np.ufunc, values: np.ndarray) -> np.ndarray:
         return reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
 
+    if known.all():
+        maxima = by_block(np.maximum, calibrated)
+        return maxima.ravel().astype(np.float64), float(maxima.size)
     maxima = by_block(np.maximum, np.where(known, calibrated, -np.inf))
     share = by_block(np.add, known.astype(np.float64)) / by_block(np.add, np.ones(known.shape))
     used = share >= 0.5

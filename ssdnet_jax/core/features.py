@@ -7,7 +7,7 @@ when there are no weights.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,17 +117,19 @@ def standardize(
 ) -> Float[Array, "h w c"]:
     """Mean 0 and standard deviation 1 in each channel; a constant channel becomes 0."""
     mean, deviation = moments(features, weights)
-    constant = deviation <= _ROUNDING * (1 + jnp.abs(mean))
+    constant = is_constant(mean, deviation)
     return jnp.where(constant, 0.0, (features - mean) / jnp.where(constant, 1.0, deviation))
+
+
+def is_constant(mean: Any, deviation: Any) -> Any:
+    """Whether the deviation of a channel is rounding and not texture; numpy's or JAX's arrays."""
+    return deviation <= _ROUNDING * (1 + abs(mean))
 
 
 def principal_components(
     features: Float[Array, "h w c"], *, count: int, weights: Float[Array, "h w"] | None = None
 ) -> Float[Array, "h w count"]:
-    """Projection on the directions of largest variance, largest first; 0 beyond c of them.
-
-    The sign of a component, which nothing determines, makes its largest weight positive.
-    """
+    """Projection on the directions of largest variance (`principal_directions`)."""
     channels = features.shape[-1]
     x = features.reshape(-1, channels)
     if weights is None:
@@ -137,12 +139,19 @@ def principal_components(
         shares = counted / jnp.maximum(counted.sum(), jnp.finfo(jnp.float32).tiny)
         covariance = x.T @ (x * shares)
         covariance = (covariance + covariance.T) / 2
+    return features @ principal_directions(covariance, count=count)
+
+
+def principal_directions(covariance: Float[Array, "c c"], *, count: int) -> Float[Array, "c count"]:
+    """Directions of largest variance, largest first; 0 beyond c of them.
+
+    The sign of a direction, which nothing determines, makes its largest weight positive.
+    """
     vectors = _eigenvectors(covariance)
     vectors = vectors[:, ::-1][:, :count]
     largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], axis=0)
     vectors = vectors * jnp.sign(largest)
-    vectors = jnp.pad(vectors, ((0, 0), (0, count - vectors.shape[1])))
-    return features @ vectors
+    return jnp.pad(vectors, ((0, 0), (0, count - vectors.shape[1])))
 
 
 @jax.custom_batching.custom_vmap

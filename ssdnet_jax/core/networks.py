@@ -11,6 +11,11 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
+from ssdnet_jax.core.frozen_network import (
+    apply_with_statistics,
+    measure_statistics,
+    receptive_margin,
+)
 from ssdnet_jax.core.registry import NETWORKS
 from ssdnet_jax.core.skip_network import (
     apply_skip_network,
@@ -26,14 +31,31 @@ class Network(NamedTuple):
       init: (key, NetworkConfig, *, channels) -> parameters, a tree of float32 arrays.
       apply: (parameters, images (b, h, w, c), NetworkConfig) -> (b, h, w, c).
       smallest_side: (NetworkConfig) -> pixels that the shorter side of an image must have.
+      measure: (parameters, images, NetworkConfig) -> statistics that the network normalizes by.
+      with_statistics: (parameters, statistics, images, NetworkConfig) -> (b, h, w, c), `apply` in
+        which each pixel depends on its surroundings alone. Without these three an image must be
+        small enough to be fitted whole.
+      receptive_margin: (NetworkConfig) -> how far these surroundings reach, in pixels.
     """
 
     init: Callable[..., PyTree]
     apply: Callable[..., Float[Array, "b h w c"]]
     smallest_side: Callable[[NetworkConfig], int]
+    measure: Callable[..., PyTree] | None = None
+    with_statistics: Callable[..., Float[Array, "b h w c"]] | None = None
+    receptive_margin: Callable[[NetworkConfig], int] | None = None
 
 
-NETWORKS.register_own("skip")(Network(init_skip_network, apply_skip_network, smallest_image_side))
+NETWORKS.register_own("skip")(
+    Network(
+        init_skip_network,
+        apply_skip_network,
+        smallest_image_side,
+        measure_statistics,
+        apply_with_statistics,
+        receptive_margin,
+    )
+)
 
 
 def init_network(

@@ -1,5 +1,6 @@
 """Noise of an image: how much there is, and smoothing as far as that asks for."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -24,7 +25,14 @@ def without_noise(
     colours differ in from their mean, of which the eye sees little detail either, is smoothed
     twice as widely.
     """
-    width = _SMOOTHING * (noise_deviation(image, valid) - _HARMLESS_NOISE)
+    return smoothed_for(image, noise_deviation(image, valid))
+
+
+def smoothed_for(
+    image: Float[Array, "h w c"], noise: Float[Array, ""] | float
+) -> Float[Array, "h w c"]:
+    """`without_noise` where the standard deviation of the noise is known already."""
+    width = _SMOOTHING * (noise - _HARMLESS_NOISE)
     width = jnp.minimum(width, _WIDEST)
     grey = image.mean(-1, keepdims=True)
     smooth = _smoothed(grey, width, most=_WIDEST)
@@ -41,10 +49,11 @@ def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Arr
     weights = weights / weights.sum()
     smooth = mirror(image, margin=radius)
     for axis, side in enumerate(image.shape[:2]):
-        smooth = sum(
+        shifted = [
             weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
             for start, weight in enumerate(weights)
-        )
+        ]
+        smooth = functools.reduce(jnp.add, shifted)
     return smooth
 
 

@@ -32,7 +32,7 @@ WORKING_BYTES = 2**28  # that `correspondence_errors` takes of a device that is 
 _CHANNELS_ON_CPU = 9  # of a row, at most: the comparisons of more do not stay in a core's cache
 
 _ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
-_ENOUGH_TILES = 16  # of which the typical tile is the median, where there are so many
+_ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
 
 
 def scale_channels(
@@ -62,8 +62,8 @@ def median_sorted_tile(
     Tiles do not overlap and start at the top left; a rest at the right and bottom is left out. Of
     an even number of tiles the lower of the two middle values is taken.
 
-    With weights only tiles count whose features are all known; if there are fewer than 16 of
-    them, the 16 whose features are known best.
+    With weights only tiles count whose features are all known; if there are fewer than 9 of
+    them, the 9 whose features are known best.
     """
     rows, columns = (n // tile_size for n in features.shape[:2])
     channels = features.shape[2]
@@ -343,10 +343,9 @@ def scatter_errors(
     errors = jnp.where(inside, errors, 0.0)
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
     if weights is not None:
-        of_members = mirror(weights[..., None], margin=n // 2)[..., None]
-        total = _scattered(errors * of_members, shares, (height, width))
-        known = _scattered(of_members * inside, shares, (height, width))
-        usual = masked.median(total / jnp.where(known > 0, known, 1.0), masked.well_known(known))
+        total, known = scatter_known(errors, weights, spread=spread, blur=blur, blur_size=blur_size)
+        counted = masked.for_statistics(known) > 0
+        usual = masked.median(total / jnp.where(known > 0, known, 1.0), counted)
         return total + (1 - known) * usual
     total = _scattered(errors, shares, (height, width))
     if border == "published":
@@ -357,6 +356,56 @@ def scatter_errors(
     )
     usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
     return total + (1 - known.astype(np.float32)) * usual
+
+
+def scatter_known(
+    errors: Float[Array, "h w n n"],
+    weights: Float[Array, "h-n+1 w-n+1"],
+    *,
+    spread: float,
+    blur: float,
+    blur_size: int,
+) -> tuple[Float[Array, "h-n+1 w-n+1"], Float[Array, "h-n+1 w-n+1"]]:
+    """Adds up what the tiles within a map say about a pixel, as far as they know it.
+
+    Args:
+      errors: of `correspondence_errors`.
+      weights: how well each pixel of the map is known, in [0, 1].
+      spread: as for `scatter_errors`, as are `blur` and `blur_size`.
+      blur: see there.
+      blur_size: see there.
+
+    Returns:
+      Sums of weighted errors, and the share of the full weight that they have, in [0, 1].
+    """
+    n = errors.shape[-1]
+    height, width = weights.shape
+    inside = (_valid(height, n, n // 2), _valid(width, n, n // 2))
+    inside = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+    shares = _shares(n, spread, blur, blur_size).astype(np.float32)
+    of_members = _member_weights(weights, n) * inside
+    total, known = (
+        _scattered(x, shares, (height, width)) for x in (errors * of_members, of_members)
+    )
+    return total, known
+
+
+def _member_weights(
+    weights: Float[Array, "h w"], n: int
+) -> Float[Array, "h+{n}-1 w+{n}-1 {n} {n}"]:
+    """What the error of each member of each tile counts, at [b, o] as in `correspondence_errors`.
+
+    A tile of which little is known is a small sample, which differs from the typical tile by chance
+    already: it counts as far as it is known, a tile that is known to one half or less not at all.
+    """
+    mirrored = mirror(weights[..., None], margin=n // 2)[..., 0]
+    sums = lax.reduce_window(mirrored, 0.0, lax.add, (n, n), (1, 1), "VALID")
+    of_tiles = jnp.clip(2 * sums / n**2 - 1, 0, 1)
+    rows, columns = (
+        np.clip(np.arange(length + n - 1)[:, None] - np.arange(n), 0, length - 1)
+        for length in weights.shape
+    )
+    return mirrored[..., None, None] * of_tiles[rows[:, None, :, None], columns[:, None, :]]
 
 
 def _scattered(

@@ -16,15 +16,8 @@ from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.convolution import Padding
 from ssdnet_jax.core.merge import merged_convolution
 from ssdnet_jax.core.mirrored import padded_conv2d
-from ssdnet_jax.core.normalization import normalize
-from ssdnet_jax.core.resize import upsample2x
-
-_LEAKY_SLOPE = 0.2
-_ACTIVATIONS = {  # but for the leaky ReLU, which is one with its normalization
-    "elu": jax.nn.elu,
-    "swish": jax.nn.swish,
-    "none": lambda x: x,
-}
+from ssdnet_jax.core.normalization import LEAKY_SLOPE, OTHER_ACTIVATIONS, normalize
+from ssdnet_jax.core.resize import centre_crop, upsample2x
 
 
 class SkipNetwork(nn.Module):
@@ -56,8 +49,8 @@ class Scale(nn.Module):
         def finish(x: Array, name: str) -> Array:
             norm = BatchNormalization(x.shape[-1], name=f"{name}_norm")
             if config.activation == "leaky_relu":
-                return norm(x, slope=_LEAKY_SLOPE)
-            return _ACTIVATIONS[config.activation](norm(x))
+                return norm(x, slope=LEAKY_SLOPE)
+            return OTHER_ACTIVATIONS[config.activation](norm(x))
 
         def block(x: Array, features: int, kernel: int, name: str, stride: int = 1) -> Array:
             conv = Convolution(features, kernel, stride, config.padding, name=f"{name}_conv")
@@ -147,14 +140,3 @@ def _has_coarse_form(config: NetworkConfig, coarse: tuple[int, ...], fine: tuple
     """Whether `merged_convolution` covers a merge: even sides, 3x3 kernel, reflection."""
     doubled = all(2 * coarse[axis] == fine[axis] and coarse[axis] > 1 for axis in (1, 2))
     return doubled and config.kernel_up == 3 and config.padding == "reflection"
-
-
-def centre_crop(a: Float[Array, "b h w c"], b: Float[Array, "b hh ww d"]) -> tuple[Array, Array]:
-    """Crops both to the smaller height and width, keeping their centres."""
-    height, width = (min(a.shape[axis], b.shape[axis]) for axis in (1, 2))
-
-    def crop(x: Array) -> Array:
-        top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-        return x[:, top : top + height, left : left + width]
-
-    return crop(a), crop(b)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ssdnet_jax.text import shortened
 
 _LOGGERS = ("tifffile", "PIL")
@@ -52,6 +54,8 @@ class _Catcher:
         stack = contextlib.ExitStack()
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always")
+        # How large an image may be is checked elsewhere (`_raw_image.MAX_PIXELS`).
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         show = warnings.showwarning
 
         def keep(message: Warning | str, *rest: Any, **named: Any) -> None:
@@ -108,7 +112,7 @@ def _silence_libtiff() -> None:
     package = Path(PIL.__file__).parent
     places = (package.parent / "pillow.libs", package / ".dylibs")
     found = [path for place in places if place.is_dir() for path in place.glob("libtiff*")]
-    for path in found or ["libtiff.so.6"]:
+    for path in found or [Path("libtiff.so.6")]:
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(str(path))
             for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

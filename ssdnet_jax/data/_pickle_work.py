@@ -40,14 +40,14 @@ def find_unbounded_work(stream: io.BytesIO) -> str | None:
             return f"more than {MOST_OPERATIONS} operations"
         name = opcode.name
         if "PUT" in name or name == "MEMOIZE":
-            index = len(memo) if name == "MEMOIZE" else int(argument)
+            index = len(memo) if name == "MEMOIZE" else int(argument or 0)
             # the C unpickler allocates as many memo slots as the largest index asks for
             if index > (position or 0):
                 return f"memo index {argument}"
             memo[index] = _top(stack)
             continue
         if "GET" in name:
-            stack.append(memo.get(int(argument), _SMALL))
+            stack.append(memo.get(int(argument or 0), _SMALL))
             continue
         if name == "DUP":
             stack.append(_top(stack))

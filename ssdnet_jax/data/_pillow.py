@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ _OTHER_ORDER = "B" if sys.byteorder == "little" else "L"
 _TIFF_16_BIT = {f"{mode};16N": f"{mode};16{_OTHER_ORDER}" for mode in ("RGB", "RGBA")}
 
 
-def decode_pillow(path: Path, formats: Sequence[str], *, frame: int = 0) -> RawImage:
+def decode_pillow(path: Path, formats: tuple[str, ...], *, frame: int = 0) -> RawImage:
     """Reads one frame of a file in one of some formats, by Pillow's names of them."""
     if HEIF.pillow[0] in formats:
         _register_heif(path)

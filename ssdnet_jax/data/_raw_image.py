@@ -7,9 +7,9 @@ import numpy as np
 
 from ssdnet_jax.errors import InputError
 
-# Pillow's own default limit. Fixed here, so that it also holds for TIFF and .npy, and where
-# another library has lifted Image.MAX_IMAGE_PIXELS.
-MAX_PIXELS = 89_478_485
+# Below twice Pillow's own limit, where it refuses. Fixed here, so that it also holds for TIFF and
+# .npy, and where another library has lifted Image.MAX_IMAGE_PIXELS.
+MAX_PIXELS = 150_000_000
 BYTES_A_PIXEL = 12
 """Bytes of samples that a pixel may have in its file: three channels of float32."""
 

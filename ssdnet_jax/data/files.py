@@ -1,13 +1,20 @@
 """Writing files that appear whole or not at all; the user's cache folder."""
 
 import os
+import re
 import shutil
+import struct
 import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ssdnet_jax.errors import InputError
+
+# Of TIFF 6.0: tags of where strips begin and how long they are, and the type of two bytes.
+_OFFSETS, _BYTE_COUNTS, _SHORT = 273, 279, 3
+_TAIL = 64  # bytes at a file's end that are looked at
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -44,10 +51,64 @@ def link_or_copy(source: Path, target: Path) -> None:
             write_atomically(target, lambda copy: shutil.copyfileobj(file, copy))
 
 
-def check_no_pipe(path: Path, expected: str) -> None:
-    """Raises InputError for a pipe or a device, of which reading would wait or never end."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path}: no regular file; {expected}")
+def remove_unfinished(folder: Path, *, recursive: bool) -> None:
+    """Removes what `write_atomically` leaves in a folder when its process is killed.
+
+    Only where no other process is writing.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            Path(parent, name).unlink(missing_ok=True)
+        if not recursive:
+            folders.clear()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and, if it is a PNG, a TIFF, a zip archive or JSON, was not cut off.
+
+    Looks at a few bytes, not at what is stored: a file that was written whole and damaged later
+    may pass.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(max(0, size - _TAIL))
+            tail = file.read(_TAIL)
+            if head == b"\x89PNG\r\n\x1a\n":
+                return tail[-8:-4] == b"IEND"  # and the check sum of nothing
+            if head.startswith(b"PK"):
+                return tail[-22:-18] == b"PK\5\6"  # the directory's end, without a comment
+            if head[:4] in (b"II*\0", b"MM\0*"):
+                return _tiff_end(file, head) <= size
+            if path.suffix == ".json":
+                return tail.rstrip().endswith((b"}", b"]"))
+    except (OSError, struct.error):
+        return False
+    return size > 0
+
+
+def _tiff_end(file: BinaryIO, head: bytes) -> int:
+    """How long a TIFF must at least be, by the places of the strips of its first image."""
+    order = "<" if head.startswith(b"II") else ">"
+
+    def read(place: int, kind: str) -> tuple[int, ...]:
+        file.seek(place)
+        return struct.unpack(f"{order}{kind}", file.read(struct.calcsize(f"{order}{kind}")))
+
+    (start,) = struct.unpack(f"{order}I", head[4:8])
+    (count,) = read(start, "H")
+    strips: dict[int, tuple[int, ...]] = {}
+    for entry in range(count):
+        place = start + 2 + 12 * entry
+        tag, kind, length = read(place, "HHI")
+        if tag in (_OFFSETS, _BYTE_COUNTS):
+            letter = "H" if kind == _SHORT else "I"
+            inside = length * struct.calcsize(f"={letter}") <= 4
+            where = place + 8 if inside else read(place + 8, "I")[0]
+            strips[tag] = read(where, f"{length}{letter}")
+    pairs = zip(strips.get(_OFFSETS, ()), strips.get(_BYTE_COUNTS, ()), strict=True)
+    return max((offset + length for offset, length in pairs), default=start)
 
 
 def safe_relative(*names: str) -> PurePosixPath:
@@ -72,6 +133,12 @@ def safe_relative(*names: str) -> PurePosixPath:
     if not path.parts:
         raise InputError("found an empty path; expected one that names something")
     return path
+
+
+def check_no_pipe(path: Path, expected: str) -> None:
+    """Raises InputError for a pipe or a device, of which reading would wait or never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: no regular file; {expected}")
 
 
 def user_cache_folder() -> Path:

@@ -54,11 +54,18 @@ def write_fits(path: Path, fits: StoredFits) -> None:
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
+def write_tiled_note(path: Path, losses: np.ndarray) -> None:
+    """Notes that an image was fitted in crops: what was fitted is too large to be kept."""
+    write_atomically(path, lambda file: np.savez(file, losses_of_crops=losses))
+
+
 def read_fits(path: Path) -> StoredFits:
-    """What `write_fits` wrote; raises InputError if it is not there, or damaged."""
+    """What `write_fits` wrote; raises InputError if it is not there, or damaged, or of tiles."""
     try:
         _check_stored(path)
         with np.load(path, allow_pickle=False) as file:
+            if "losses_of_crops" in file:
+                raise ValueError("a large image, fitted in crops, of which no fit is kept")
             arrays = {name: file[name] for name in _ARRAYS}
             packed = {name: file[name] for name in _MASKS if name in file}
         for name, (axes, kind) in _ARRAYS.items():

@@ -51,7 +51,7 @@ def read_image(
             too.
 
     Raises:
-        InputError: the file is missing, empty, damaged, not an image, larger than 89,478,485
+        InputError: the file is missing, empty, damaged, not an image, larger than 150,000,000
             pixels, has no pixel that is not missing, or holds values outside [0, 1] or infinite.
     """
     path = Path(path)

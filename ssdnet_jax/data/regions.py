@@ -16,7 +16,7 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.data.images import DecodedImage, read_mask
-from ssdnet_jax.data.shapes import Shape, is_coco_file, rasterize, read_coco
+from ssdnet_jax.data.shapes import Shape, as_polygon, is_coco_file, rasterize, read_coco
 from ssdnet_jax.errors import InputError
 
 Region = Callable[[tuple[int, int]], np.ndarray]  # (height, width) -> bool mask of that size
@@ -48,7 +48,7 @@ def ignored_regions(path: str | os.PathLike[str], relatives: Iterable[Path]) -> 
         images.
     """
     path, relatives = Path(path), list(relatives)
-    if path.suffix.lower() not in POLYGON_SUFFIXES or path.is_dir():
+    if not is_polygon_file(path):
         masks = missing_masks(path, relatives)
         return {relative: functools.partial(_mask, mask) for relative, mask in masks.items()}
     if is_coco_file(path):
@@ -65,6 +65,17 @@ def ignored_regions(path: str | os.PathLike[str], relatives: Iterable[Path]) -> 
     if of_all:
         found |= {relative: of_all for relative in relatives if relative not in found}
     return {relative: functools.partial(_filled, polygons) for relative, polygons in found.items()}
+
+
+def region_masks(path: str | os.PathLike[str], relatives: Iterable[Path]) -> dict[Path, Path]:
+    """The mask files that `ignored_regions` reads when an image is read; none of polygons."""
+    path = Path(path)
+    return {} if is_polygon_file(path) else missing_masks(path, relatives)
+
+
+def is_polygon_file(path: Path) -> bool:
+    """Whether regions are polygons of one file, which are read at once."""
+    return path.suffix.lower() in POLYGON_SUFFIXES and not path.is_dir()
 
 
 def with_region(image: DecodedImage, region: Region | None) -> DecodedImage:
@@ -93,8 +104,8 @@ def _filled(polygons: Sequence[Sequence[_Ring]], size: tuple[int, int]) -> np.nd
     mask = np.zeros(size, bool)
     for rings in polygons:
         inside, holes = (
-            rasterize([Shape("", polygons=tuple(r.points for r in rings if r.hole == hole))], size)
-            for hole in (False, True)
+            rasterize([Shape("", polygons=tuple(as_polygon(ring.points) for ring in part))], size)
+            for part in ([ring for ring in rings if ring.hole == hole] for hole in (False, True))
         )
         mask |= inside & ~holes
     return mask

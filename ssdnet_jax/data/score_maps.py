@@ -28,7 +28,7 @@ def find_map(folder: Path, sample: Sample) -> Path:
     stems = (
         sample.relative,
         str(relative.with_suffix("")),
-        f"{sample.category}/test/{sample.defect}/{relative.stem}",
+        str(safe_relative(sample.category, "test", sample.defect, relative.stem)),
     )
     for stem in stems:
         for suffix in MAP_SUFFIXES:

@@ -92,6 +92,11 @@ def read_coco(path: Path) -> dict[str, AnnotatedImage]:
     }
 
 
+def as_polygon(points: np.ndarray) -> Polygon:
+    """Points, float (n, 2), x and y, as a shape holds them."""
+    return tuple((x, y) for x, y in points.tolist())
+
+
 def rasterize(shapes: Iterable[Shape], size: tuple[int, int]) -> np.ndarray:
     """The union of regions as bool (height, width): the pixels whose centre lies in one.
 
@@ -191,7 +196,7 @@ def _polygon(numbers: Any, where: str) -> Polygon:
             f"{where}: found a polygon that is not at least three pairs x, y of finite numbers of "
             f"pixels; expected [x1, y1, x2, y2, x3, y3, ...]"
         )
-    return tuple((x, y) for x, y in points.tolist())
+    return as_polygon(points)
 
 
 def _decompressed(text: str) -> list[int] | None:

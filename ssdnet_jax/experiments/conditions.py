@@ -9,7 +9,7 @@ import numpy as np
 from ssdnet_jax.data.images import DecodedImage, read_image, resize_missing
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.methods.base import Method
-from ssdnet_jax.methods.images import resized_image
+from ssdnet_jax.methods.images import analysed_size, resize_known
 from ssdnet_jax.methods.registry import has_configuration
 
 CORRUPTIONS = ("noise", "missing")
@@ -75,16 +75,15 @@ class Condition:
         if self.noise_of_original:
             image = corrupt(image, "noise", self.noise_of_original, sample.relative)
         if self.evaluate_at or self.resizes_maps:
-            size = self.evaluate_at or method.config.image_size
-            # What takes part and in which range is for the method to find.
-            config = dataclasses.replace(
-                method.config, image_size=size, ground="keep", range="full"
-            )
-            found = resized_image(image.pixels, config, missing=image.missing)
-            missing = found.fitted_missing if found.fitted_missing.any() else None
-            ignored = None if image.ignored is None else resize_missing(image.ignored, (size, size))
+            shape = (self.evaluate_at, self.evaluate_at)
+            if not self.evaluate_at:
+                shape = analysed_size(image.pixels.shape[:2], method.config)
+            whole = np.zeros(image.pixels.shape[:2], bool)
+            lost = whole if image.missing is None else image.missing
+            pixels, lost = resize_known(image.pixels, lost, shape)
+            ignored = None if image.ignored is None else resize_missing(image.ignored, shape)
             image = dataclasses.replace(
-                image, pixels=found.fitted, missing=missing, ignored=ignored
+                image, pixels=pixels, missing=lost if lost.any() else None, ignored=ignored
             )
         for kind in CORRUPTIONS:
             if level := getattr(self, kind):

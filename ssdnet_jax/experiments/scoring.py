@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssdnet_jax.config import Config, from_config_dict
+from ssdnet_jax.data.images import image_file
 from ssdnet_jax.data.layouts.sample import GOOD, Sample
 from ssdnet_jax.errors import InputError, Stopped
 from ssdnet_jax.evaluation.evaluate import MapSet
@@ -13,7 +14,10 @@ from ssdnet_jax.experiments.conditions import PLAIN, Condition
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.registry import is_random, make_method, run_folder
 from ssdnet_jax.runner import startup
+from ssdnet_jax.runner.changes import without_changed
 from ssdnet_jax.runner.executors import Executor
+from ssdnet_jax.runner.lock import only_run_in
+from ssdnet_jax.runner.sources import FileSource
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
@@ -147,13 +151,19 @@ def score_dataset(
     run_note = {**executor.note, "seed": seed, **context.note}
     if condition.words:
         run_note["condition"] = condition.words
-    workdir = open_workdir(folder, ready, root=context.dataset, run=run_note)
-    sources = {s.relative: functools.partial(condition.read, s, ready) for s in samples}
-    if left := len(sources.keys() - workdir.finished.keys()):
-        what = ", ".join(filter(None, (name, condition.words, f"seed {seed}")))
-        terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
-        executor.run(ready, sources, workdir, terminal, options=executor.options)
-        stop_if_asked(executor.options.stop)
+    sources = {
+        s.relative: FileSource(functools.partial(condition.read, s, ready), image_file(s.path))
+        for s in samples
+    }
+    stop = executor.options.stop
+    with only_run_in(folder, terminal.problem):
+        workdir = open_workdir(folder, ready, root=context.dataset, run=run_note)
+        workdir = without_changed(workdir, sources, terminal, stop=stop)
+        if left := len(sources.keys() - workdir.finished.keys()):
+            what = ", ".join(filter(None, (name, condition.words, f"seed {seed}")))
+            terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
+            executor.run(ready, sources, workdir, terminal, options=executor.options)
+            stop_if_asked(stop)
     rows = {row.path: row for row in read_rows(folder / "results.csv")}
 
     def find(sample: Sample) -> Path:

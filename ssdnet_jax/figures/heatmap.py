@@ -19,7 +19,8 @@ from ssdnet_jax.figures.lettering import draw_text, shorten, text_width
 from ssdnet_jax.figures.png import write_png
 
 OUTLINE = (255, 40, 60)  # of masks
-_TEXT, _MUTED, _BAD, _GOOD = "#1c1c1c", "#5f6670", "#b3261e", "#1b6e3c"
+_TEXT, _MUTED = "#1c1c1c", "#5f6670"
+_VERDICTS = {"anomalous": "#b3261e", "unsure": "#8a5a00", "good": "#1b6e3c"}
 _LEAST_SIDE, _MOST_SIDE = 320, 512  # of a square panel; others have its area, pixels
 _LONGEST, _THINNEST = 1100, 24  # sides of a panel of any shape, pixels
 _MARGIN, _GAP, _LABEL, _HEADER = 12, 12, 20, 52
@@ -155,7 +156,6 @@ def heatmap_figure(
     title: str = "",
     verdict: str = "",
     details: str = "",
-    anomalous: bool = False,
 ) -> Figure:
     """Draws panels: input, heat map, reconstruction (if any), outlined mask with numbered boxes.
 
@@ -172,9 +172,9 @@ def heatmap_figure(
             that make none.
         boxes: of the defects, the worst first; the first 20 are drawn.
         title: a line above the panels, such as the file's name; printed as it is.
-        verdict: a word on the image, below the title; red where `anomalous`, else green.
+        verdict: a word on the image, below the title: anomalous (red), unsure (brown), good
+            (green), or another (grey).
         details: what is said behind it, such as the score.
-        anomalous: whether the image is.
 
     Raises:
         ValueError: the arrays differ in size, or the map is infinite somewhere.
@@ -206,7 +206,7 @@ def heatmap_figure(
     for name, panel in layout.panels.items():
         draw_text(draw, panel.x, panel.y - 6, name, _TEXT_SIZE, _MUTED)
     _draw_boxes(draw, boxes[:_MOST_BOXES], layout.panels["Mask"], (image.shape[0], image.shape[1]))
-    _draw_header(draw, layout.width - 2 * _MARGIN, title, verdict, details, anomalous)
+    _draw_header(draw, layout.width - 2 * _MARGIN, title, verdict, details)
     heat = layout.panels["Heat map"]
     page.paste(_color_bar(heat.height, round(threshold, 3)), (heat.x + heat.width + 4, heat.y - 8))
     return Figure(np.asarray(page), layout.panels)
@@ -350,12 +350,7 @@ def _draw_boxes(
 
 
 def _draw_header(
-    draw: ImageDraw.ImageDraw,
-    width: float,
-    title: str,
-    verdict: str,
-    details: str,
-    anomalous: bool,
+    draw: ImageDraw.ImageDraw, width: float, title: str, verdict: str, details: str
 ) -> None:
     """Title, and below it the verdict in its colour with what there is to say of it."""
     title = shorten(title, _TITLE_SIZE, width)
@@ -364,7 +359,7 @@ def _draw_header(
     if verdict:
         wide = text_width(verdict, _TEXT_SIZE) + 16
         pill = (x, y - 15, x + wide, y + 6)
-        draw.rounded_rectangle(pill, radius=10, fill=_BAD if anomalous else _GOOD)
+        draw.rounded_rectangle(pill, radius=10, fill=_VERDICTS.get(verdict, _MUTED))
         draw_text(draw, x + 8, y, verdict, _TEXT_SIZE, "white")
         x += wide + 8
     room = width - (x - _MARGIN)

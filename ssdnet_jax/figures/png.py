@@ -29,7 +29,7 @@ def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     lines[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    content = zlib.compress(lines, level=1)
+    content = zlib.compress(lines.data, level=1)
     parts = [_chunk(b"IHDR", header), _chunk(b"IDAT", content), _chunk(b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
     write_atomically(path, lambda file: file.write(data))

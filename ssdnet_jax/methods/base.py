@@ -104,6 +104,7 @@ class Prepared:
     used_range: tuple[float, float] | None = None  # what of [0, 1] `fitted` was stretched from, if
     # it was
     ground: float | None = None  # share of pixels that were found to be ground
+    noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
 
     @property
     def judged(self) -> int:
@@ -134,6 +135,16 @@ class Job:
     # them
     known: np.ndarray  # float32 (h, w), 0 where a pixel is missing
     settings: FitSettings  # what is compiled into the fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a fit, or the lanes together, stand after a block; or what goes tile by tile."""
+
+    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features"
+    step: int  # steps taken, the mean over the lanes that run; tiles done
+    total: int  # most steps a fit of this stage can take; tiles
+    loss: float  # loss of the last step, likewise a mean; nan before the first, and of tiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +242,26 @@ class FittedLocalization(Localization):
     fits: StoredFits
 
 
+@dataclasses.dataclass(frozen=True)
+class TiledLocalization(Localization):
+    """What SSDnet says about an image that was fitted in crops and scored in tiles.
+
+    Attributes:
+      losses: float32 (steps,), the loss (Eq. 2) of each step; with several seeds, the first's.
+      steps: optimizer steps taken.
+      stop_reason: "threshold" or "max_steps".
+      restorations: how often the guard undid a blow-up of Adam, over all seeds.
+    """
+
+    losses: np.ndarray
+    steps: int
+    stop_reason: str
+    restorations: int
+
+
+Report = Callable[[Progress], None]
+
+
 class Method(Protocol):
     """One way to score images; frozen and picklable.
 
@@ -296,10 +327,13 @@ class Method(Protocol):
     def fill(self, prepared: Prepared, inpainted: Fitted) -> Prepared:
         """Puts what inpainting found where pixels are missing."""
 
-    def finish(self, group: Sequence[Done], size: int) -> Sequence[Callable[[], Localization]]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> Sequence[Callable[[], Localization]]:
         """Scores images of one bucket in one call, in a batch filled up to `size`.
 
-        Returns what is left to do of each image: on the host, in any thread, in any order.
+        What takes long tells `report` how far it is. Returns what is left to do of each image: on
+        the host, in any thread, in any order.
         """
 
 

@@ -20,6 +20,7 @@ from ssdnet_jax.methods.base import (
     Job,
     Localization,
     Prepared,
+    Report,
     localization_of,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image
@@ -106,7 +107,9 @@ class BaselineMethod:
         """Never needed: `prepare` has filled missing pixels."""
         return prepared
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], Localization]]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> list[Callable[[], Localization]]:
         """Runs the baseline on one image after another."""
         maps = [self._raw_map(done.prepared) for done in group]
         return [

@@ -16,10 +16,11 @@ from ssdnet_jax.methods.base import (
     Bucket,
     Done,
     Fitted,
-    FittedLocalization,
     Job,
     JobName,
+    Localization,
     Prepared,
+    Report,
     alone,
     known_to_be,
 )
@@ -70,10 +71,12 @@ class FinishedSSDnet(SSDnet):
         """None: the fits are there."""
         return []
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> Sequence[Callable[[], Localization]]:
         """Scores the stored fits."""
         found = [dataclasses.replace(done, fits=_fits_of(done)) for done in group]
-        return super().finish(found, size)
+        return super().finish(found, size, report)
 
 
 def _layout_of(stored: StoredFits) -> Layout | None:

@@ -12,6 +12,7 @@ product. Where the part is nearly convex all of its convex hull is judged, so th
 broken out of its edge, through which one sees the ground, is found and not taken for ground.
 """
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -97,11 +98,14 @@ def _flat_part(
     from scipy import ndimage
 
     nothing = np.zeros(known.shape, bool)
-    distance = np.abs(pixels - colour).max(axis=-1)
+    at_places = np.abs(pixels[np.logical_or.reduce(places) & known] - colour).max(axis=-1)
     # Not the median: of noise that is cut off at black, half of the values are black.
-    deviation = np.quantile(distance[np.logical_or.reduce(places) & known], 0.9) / 1.645
+    deviation = np.quantile(at_places, 0.9) / 1.645
     if deviation > _FLATNESS * span:
         return nothing, nothing
+    # Channel by channel: numpy takes ten times as long over an axis of three.
+    channels = (np.abs(pixels[..., c] - colour[c]) for c in range(pixels.shape[2]))
+    distance = functools.reduce(np.maximum, channels)
     tolerance = max(_TOLERANCE * deviation, _LEAST_TOLERANCE * span)
     alike = (distance <= tolerance) & known
     if any(alike[place & known].mean() < _SIDE for place in places):

@@ -23,7 +23,8 @@ from ssdnet_jax.core.target import Target, decode, encode, loss_weights, target_
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods import large
 from ssdnet_jax.methods.base import (
     Bucket,
     Done,
@@ -31,15 +32,18 @@ from ssdnet_jax.methods.base import (
     FittedLocalization,
     Job,
     JobName,
+    Localization,
     Member,
     Prepared,
+    Report,
+    TiledLocalization,
     alone,
     gather,
     known_to_be,
     localization_of,
     placed_map,
 )
-from ssdnet_jax.methods.images import resized_image, unstretched
+from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
@@ -111,27 +115,50 @@ class SSDnet:
         )
         prepared = Prepared(key, **resized._asdict())
         check_against_image(self.config, prepared.fitted_missing.shape)
+        if self._is_large(prepared) and prepared.incomplete:
+            # Inpainting needs the whole image: its scattered pixels take their neighbours' values.
+            fitted = fill_nearest(prepared.fitted, prepared.fitted_missing)
+            prepared = dataclasses.replace(prepared, fitted=fitted, filled=True)
         return prepared if prepared.incomplete else self._planned(prepared)
 
     def _planned(self, prepared: Prepared) -> Prepared:
         # Pixels are fitted and scored alike with and without noise: one plan, one bucket.
         measured = not self.config.target_kind.is_image
         valid = _valid(prepared)
-        noise = float(_noise_deviation(prepared.fitted, valid)) if measured else 0.0
+        if not measured:
+            noise = 0.0
+        elif self._is_large(prepared):
+            noise = large.sampled_noise(prepared.fitted, _valid_pixels(prepared))
+        else:
+            noise = float(_noise_deviation(prepared.fitted, valid))
         masked = valid is not None
         plan = self.config.plan(prepared.fitted_missing.shape, noise=noise, masked=masked)
-        return dataclasses.replace(prepared, plan=plan)
+        if self._is_large(prepared) and (reason := large.refusal(plan)):
+            height, width = plan.shape
+            raise ConfigError(
+                f"the image is analysed at {height} x {width} pixels, more than "
+                f"config.tiling.above ({self.config.tiling.above}), with {reason}; expected a "
+                f"smaller --image_size, or config.tiling.above=0 to fit it whole"
+            )
+        return dataclasses.replace(prepared, plan=plan, noise=noise)
+
+    def _is_large(self, prepared: Prepared) -> bool:
+        return large.is_large(prepared.fitted_missing.shape, self.config.tiling)
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the plan; of images with missing pixels by their shape."""
         if prepared.plan is None:
             return Bucket("inpaint", prepared.fitted.shape, self.config.inpaint_settings)
+        if self._is_large(prepared):
+            return Bucket("tiles", prepared.fitted.shape, plan=prepared.plan)
         shape = target_shape(prepared.plan, channels=prepared.fitted.shape[-1])
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Computes the targets of images of one plan in one call."""
         plan = known_to_be(group[0].plan)
+        if self._is_large(group[0]):
+            return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
         masks: tuple[Any, ...] = ()
@@ -154,6 +181,8 @@ class SSDnet:
             settings = self.config.inpaint_settings
             values = alone(prepared.fitted)
             return [Job(JobName(name, 0), "inpaint", inpaint_key, values, known, settings)]
+        if self._is_large(prepared):
+            return []  # fitted where it is scored, which both take its tiles
         # The first fit is that of a single seed.
         seeds = range(prepared.plan.seeds)
         keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
@@ -178,12 +207,16 @@ class SSDnet:
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         )
 
-    def finish(self, group: Sequence[Done], size: int) -> list[Callable[[], FittedLocalization]]:
+    def finish(
+        self, group: Sequence[Done], size: int, report: Report = lambda progress: None
+    ) -> Sequence[Callable[[], Localization]]:
         """Scores the fits of images of one plan; what is returned combines seeds by the median.
 
         `config.score.method` names the score: Eq. 3, or that of `core.texture_score`.
         """
         plan = known_to_be(group[0].prepared.plan)
+        if self._is_large(group[0].prepared):
+            return [self._in_tiles(done.prepared, report) for done in group]
         target = gather([known_to_be(done.prepared.target) for done in group], size)
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
@@ -228,6 +261,30 @@ class SSDnet:
             fits=prepared.fits or _stored(prepared, fits, reconstructions),
         )
 
+    def _in_tiles(self, prepared: Prepared, report: Report) -> Callable[[], TiledLocalization]:
+        found = large.fit_in_tiles(
+            prepared.fitted,
+            _valid_pixels(prepared),
+            jax.random.split(prepared.key)[1],
+            self.vgg19,
+            known_to_be(prepared.plan),
+            self.config.tiling,
+            noise=prepared.noise,
+            report=report,
+        )
+        check_losses(found.losses, found.stop)
+        return functools.partial(self._tiled_localization, prepared, found)
+
+    def _tiled_localization(self, prepared: Prepared, found: large.TiledFit) -> TiledLocalization:
+        decisions = localization_of(found.raw, prepared, self.config.decision, self.calibration)
+        return TiledLocalization(
+            **vars(decisions),
+            losses=found.losses,
+            steps=len(found.losses),
+            stop_reason="max_steps" if found.stop == StopReason.MAX_STEPS else "threshold",
+            restorations=found.restorations,
+        )
+
 
 def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
     """SSDnet by a checked configuration.
@@ -241,15 +298,19 @@ def make_ssdnet(config: Config, vgg19: VGG19Weights | None) -> SSDnet:
 
 def check_fit(fit: Fitted) -> None:
     """Raises InputError if a fit did not stay finite, or learned nothing in all its steps."""
-    losses = fit.losses
-    if fit.stop == StopReason.UNSTABLE or not np.isfinite(losses[-1]):
+    check_losses(fit.losses, fit.stop)
+
+
+def check_losses(losses: np.ndarray, stop: StopReason) -> None:
+    """Raises InputError if a fit with these losses did not stay finite, or learned nothing."""
+    if stop == StopReason.UNSTABLE or not np.isfinite(losses[-1]):
         raise InputError(
             f"the fit did not stay finite (stopped after {len(losses)} steps); "
             f"expected a finite loss, try a smaller config.fit.learning_rate"
         )
     # Early losses jump about; a fit that is still above its start at the end has lost its way.
     last = float(np.nanmedian(losses[-_LAST:]))
-    if fit.stop == StopReason.MAX_STEPS and len(losses) >= 2 * _LAST and last >= losses[0]:
+    if stop == StopReason.MAX_STEPS and len(losses) >= 2 * _LAST and last >= losses[0]:
         raise InputError(
             f"the fit learned nothing: its loss was {losses[0]:.3g} at the start and {last:.3g} "
             f"after {len(losses)} steps; expected less, try a smaller config.fit.learning_rate"
@@ -260,6 +321,12 @@ def _valid(prepared: Prepared) -> np.ndarray | None:
     """1 where a pixel of the fitted image takes part and 0 where it does not; None where all do."""
     layout = prepared.layout
     return layout.valid.astype(np.float32) if layout is not None and layout.masked else None
+
+
+def _valid_pixels(prepared: Prepared) -> np.ndarray | None:
+    """The same as bool."""
+    layout = prepared.layout
+    return layout.valid if layout is not None and layout.masked else None
 
 
 def _as_picture(fitted: np.ndarray, prepared: Prepared) -> np.ndarray:

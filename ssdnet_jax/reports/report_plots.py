@@ -154,7 +154,7 @@ def calibration_plot(
     Good images are drawn strong, defective ones faint; `methods` are in the order of their colours.
     """
     figure = new_figure(9.6, 3.3)
-    axes = place(figure, 0.7, 0.5, 4.2, 2.6)
+    axes = place(figure, 0.7, 0.5, 8.7, 2.6)
     _style(axes)
     axes.grid(color=_LINE, linewidth=0.8)
     low = min([stated / 3, *(curve.stated[0] for curve in found.values())])

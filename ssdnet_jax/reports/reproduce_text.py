@@ -49,7 +49,7 @@ class Setting:
 
     name: str  # of the dataset
     protocol: Protocol  # what was compared
-    image_size: int  # side of the square that was fitted, in pixels; 0: the image's own size
+    image_size: int  # shorter side at which images were analysed, in pixels; 0: their own size
     config_names: tuple[str, ...]  # the configurations of SSDnet, each with the fields that were
     # changed; empty where it is not compared
     note: str | None  # what the user says about the data
@@ -281,9 +281,9 @@ def _differences(setting: Setting, results: Results) -> str:
         f"which size it compares."
     )
     if setting.image_size:
-        small = any(max(size) < setting.image_size for size in sizes)
+        small = any(min(size) < setting.image_size for size in sizes)
         lines.append(
-            f"Resolution: images are resized to {setting.image_size} x {setting.image_size}, "
+            f"Resolution: images are resized to {setting.image_size} pixels of their shorter side, "
             f"but for configurations of SSDnet whose own size is named"
             + (
                 ". Some are smaller than that and are enlarged: the scale of their texture is not "

@@ -14,19 +14,21 @@ from ssdnet_jax.text import one_line
 
 # What is shown of a set: heading, entry of its summary, and words for the page.
 COLUMNS = (
-    ("AUROC", "auroc_mean", "per image, mean"),
-    ("AUPRC", "auprc_mean", "per image, mean"),
-    ("pooled AUROC", "auroc_pooled_macro", "pixels of a category together"),
-    ("pooled AP", "auprc_pooled_macro", "pixels of a category together"),
-    ("AUPRO", "aupro_pooled_macro", "to a false positive rate of 0.3"),
-    ("image AUROC", "image_auroc_calibrated_macro", "whole images, calibrated score"),
+    ("AUROC", "auroc_mean", "per image"),
+    ("AUPRC", "auprc_mean", "per image"),
+    ("pooled AUROC", "auroc_pooled_macro", "by category"),
+    ("pooled AP", "auprc_pooled_macro", "by category"),
+    ("AUPRO", "aupro_pooled_macro", "by category"),
+    ("image AUROC", "image_auroc_calibrated_macro", "by category"),
 )
 _NONE = "–"
 _TEXT = (
     "Pooled metrics take the pixels of all images of a category together, good ones included, and "
     "are means over categories, as published tables have them; AUROC and AUPRC are means over the "
-    "defective images, each by itself. Below each figure: interval of 95 % by bootstrap over "
-    "images. Images are called bad at the stated rate of false alarms."
+    "defective images, each by itself. AUPRO ends at a false positive rate of 0.3. Image AUROC "
+    "compares whole images by their calibrated scores, where a category has good and defective "
+    "ones. Below each figure: interval of 95 % by bootstrap over images. Images are called bad at "
+    "the stated rate of false alarms."
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ssdnet_jax.core.fit import StopReason, total_steps
 from ssdnet_jax.core.lanes import Lanes
 from ssdnet_jax.core.vgg19 import VGG19Weights
-from ssdnet_jax.methods.base import Fitted, Job, JobName, Member, gather
+from ssdnet_jax.methods.base import Fitted, Job, JobName, Member, Progress, Report, gather
 from ssdnet_jax.runner import devices as on_devices
 
 
@@ -26,18 +26,7 @@ class Failed:
     error: Exception
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a fit, or the lanes together, stand after a block."""
-
-    stage: str  # "inpaint", "fit" or "score"
-    step: int  # steps taken, the mean over the lanes that run
-    total: int  # most steps a fit of this stage can take
-    loss: float  # loss of the last step, likewise a mean; nan before the first
-
-
 Take = Callable[[int], Sequence[Job]]
-Report = Callable[[Progress], None]
 
 
 def fit_stream(

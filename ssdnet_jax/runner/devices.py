@@ -1,6 +1,5 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,14 @@ from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.networks import network_structure
 from ssdnet_jax.core.patch_statistics import WORKING_BYTES
 from ssdnet_jax.core.skip_network import parameter_count
+from ssdnet_jax.errors import InputError
+from ssdnet_jax.runner.memory import memory_limit
 from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
 _USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
+_LEAST = 0.9  # of what a lane is taken to need on a CPU: it used that when it was measured
 _VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 11)
 _VALUES_A_PARAMETER = 8  # with its gradient, Adam's two averages, and the last good state
 _VGG19_VALUES = 2 * (64 + 64 + 64 // 4 + 128 // 4 + 128 // 4)  # of each pixel that phi sees: each
@@ -85,15 +87,36 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
     if settings.loss.w_perc:
         return 1
     lane = lane_bytes(shape, settings)
-    return int(np.clip(_USABLE_ON_CPU * _physical_memory() // lane, 1, len(devices)))
+    return int(np.clip(_USABLE_ON_CPU * memory_limit() // lane, 1, len(devices)))
 
 
-def _physical_memory() -> int:
-    """Bytes of this machine; a small machine's where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
+    """Raises InputError for a fit that is too large for the memory of a CPU.
+
+    The system would give the memory, and end the process once it is used. Other devices say so
+    themselves.
+
+    Args:
+      shape: of what is fitted.
+      settings: of the fit.
+    """
+    if jax.local_devices()[0].platform != "cpu":
+        return
+    needed, limit = _LEAST * _image_bytes(shape, settings), memory_limit()
+    if needed > limit:
+        raise InputError(
+            f"a fit of {shape[0]} x {shape[1]} takes at least {needed / 2**30:.1f} GiB of memory; "
+            f"found {limit / 2**30:.1f} GiB, expected a smaller --image_size"
+        )
+
+
+def _image_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
+    """What a step of the network keeps of an image; nearly all of it at the finest scale."""
+    network = settings.network
+    channels = shape[2] + sum(
+        width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
+    )
+    return 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
 
 
 def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
@@ -106,20 +129,15 @@ def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
       shape: of the images.
       settings: of the fits.
     """
-    network, loss = settings.network, settings.loss
-    height, width, channels = shape
-    finest = channels + sum(
-        widths[0] for widths in (network.channels_down, network.channels_up, network.channels_skip)
-    )
-    structure = network_structure(network, channels=channels)
-    values = _VALUES_A_CHANNEL * finest * height * width
-    values += _VALUES_A_PARAMETER * parameter_count(structure)
+    loss, (height, width, channels) = settings.loss, shape
+    structure = network_structure(settings.network, channels=channels)
+    values = _VALUES_A_PARAMETER * parameter_count(structure)
     if loss.w_perc:
         seen = height * width
         if loss.perceptual_view == "patch":
             seen = loss.patches_per_step * loss.perceptual_size**2 * len(loss.patch_sizes)
         values += _VGG19_VALUES * seen
-    return 4 * values
+    return _image_bytes(shape, settings) + 4 * values
 
 
 def _kept(

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -38,12 +39,18 @@ class Executor:
 
 
 @contextlib.contextmanager
-def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Executor]:
-    """What a command line asks for, for as long as the context lasts; SIGTERM then only stops runs.
+def executing(
+    execution: Execution,
+    *,
+    save_params: bool = False,
+    signals: Sequence[int] = (signal.SIGTERM,),
+) -> Iterator[Executor]:
+    """What a command line asks for, for as long as the context lasts; signals then only stop runs.
 
     Args:
       execution: from the command line.
       save_params: whether fitted parameters are kept.
+      signals: those that stop runs.
 
     Raises:
       ConfigError: Ray is asked for and not installed, or there are fewer devices.
@@ -64,7 +71,7 @@ def executing(execution: Execution, *, save_params: bool = False) -> Iterator[Ex
                     f"--devices: found {execution.devices}; expected at most {count}, as many as "
                     f"this machine has ({device})"
                 )
-        stop = stack.enter_context(startup.stops_on_sigterm())
+        stop = stack.enter_context(startup.stops_on_signals(signals))
         options = Options(
             execution.lanes, execution.devices, save_params, stop, heatmaps=execution.heatmaps
         )

@@ -123,13 +123,17 @@ class Page:
         """Puts verdicts, the worst first, in the place of those of each picture alone."""
         for rank, verdict in enumerate(verdicts):
             if entry := self._entries.get(verdict.path):
+                before = dict(entry)
                 entry |= {"verdict": verdict.verdict, "rank": rank}
                 if verdict.rank_p_value is not None:
                     entry["rank_p"] = _short(verdict.rank_p_value)
+                if entry != before:
+                    self._stale.add(self._places[verdict.path] // _ROWS)
 
     def write(self, *, running: bool) -> None:
         """Writes the rows that have changed, then how far the run is."""
         started = time.monotonic()
+        self._workdir.check()
         names = list(self._entries)
         with named_errors(self._workdir.path):
             for number in sorted(self._stale):
@@ -166,8 +170,11 @@ def open_page(workdir: Workdir, names: Sequence[str]) -> Iterator[Page]:
     page.write(running=True)
     try:
         yield page
-    finally:
-        page.write(running=False)
+    except BaseException:
+        with contextlib.suppress(InputError):  # what ended the run is to be told, not this
+            page.write(running=False)
+        raise
+    page.write(running=False)
 
 
 def write_page(workdir: Workdir, verdicts: Iterable[Verdict], *, total: int) -> None:
@@ -190,7 +197,8 @@ def _page_of(workdir: Workdir, rows: Iterable[Row], *, total: int) -> Page:
         write_atomically(workdir.path / "index.html", _writer(text.encode()))
     page = Page(workdir, total)
     for row in rows:
-        page.take(row)
+        if row.status != "gone":
+            page.take(row)
     return page
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib.version
 import numpy as np
 import optax
 from jax import export
@@ -153,7 +154,8 @@ def _digest(*parts: Any) -> str:
         _CONFIG.jax_default_prng_impl,
         _CONFIG.jax_threefry_partitionable,
     )
-    digest = hashlib.sha256(repr((parts, flags, jax.__version__, optax.__version__)).encode())
+    versions = (jax.__version__, jaxlib.version.__version__, optax.__version__)
+    digest = hashlib.sha256(repr((parts, flags, versions)).encode())
     for source in sorted((Path(__file__).parents[1] / "core").glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]

@@ -27,8 +27,9 @@ from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.page import Page, open_page
-from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Reader, Summary
+from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary
 from ssdnet_jax.runner.run import run as local_run
+from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead
@@ -115,6 +116,7 @@ def run(
     terminal: Terminal,
     *,
     options: Options = DEFAULT_OPTIONS,
+    page: Page | None = None,
 ) -> Summary:
     """`runner.run.run` over the cluster that has been `joined`.
 
@@ -128,6 +130,7 @@ def run(
       terminal: likewise.
       options: `devices` is Ray's to decide. Lanes that are not given are as many as a GPU's memory
         holds, but no more than share out all fits over the cluster.
+      page: likewise.
     """
     import ray
 
@@ -150,11 +153,13 @@ def run(
     terminal.start_run(len(todo))
     finished = failed = 0
     pending: dict[ray.ObjectRef, list[str]] = {}
+    origins: dict[str, Origin | None] = {}
+    reading = (_reading(name, sources[name], origins) for name in todo)
     with (
-        open_page(workdir, list(sources)) as page,
-        read_ahead([_reading(sources[name]) for name in todo], images + 2) as read,
+        contextlib.nullcontext(page) if page else open_page(workdir, list(sources)) as shown,
+        read_ahead(reading, images + 2, stop=options.stop) as read,
     ):
-        batches = cut_batches(zip(todo, read, strict=True), images, _BATCH_BYTES)
+        batches = cut_batches(zip(todo, read, strict=False), images, _BATCH_BYTES)
         try:
             while not options.stop():
                 # A few more tasks than can run, so that no device waits for the driver.
@@ -167,7 +172,7 @@ def run(
                 ready, _ = ray.wait(list(pending), timeout=_POLL_SECONDS)
                 for ref in ready:
                     results = _get(ref, pending.pop(ref))
-                    _write(results, workdir, terminal, page)
+                    _write(results, workdir, terminal, shown, origins)
                     ok = sum(row.status == "ok" for row in results.rows)
                     finished, failed = finished + ok, failed + len(results.rows) - ok
         finally:
@@ -249,10 +254,11 @@ def batch_size(kind: str, lanes: int, most_lanes: int, seeds: int, images: int, 
     return max(filling, min(_GPU_FILLINGS * filling, -(-images // slots)))
 
 
-def _reading(read: Reader) -> Callable[[], _Source]:
+def _reading(name: str, read: Reader, origins: dict[str, Origin | None]) -> Callable[[], _Source]:
     def task() -> _Source:
         try:
-            return read()
+            source, origins[name] = read_with_origin(read)
+            return source
         except IMAGE_ERRORS as error:  # the task raises it again, where it gets its row
             return error
 
@@ -293,14 +299,21 @@ def _get(ref: "ray.ObjectRef", names: list[str]) -> _Results:
         return _Results(rows, {}, [f"{name}: {reason}" for name in names])
 
 
-def _write(results: _Results, workdir: Workdir, terminal: Terminal, page: Page) -> None:
+def _write(
+    results: _Results,
+    workdir: Workdir,
+    terminal: Terminal,
+    page: Page,
+    origins: dict[str, Origin | None],
+) -> None:
     """Files first, then the rows that say so."""
+    workdir.check()
     for problem in results.problems:
         terminal.problem(problem)
     for name, content in results.files.items():
         write_atomically(workdir.path / name, operator.methodcaller("write", content))
     for row in results.rows:
-        workdir.append(row)
+        workdir.append(row.of(origins.pop(row.path, None)))
         terminal.end_image(row)
         page.add(row)
 

@@ -3,20 +3,22 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 import numpy as np
 
 from ssdnet_jax.core.calibration import usual_spread
-from ssdnet_jax.data.fits_file import write_fits
+from ssdnet_jax.data.fits_file import write_fits, write_tiled_note
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
-from ssdnet_jax.methods.base import FittedLocalization, Localization, Method
+from ssdnet_jax.methods.base import FittedLocalization, Localization, Method, TiledLocalization
 from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
+from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
-from ssdnet_jax.runner.terminal import Terminal
+from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.text import shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -53,9 +55,22 @@ class Record:
         page: Page,
         threads: Threads,
         written: Written,
+        origins: MutableMapping[str, Origin | None],
     ):
+        """A record of a run.
+
+        Args:
+          method: what images are scored by.
+          workdir: where files and rows go.
+          terminal: told of each image.
+          page: shows each image.
+          threads: that do the work.
+          written: of each image.
+          origins: contents of the files of images that have been read; taken out when rows are
+            written.
+        """
         self._method, self._workdir, self._terminal, self._page = method, workdir, terminal, page
-        self._threads, self._written = threads, written
+        self._threads, self._written, self._origins = threads, written, origins
         self._warm = False
         self.finished = self.failed = 0
 
@@ -70,7 +85,7 @@ class Record:
         self._threads.score(lambda: self._finish(group))
 
     def _finish(self, group: Group) -> None:
-        for done, started, result in localizations(self._method, group):
+        for done, started, result in localizations(self._method, group, self._terminal.progress):
             if isinstance(result, Exception):
                 self._fail(done.name, result, started)
                 continue
@@ -97,6 +112,7 @@ class Record:
         self._threads.append(functools.partial(self._append, name, failed, started))
 
     def _write(self, name: str, finish: Callable[[], Localization]) -> Row:
+        self._workdir.check()
         return write_result(self._workdir, name, finish(), heatmaps=self._written.heatmaps)
 
     def _append(self, name: str, written: Callable[[], Row], started: float) -> None:
@@ -107,6 +123,7 @@ class Record:
         except IMAGE_ERRORS as error:
             row = error_row(name, error, self._terminal)
             self.failed += 1
+        row = row.of(self._origins.pop(name, None))
         row = dataclasses.replace(row, seconds=time.monotonic() - started)
         self._workdir.append(row)
         self._terminal.end_image(row)
@@ -117,6 +134,7 @@ def error_row(relative: str, error: Exception, terminal: Terminal) -> Row:
     """The row of an image that failed, without the time it took; also says why."""
     # JAX errors, such as a device without enough memory, go on for many lines.
     message = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    message = shortened(message, LONGEST_PROBLEM)
     terminal.problem(message if relative in message else f"{relative}: {message}")
     return Row(path=relative, status="error", error=message)
 
@@ -133,6 +151,9 @@ def write_result(
         if len(result.fits.losses) > 1:
             write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
         reconstruction = result.reconstruction
+        steps, loss = result.steps, float(result.losses[-1])
+    elif isinstance(result, TiledLocalization):
+        write_tiled_note(workdir.fit_path(relative), result.losses)
         steps, loss = result.steps, float(result.losses[-1])
     write_tiff_map(workdir.map_path(relative), result.score_map)
     write_mask_png(workdir.mask_path(relative), result.mask)
@@ -180,7 +201,8 @@ def _write_figure(
 
     decision = result.decision
     judged = np.isfinite(decision.score)
-    verdict = ("anomalous" if decision.anomalous else "good") if judged else "not judged"
+    doubtful = "unsure" if decision.mask.any() else "good"
+    verdict = "anomalous" if decision.anomalous else doubtful if judged else "not judged"
     figure = heatmap_figure(
         image=result.image,
         score_map=calibrated,
@@ -191,7 +213,6 @@ def _write_figure(
         title=name,
         verdict=verdict,
         details=_details(result, threshold) if judged else "",
-        anomalous=decision.anomalous,
     )
     write_heatmap_figure(path, figure)
     height, width = figure.pixels.shape[:2]
@@ -211,9 +232,8 @@ def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
     """The map and the decision threshold in calibrated units."""
     median, spread = usual_spread(result.score_map)
     if not spread > 0:  # also where nothing was judged
-        return result.score_map * np.float32(0), 1.0
-    calibrated = (result.score_map - np.float32(median)) / np.float32(spread)
-    return calibrated, (result.decision.threshold - median) / spread
+        return result.decision.calibrated, 1.0
+    return result.decision.calibrated, (result.decision.threshold - median) / spread
 
 
 @functools.cache  # once a process

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssdnet_jax.config import Config, from_config_dict
-from ssdnet_jax.data.fits_file import StoredFits, read_fits
+from ssdnet_jax.data.fits_file import read_fits
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.runner.workdir import Workdir, is_workdir, read_rows
+from ssdnet_jax.runner.sources import FileSource
+from ssdnet_jax.runner.workdir import Workdir, is_workdir, named_errors, read_note, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,9 @@ def read_run(path: Path) -> FinishedRun:
     """
     if not is_workdir(path):
         raise InputError(f"{path}: found no run.json with results.csv; expected a work folder")
+    with named_errors(path):
+        note = read_note(path)
     try:
-        note = json.loads((path / "run.json").read_text(encoding="utf-8"))
         config = from_config_dict(note["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
@@ -43,7 +44,15 @@ def read_run(path: Path) -> FinishedRun:
     return FinishedRun(Workdir(path, rows), config, note)
 
 
-def stored_sources(run: FinishedRun) -> dict[str, Callable[[], StoredFits]]:
-    """Readers of the fits of a run, by image, for `methods.finished`."""
+def stored_sources(run: FinishedRun) -> dict[str, FileSource]:
+    """Readers of the fits of a run, by image, for `methods.finished`.
+
+    They are known by the contents of the images that were fitted.
+    """
     paths = {relative: run.workdir.fit_path(relative) for relative in run.workdir.finished}
-    return {relative: functools.partial(read_fits, path) for relative, path in paths.items()}
+    return {
+        relative: FileSource(
+            functools.partial(read_fits, path), path, known=run.workdir.finished[relative].origin
+        )
+        for relative, path in paths.items()
+    }

@@ -1,24 +1,22 @@
 """Scoring many images into a work folder: read ahead, fitted in lanes, written behind."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.data.images import DecodedImage, read_image
-from ssdnet_jax.data.regions import Region, with_region
-from ssdnet_jax.methods.base import Bucket, Method
-from ssdnet_jax.runner.batching import Progress
-from ssdnet_jax.runner.devices import devices_that_fit, lanes_that_fit
-from ssdnet_jax.runner.page import open_page
+from ssdnet_jax.methods.base import Bucket, Method, Progress
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
+from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
+from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import read_ahead, write_behind
@@ -26,8 +24,7 @@ from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
 
-Reader = Callable[[], Any]  # gives what a method prepares: a `DecodedImage`, or stored fits
-
+_SHRUNK = 4.0  # how much smaller an image may become without a word
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
 
@@ -65,6 +62,7 @@ def run(
     terminal: Terminal,
     *,
     options: Options = DEFAULT_OPTIONS,
+    page: Page | None = None,
 ) -> Summary:
     """Scores each image by any method and writes its maps, heat map, mask and row.
 
@@ -76,6 +74,7 @@ def run(
       workdir: images finished there before are left alone.
       terminal: shows progress and problems.
       options: lanes, devices and what else changes results only by rounding.
+      page: that is open already and shows the images; None: one of this run.
     """
     started = time.monotonic()
     todo = {name: read for name, read in sources.items() if name not in workdir.finished}
@@ -94,27 +93,41 @@ def run(
             terminal.stage("scoring and writing")
 
     terminal.start_run(len(todo))
+    origins: dict[str, Origin | None] = {}  # of images that have been read
     with (
-        open_page(workdir, list(sources)) as page,
+        contextlib.nullcontext(page) if page else open_page(workdir, list(sources)) as shown,
         write_behind(_MOST_AHEAD) as append,
         side_by_side() as work,
         write_behind(ahead) as score,
     ):
         threads = Threads(score, work, append)
         written = Written(options.heatmaps, options.save_params)
-        record = Record(method, workdir, terminal, page, threads, written)
+        record = Record(method, workdir, terminal, shown, threads, written, origins)
+
+        def stop() -> bool:
+            return options.stop() or score.failed or append.failed
 
         def report(progress: Progress) -> None:
             terminal.progress(progress)
             if progress.step:
                 record.warm_up()
 
-        tasks = [functools.partial(_read, name, read, method) for name, read in todo.items()]
-        with read_ahead(tasks, ahead) as incoming:
+        shrunk: dict[str, float] = {}  # by how much, of images that become much smaller
+
+        def reading(name: str, read: Reader) -> Incoming:
+            found = _read(name, read, method, workdir, origins)
+            if (factor := _shrinking(found)) > _SHRUNK:
+                shrunk[name] = factor
+            return found
+
+        tasks = (functools.partial(reading, *item) for item in todo.items())
+        with read_ahead(tasks, ahead, stop=stop) as incoming:
             stream = Stream(method, incoming, warn=terminal.problem, show=show, fail=record.fail)
-            for result in stream.results(lanes=lanes, report=report, stop=options.stop):
+            for result in stream.results(lanes=lanes, report=report, stop=stop):
                 if isinstance(result, Group):
                     record.finish(result)
+    if shrunk:
+        terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -179,6 +192,26 @@ def found_lines(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _shrinking(incoming: Incoming) -> float:
+    """How many pixels of an image's file are one of what is analysed, along an axis."""
+    prepared = incoming.prepared
+    if isinstance(prepared, Exception) or prepared.fits is not None:
+        return 0.0
+    layout = prepared.layout
+    shape = prepared.missing.shape if layout is None else layout.window_shape
+    return min(shape) / min(prepared.fitted.shape[:2])
+
+
+def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> str:
+    name = f" ({next(iter(shrunk))})" if len(shrunk) == 1 else ""
+    most = max(shrunk.values())
+    return (
+        f"{len(shrunk)} of {images} image{'s' * (images != 1)}{name} analysed at up to {most:.3g} "
+        f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
+        f"a larger --image_size than {image_size} shows them, and takes longer"
+    )
+
+
 def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
     name = f" ({some[0].path})" if len(some) == 1 else ""
     return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
@@ -190,38 +223,21 @@ def image_key(seed: int, relative: str) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big"))
 
 
-def file_sources(
-    root: Path,
-    relatives: Sequence[Path],
-    masks: Mapping[Path, Path] | None = None,
-    regions: Mapping[Path, Region] | None = None,
-) -> dict[str, Reader]:
-    """Readers of files below `root`, by posix path relative to it.
-
-    Args:
-      root: the folder.
-      relatives: paths below it.
-      masks: of missing pixels, for some of them (`data.datasets.missing_masks`).
-      regions: that are not judged, for some of them (`data.regions.ignored_regions`).
-    """
-    masks, regions = masks or {}, regions or {}
-    return {
-        path.as_posix(): functools.partial(
-            _read_file, root / path, masks.get(path), regions.get(path)
-        )
-        for path in relatives
-    }
-
-
-def _read_file(path: Path, mask: Path | None, region: Region | None) -> DecodedImage:
-    return with_region(read_image(path, missing_mask=mask), region)
-
-
-def _read(name: str, read: Reader, method: Method) -> Incoming:
-    """Reads and prepares an image; an error takes its place."""
+def _read(
+    name: str,
+    read: Reader,
+    method: Method,
+    workdir: Workdir,
+    origins: dict[str, Origin | None],
+) -> Incoming:
+    """Reads and prepares an image, whose contents are noted; an error takes its place."""
     try:
-        source = read()
+        workdir.check_name(name)
+        source, origins[name] = read_with_origin(read)
         prepared = method.prepare(source, image_key(method.config.seed, name))
+        bucket = method.bucket(prepared)
+        if bucket.settings is not None:
+            check_memory(bucket.shape, bucket.settings)
     except IMAGE_ERRORS as error:
         return Incoming(name, error)
     return Incoming(name, prepared, tuple(getattr(source, "warnings", ())))

@@ -1,7 +1,9 @@
 """What a process needs before it can run: inputs, compilation cache, device, weights."""
 
 import contextlib
+import hashlib
 import os
+import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib.version
 
 from ssdnet_jax.data.files import user_cache_folder
 from ssdnet_jax.data.images import search_images, with_pages
@@ -107,21 +110,37 @@ def _is_result(root: Path, relative: Path, workdir: Path) -> bool:
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second start is quick.
 
-    The cache holds executable code: the folder is private to the user. A folder that JAX was
-    given through its own environment variable is left as it is.
+    The cache holds executable code: its folder is private to the user, and there is one for each
+    version of jaxlib and each kind of processor, whose programs would not run on another. A folder
+    that JAX was given through its own environment variable is left as it is.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     try:
         folder = user_cache_folder() / "xla"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private = folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022
+        status = folder.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            return  # others could have put programs there
+        folder.chmod(0o700)
+        folder /= f"jaxlib-{jaxlib.version.__version__}-{_processor()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
     except (OSError, InputError):
         return  # without a cache the run is slower, nothing else
-    if private:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _processor() -> str:
+    """The kind of processor, with a digest of what it can do where the system says so."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    abilities = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    digest = hashlib.sha256("".join(sorted(set(abilities))).encode()).hexdigest()[:12]
+    return f"{platform.machine() or 'unknown'}-{digest}"
 
 
 def make_cores_devices() -> None:
@@ -144,18 +163,30 @@ def cores() -> int:
 
 
 @contextlib.contextmanager
-def stops_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """While it lasts, SIGTERM only makes the function it gives true: a run then ends in order."""
+def stops_on_signals(
+    signals: Sequence[int] = (signal.SIGTERM,),
+) -> Iterator[Callable[[], bool]]:
+    """While it lasts, signals only make the function it gives true: a run then ends in order.
+
+    A second one ends the process at once, with the exit status that shells give to it.
+    """
     asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        before = {number: signal.signal(number, ask) for number in signals}
     except ValueError:  # signals belong to the main thread
         yield asked.is_set
         return
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def device_name() -> str:

@@ -21,10 +21,12 @@ from ssdnet_jax.methods.base import (
     Localization,
     Method,
     Prepared,
+    Progress,
+    Report,
     known_to_be,
 )
 from ssdnet_jax.methods.ssdnet import check_fit
-from ssdnet_jax.runner.batching import Failed, Progress, fit_stream
+from ssdnet_jax.runner.batching import Failed, fit_stream
 
 # What an image may die of without taking the others along.
 IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
@@ -60,21 +62,21 @@ class Group:
 
 
 def localizations(
-    method: Method, group: Group
+    method: Method, group: Group, report: Report = lambda progress: None
 ) -> Iterator[tuple[Done, float, Callable[[], Localization] | Exception]]:
     """Scores a group: of each image when it began, and what is left to do or why it failed.
 
     See `Method.finish`.
     """
     try:
-        results = method.finish(group.done, group.size)
+        results = method.finish(group.done, group.size, report)
     except IMAGE_ERRORS as error:
         if group.size == 1:
             yield group.done[0], group.started[0], error
             return
         for done, started in zip(group.done, group.started, strict=True):
             # One of them may be to blame, or their number.
-            yield from localizations(method, Group([done], 1, [started]))
+            yield from localizations(method, Group([done], 1, [started]), report)
     else:
         yield from zip(group.done, group.started, results, strict=True)
 

@@ -1,5 +1,8 @@
 """What a person at the terminal sees: one live line, problems on their own lines, a summary."""
 
+import contextlib
+import io
+import math
 import os
 import sys
 import threading
@@ -7,7 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.errors import OutputError
+from ssdnet_jax.methods.base import Progress
 from ssdnet_jax.runner.workdir import Row
 from ssdnet_jax.text import duration, one_line, shortened
 
@@ -17,8 +21,14 @@ if TYPE_CHECKING:
 # tqdm cuts a line to the terminal's width only if there is a bar in it; this one is of blanks.
 _TEXT = "{desc}{bar}"
 _STEPS = "{desc} step {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left at most{postfix}{bar}"
-_MOST_OF_PROBLEM = 400  # characters of a line that says what is wrong
-_STAGES = {"inpaint": "inpainting", "fit": "fitting", "score": "scoring"}
+_TILES = "{desc} tile {n_fmt}/{total_fmt}, {remaining} left{bar}"
+LONGEST_PROBLEM = 400  # characters of a line about something that went wrong
+_STAGES = {
+    "inpaint": "inpainting",
+    "fit": "fitting",
+    "features": "analysing tiles",
+    "score": "scoring",
+}
 
 
 class Terminal:
@@ -28,8 +38,8 @@ class Terminal:
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None):
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self._out = out or sys.stdout or io.StringIO()  # Python has none where it was closed
+        self._err = err or sys.stderr or io.StringIO()
         self._line = _live_line(self._err) if self._err.isatty() else None
         self._name = ""
         self._total = self._done = 0
@@ -60,7 +70,9 @@ class Terminal:
                 self._progress(self._line, progress)
 
     def _progress(self, line: "tqdm", progress: Progress) -> None:
-        if progress.stage == "score":
+        if math.isnan(progress.loss) and progress.step:
+            self._tiles(line, progress)
+        elif progress.stage == "score":
             self.stage(_STAGES["score"])
         elif progress.step == 0:
             line.n = 0
@@ -76,6 +88,15 @@ class Terminal:
             line.set_postfix_str(f"loss {progress.loss:.2e}", refresh=False)
             self._describe(line, _STAGES[progress.stage])
 
+    def _tiles(self, line: "tqdm", progress: Progress) -> None:
+        """How far a large image is that goes tile by tile."""
+        if line.bar_format != _TILES or progress.step < line.n:
+            line.reset(total=progress.total)
+        line.bar_format = _TILES
+        line.n = progress.step
+        line.set_postfix_str("", refresh=False)
+        self._describe(line, _STAGES[progress.stage])
+
     def end_image(self, row: Row) -> None:
         """Counts an image that is done, and leaves a line for one that is finished."""
         self._done += 1
@@ -89,21 +110,39 @@ class Terminal:
             )
 
     def problem(self, text: str) -> None:
-        """A warning or an error, always shown, always in one line that is not too long."""
-        self._print(f"ssdnet: {shortened(one_line(text), _MOST_OF_PROBLEM)}", self._err)
+        """A warning or an error, always shown, always in one line."""
+        self._print(f"ssdnet: {shortened(one_line(text), LONGEST_PROBLEM)}\n", self._err)
 
     def note(self, text: str) -> None:
         """Something a person wants to know and a pipe does not."""
         if self._line is not None:
-            self._print(text, self._err)
+            self._print(f"{text}\n", self._err)
 
     def summary(self, text: str) -> None:
-        """The last lines of a run, the only ones on standard output."""
-        self._print(one_line(text), self._out)
+        """The last lines of a run, the only ones on standard output; may fail as `page` does."""
+        self.page(f"{one_line(text)}\n")
+
+    def page(self, text: str) -> None:
+        """Text for standard output, as it is.
+
+        Raises:
+          BrokenPipeError: nobody reads it any more.
+          OutputError: it cannot be written.
+        """
+        try:
+            self._print(text, self._out)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"standard output cannot be written ({error.strerror or error}); expected room "
+                f"for: {text.splitlines()[0]}"
+            ) from error
 
     def _describe(self, line: "tqdm", text: str) -> None:
         name = self._name if len(self._name) <= 32 else f"…{self._name[-31:]}"
-        line.set_description_str(f"{self._count()}{name}{': ' if name else ''}{text}")
+        with contextlib.suppress(OSError):  # a terminal that has gone
+            line.set_description_str(f"{self._count()}{name}{': ' if name else ''}{text}")
 
     def _count(self) -> str:
         """Images done, their rate and the time left, for several images."""
@@ -119,8 +158,16 @@ class Terminal:
     def _print(self, text: str, stream: TextIO) -> None:
         with self._lock:
             if self._line is not None:
-                self._line.clear()
-            print(text, file=stream, flush=True)
+                with contextlib.suppress(OSError):
+                    self._line.clear()
+            try:
+                print(text, end="", file=stream, flush=True)
+            except BrokenPipeError:
+                raise
+            except OSError:
+                # A full disk behind the error stream ends no run: there is nowhere to say it.
+                if stream is not self._err:
+                    raise
 
 
 def line_size(stream: TextIO) -> dict[str, Any]:

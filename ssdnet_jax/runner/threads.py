@@ -1,72 +1,152 @@
-"""Reading ahead and writing behind, so that neither keeps the device waiting; both bounded."""
+"""Reading ahead and writing behind, so that neither keeps the device waiting; both bounded.
 
-import collections
+Threads that hang, such as one that reads from a network drive that has gone, keep no process from
+ending: they are waited for only so long, and end with the process.
+"""
+
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from ssdnet_jax.runner.side_by_side import thread_count
 
 Value = TypeVar("Value")
 
+_POLL_SECONDS = 0.1  # how late a request to stop may be seen
+_PATIENCE_SECONDS = 10.0  # for what is under way when a run is interrupted
+
 
 @contextlib.contextmanager
-def read_ahead(tasks: Iterable[Callable[[], Value]], ahead: int) -> Iterator[Iterator[Value]]:
+def read_ahead(
+    tasks: Iterable[Callable[[], Value]],
+    ahead: int,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Iterator[Value]]:
     """Results of `tasks` in their order, computed in threads, at most `ahead` before their time.
 
-    An exception of a task is raised where its result would have come; the rest still follows.
+    An exception of a task is raised where its result would have come; the rest still follows. The
+    results end when `stop` says so, also while one is waited for.
     """
     rest = iter(tasks)
-    waiting: collections.deque[Future[Value]] = collections.deque()
-    pool = ThreadPoolExecutor(thread_count(), thread_name_prefix="ssdnet-read")
+    waiting: queue.SimpleQueue[tuple[Callable[[], Value], Future[Value]] | None]
+    waiting = queue.SimpleQueue()
+    results: list[Future[Value]] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        while (item := waiting.get()) is not None:
+            task, future = item
+            if ended.is_set():
+                continue
+            try:
+                future.set_result(task())
+            except BaseException as error:  # raised where the result is asked for
+                future.set_exception(error)
+
+    threads = [_daemon(work, f"ssdnet-read-{number}") for number in range(thread_count())]
 
     class Results(Iterator[Value]):
         def __next__(self) -> Value:
-            while len(waiting) < ahead and (task := next(rest, None)) is not None:
-                waiting.append(pool.submit(task))
-            if not waiting:
+            while len(results) < ahead and (task := next(rest, None)) is not None:
+                results.append(Future())
+                waiting.put((task, results[-1]))
+            if not results:
                 raise StopIteration
-            return waiting.popleft().result()
+            future = results[0]
+            while not future.done():
+                if stop():
+                    raise StopIteration
+                # Not without limit: the handler of a signal runs between two waits.
+                with contextlib.suppress(TimeoutError):
+                    future.exception(timeout=_POLL_SECONDS)
+            return results.pop(0).result()
 
     try:
         yield Results()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        ended.set()
+        for _ in threads:
+            waiting.put(None)
+        _join(threads, 1.0)
 
 
-@contextlib.contextmanager
-def write_behind(most: int) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """A function that takes tasks, which one thread does in their order.
+class Writer:
+    """Takes tasks, which one thread does in their order; see `write_behind`."""
 
-    It waits while `most` tasks are undone, and raises the exception of an earlier task, after
-    which nothing more is done. On leaving, all tasks are done, unless one failed.
-    """
-    tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(most)
-    failure: list[BaseException] = []
+    def __init__(self, most: int):
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(most)
+        self._failure: list[BaseException] = []
+        self._thread = _daemon(self._work, "ssdnet-write")
 
-    def work() -> None:
-        while (task := tasks.get()) is not None:
-            if not failure:
+    def __call__(self, task: Callable[[], None]) -> None:
+        """Hands a task on; waits while too many are undone."""
+        while True:
+            self.check()
+            with contextlib.suppress(queue.Full):
+                self._tasks.put(task, timeout=_POLL_SECONDS)
+                return
+
+    @property
+    def failed(self) -> bool:
+        """Whether a task has failed, after which nothing more is done."""
+        return bool(self._failure)
+
+    def check(self) -> None:
+        """Raises the exception of a task that has failed."""
+        if self._failure:
+            raise self._failure[0]
+
+    def end(self, patience: float | None) -> None:
+        """Waits until all tasks are done, or for so many seconds."""
+        deadline = None if patience is None else time.monotonic() + patience
+        with contextlib.suppress(queue.Full):
+            self._tasks.put(None, timeout=patience)
+        self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if not self._failure:
                 try:
                     task()
                 except BaseException as error:  # raised in the caller's thread
-                    failure.append(error)
+                    self._failure.append(error)
 
-    thread = threading.Thread(target=work, name="ssdnet-write")
-    thread.start()
 
-    def submit(task: Callable[[], None]) -> None:
-        if failure:
-            raise failure[0]
-        tasks.put(task)
+@contextlib.contextmanager
+def write_behind(most: int) -> Iterator[Writer]:
+    """A function that takes tasks, which one thread does in their order.
 
+    It waits while `most` tasks are undone, and raises the exception of an earlier task, after
+    which nothing more is done. On leaving, all tasks are done, unless one failed; where it is left
+    by an exception, such as that of Ctrl-C, they have ten seconds for it.
+    """
+    writer = Writer(most)
     try:
-        yield submit
-    finally:
-        tasks.put(None)
-        thread.join()
-    if failure:
-        raise failure[0]
+        yield writer
+    except BaseException:
+        writer.end(_PATIENCE_SECONDS)
+        raise
+    writer.end(None)
+    writer.check()
+
+
+def hanging() -> bool:
+    """Whether a thread of a run that is over is still at work, and would outlive its process."""
+    return any(t.name.startswith("ssdnet-") and t.is_alive() for t in threading.enumerate())
+
+
+def _daemon(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(threads: Iterable[threading.Thread], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))

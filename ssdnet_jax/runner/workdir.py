@@ -1,14 +1,14 @@
 """The work folder: results.csv, run.json and where each image's files go.
 
 A row of results.csv is written only after the image's files are in place, so a row means a
-finished image whenever the run was cut off. run.json holds the configuration; another one cannot
-be mixed into the same folder.
+finished image whenever the run was cut off. run.json holds the configuration and the hashes of the
+weights; others cannot be mixed into the same folder.
 """
 
 import contextlib
 import csv
 import dataclasses
-import io
+import hashlib
 import json
 import os
 import platform
@@ -18,11 +18,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+import numpy as np
+
+from ssdnet_jax.data.files import (
+    is_whole,
+    remove_unfinished,
+    safe_relative,
+    write_atomically,
+)
+from ssdnet_jax.data.tables import csv_line, read_lines, write_table
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
+from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.text import shortened
 
+_LONGEST_NAME = 255  # bytes, on the usual file systems
 _PACKAGES = ("ssdnet-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-image")
 
 
@@ -31,7 +41,7 @@ class Row:
     """One line of results.csv."""
 
     path: str  # the image, relative to the input's root, with its suffix
-    status: str  # "ok" or "error"
+    status: str  # "ok", "error", or "gone": finished, but its file is no longer there
     score: float | None = None  # the image's score, the maximum of its raw map
     threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
     anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
@@ -42,7 +52,24 @@ class Row:
     ground: float | None = None  # share of pixels that are flat ground and not judged; empty: none
     range: str | None = None  # LOW,HIGH, what of [0, 1] was stretched before the image was
     # analysed; empty: nothing
+    size: int | None = None  # of the image's file, in bytes; like what follows none for images
+    # that are no files
+    modified: str = ""  # when that file was last modified, UTC
+    sha256: str = ""  # of that file, whose contents were scored
+    mask_sha256: str = ""  # of the file that says which pixels do not count; empty without one
+    read: str = ""  # when the file was read, UTC
     error: str = ""  # why there is no result; empty for "ok"
+
+    @property
+    def origin(self) -> Origin | None:
+        """The contents that the result belongs to, None if they are not known."""
+        if self.size is None:
+            return None
+        return Origin(self.size, self.modified, self.sha256, self.mask_sha256, self.read)
+
+    def of(self, origin: Origin | None) -> "Row":
+        """The same with the contents that the result belongs to."""
+        return self if origin is None else dataclasses.replace(self, **dataclasses.asdict(origin))
 
 
 _PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
@@ -94,10 +121,30 @@ class Workdir:
         return self.path / "params" / relative
 
     def has_files(self, relative: str) -> bool:
-        """Whether all files of an image are in place, pictures to look at apart."""
+        """Whether all files of an image are in place and none was cut off.
+
+        Those that are there to be looked at, heat map and thumbnail, do not count.
+        """
         paths = [self.map_path, self.mask_path, self.decision_path]
         files = [path(relative) for path in paths + [self.fit_path] * self.fits]
-        return all(file.is_file() for file in files)
+        return all(is_whole(file) for file in files)
+
+    def check_name(self, relative: str) -> None:
+        """Raises InputError if no file could have the names of an image's results."""
+        name = relative.rpartition("/")[2]
+        if (length := len(os.fsencode(f"{name}.tiff"))) > _LONGEST_NAME:
+            raise InputError(
+                f"{relative}: the name has {length - 5} bytes; expected at most "
+                f"{_LONGEST_NAME - 5}, since results get its name and a suffix"
+            )
+
+    def check(self) -> None:
+        """Raises InputError if the folder was taken away, which must not be made again."""
+        if not (self.path / "results.csv").is_file():
+            raise InputError(
+                f"{self.path}: the work folder has gone while the run was at work in it; expected "
+                f"it to stay"
+            )
 
     def append(self, row: Row) -> None:
         """Adds a line to results.csv and makes sure that it is on disk.
@@ -105,16 +152,26 @@ class Workdir:
         Raises:
           InputError: it cannot be written, for example because the disk is full.
         """
-        with named_errors(self.path), (self.path / "results.csv").open("ab") as file:
-            file.write(_csv_line(_cells(row)))
-            file.flush()
-            os.fsync(file.fileno())
+        self.check()
+        with named_errors(self.path):
+            # Not created here: a table without a header would be left.
+            descriptor = os.open(self.path / "results.csv", os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(descriptor, "ab") as file:
+                file.write(csv_line(dataclasses.astuple(row)))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def finished_rows(self) -> dict[str, Row]:
+        """By path, the images that are finished by now."""
+        return {row.path: row for row in read_rows(self.path / "results.csv") if row.status == "ok"}
 
     def order(self, relatives: Iterable[str]) -> None:
         """Rewrites results.csv in the order of the input, images of other inputs first."""
+        self.check()
         rows = {row.path: row for row in read_rows(self.path / "results.csv")}
         ordered = [rows.pop(path) for path in relatives if path in rows]
-        _write_rows(self.path, [*rows.values(), *ordered])
+        with named_errors(self.path):
+            write_rows(self.path, [*rows.values(), *ordered])
 
 
 def open_workdir(
@@ -129,7 +186,9 @@ def open_workdir(
     """Creates or re-opens a work folder.
 
     Images that an earlier run with the same configuration finished are kept; rows of failed
-    images, and of images whose files have gone, are dropped, so that they are tried again.
+    images, and of images whose results have gone or were cut off, are dropped, so that they are
+    tried again. Unfinished files of runs that were killed are removed. Whether the images are still
+    those that were scored is looked at by `runner.changes`.
 
     Args:
       path: the folder.
@@ -151,17 +210,20 @@ def open_workdir(
         "ignored": str(ignored.resolve()) if ignored else None,
         "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
+        "weights": _weights(method),
     }
     with named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         _refuse_other_settings(path, json.loads(json.dumps(settings)))
+        for unfinished in (path, *(path / name for name in RESULT_FOLDERS)):
+            remove_unfinished(unfinished, recursive=unfinished != path)
         rows = {row.path: row for row in read_rows(path / "results.csv")}
         folder = Workdir(path, {}, fits=method.keeps_fits)
-        kept = {p: r for p, r in rows.items() if r.status == "ok" and folder.has_files(p)}
+        kept = {p: r for p, r in rows.items() if r.status != "error" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
         write_atomically(path / "run.json", lambda file: file.write(text.encode()))
-        _write_rows(path, kept.values())
+        write_rows(path, kept.values())
     return dataclasses.replace(folder, finished=kept)
 
 
@@ -204,21 +266,27 @@ def named_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
+def read_note(path: Path) -> dict[str, Any]:
+    """What run.json of a work folder holds; raises InputError if ssdnet has not written it."""
     note = path / "run.json"
-    if not note.exists():
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if not {"method", "root", "config"} <= found.keys():
+            raise ValueError("fields are missing")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
+    return found
+
+
+def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    if not (path / "run.json").exists():
         if (path / "results.csv").exists():
             raise InputError(
                 f"{path}: found results.csv without run.json; expected both or neither"
             )
         return
-    try:
-        earlier = json.loads(note.read_text(encoding="utf-8"))
-        # Notes of earlier versions do not say that there was none.
-        none = dict.fromkeys(("missing", "ignored", "calibration"))
-        earlier = {key: (none | earlier)[key] for key in settings}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
+    note = read_note(path)
+    earlier = {key: note.get(key, "nothing") for key in settings}
     if found := differences(earlier, settings):
         raise ConfigError(
             f"{path}: holds results of another run ({'; '.join(found)}); "
@@ -226,48 +294,74 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    table = b"".join(map(_csv_line, [COLUMNS, *map(_cells, rows)]))
-    write_atomically(path / "results.csv", lambda file: file.write(table))
+def _weights(method: Method) -> dict[str, str]:
+    """SHA-256 of the values of the weights that a method has, by name."""
+    found = {name: getattr(method, name, None) for name in ("vgg19", "clip")}
+    return {name: _sha256(value) for name, value in found.items() if value is not None}
+
+
+def _sha256(weights: Any) -> str:
+    """Of all names, shapes and values in nested mappings and dataclasses, in the order of names."""
+    digest = hashlib.sha256()
+
+    def update(name: str, value: Any) -> None:
+        if dataclasses.is_dataclass(value):
+            value = vars(value)
+        if isinstance(value, Mapping):
+            for key in sorted(value):
+                update(f"{name}/{key}", value[key])
+        elif hasattr(value, "shape"):
+            array = np.ascontiguousarray(value)
+            digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+            digest.update(array.data)
+        else:
+            digest.update(f"{name} {value!r} ".encode())
+
+    update("", weights)
+    return digest.hexdigest()
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Writes results.csv of a work folder anew."""
+    write_table(path / "results.csv", COLUMNS, map(dataclasses.astuple, rows))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of results.csv; a last line that was cut off is left out."""
+    """Rows of results.csv, of each image the last; a last line that was cut off is left out.
+
+    Columns go by their names: those that an earlier version did not write are empty.
+
+    Raises:
+      InputError: there is another table, or a damaged one.
+    """
     if not path.exists():
         return []
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        lines = csv.reader(io.StringIO(text, newline=""))
-        if (header := tuple(next(lines, ()))) != COLUMNS:
+        lines = read_lines(path)
+        header = next(lines, [])
+        if not {"path", "status", "error"} <= set(header) <= set(COLUMNS):
             raise ValueError(f"columns {','.join(header)}")
-        return [_row(cells) for cells in lines if len(cells) == len(COLUMNS)]
-    except (ValueError, csv.Error) as error:
+        rows = [_row(header, cells) for cells in lines if len(cells) == len(header)]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path}: found {shortened(str(error), 100)}; expected a table of {','.join(COLUMNS)}"
         ) from error
+    return list({row.path: row for row in rows}.values())
 
 
-def _row(cells: Sequence[str]) -> Row:
-    fields = zip(dataclasses.fields(Row), cells, strict=True)
-    values: dict[str, Any] = {f.name: _PARSERS[f.type](t) if t else None for f, t in fields}
-    row = Row(**{**values, "path": cells[0], "error": cells[-1]})
-    if row.status not in ("ok", "error"):
+def _row(header: Sequence[str], cells: Sequence[str]) -> Row:
+    found = dict(zip(header, cells, strict=True))
+    texts = {f.name: found.get(f.name, "") for f in dataclasses.fields(Row)}
+    safe_relative(texts["path"])
+    values = {f.name: _value(f.type, texts[f.name]) for f in dataclasses.fields(Row)}
+    row = Row(**values)
+    if row.status not in ("ok", "error", "gone"):
         raise ValueError(f"the status {row.status!r:.40}")
     return row
 
 
-def _cells(row: Row) -> Sequence[str]:
-    # Nine digits bring a float32 back exactly.
-    values = dataclasses.asdict(row).values()
-    return ["" if v is None else f"{v:.9g}" if isinstance(v, float) else str(v) for v in values]
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    """One line of CSV; bytes of a file name that are no UTF-8 stay as they are."""
-    text = io.StringIO()
-    # The writer quotes what looks like its own end of line, and both \r and \n need quotes.
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")
+def _value(kind: Any, text: str) -> Any:
+    return _PARSERS[kind](text) if text or kind is str else None
 
 
 def _now() -> str:

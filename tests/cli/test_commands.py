@@ -1,10 +1,13 @@
 """What the commands that score datasets share: being told to end, and how they execute."""
 
 import csv
+import importlib
 import os
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +54,7 @@ def rows(folder):
 def test_sigterm_ends_a_command_in_order_and_the_same_one_goes_on(command, tmp_path):
     name, flags = command
     words = ["-c", f"from ssdnet_jax.cli.{name} import console; console()", *flags]
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, *words], env=environment, **pipes)
     while process.poll() is None and not rows(tmp_path / "out"):
@@ -129,6 +132,23 @@ def test_an_interrupt_ends_with_its_own_status(name, monkeypatch, capsys):
     assert caught.value.code == 130
     expected = f"ssdnet-{name}: interrupted; scored images are kept"
     assert capsys.readouterr().err.strip() == expected
+
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+SCRIPTS = PROJECT["project"]["scripts"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_is_installed_as_a_command_prints_its_help(name, monkeypatch, capsys):
+    """In this process; tests/cli/test_ssdnet.py starts an installed program."""
+    module, function = SCRIPTS[name].split(":")
+    console = getattr(importlib.import_module(module), function)
+    assert console.__self__.name == name
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        console()
+    assert caught.value.code == 0
+    assert capsys.readouterr() == (console.__self__.help_text(), "")
 
 
 @pytest.mark.slow  # half a minute: Ray and its workers start

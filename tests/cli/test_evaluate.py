@@ -2,8 +2,7 @@ import csv
 import dataclasses
 import json
 import shutil
-import subprocess
-import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,12 +23,6 @@ from ssdnet_jax.runner.run import image_key
 
 pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    # A cache chosen by the user: the settings of this process stay as they are.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
 
 
 def put_png(path, pixels):
@@ -136,7 +129,7 @@ def by_hand(dataset, name, options, *, size, noise, missing, zero):
 @pytest.mark.parametrize("values", ["nearest", "zero"])
 def test_at_a_given_size_image_and_mask_are_resized_before_anything_else(dataset, tmp_path, values):
     out = tmp_path / "out"
-    flags = [f"--dataset={dataset}", f"--workdir={out}", "--every=1", "--evaluate_at=24"]
+    flags = [f"--dataset={dataset}", f"--workdir={out}", "--only_defective", "--evaluate_at=24"]
     flags += ["--methods=spectral_residual,spectral_residual:width=None:border=reflect"]
     flags += ["--noise=0.05", "--missing=0.1", f"--missing_values={values}"]
     # The configuration's own size is that of SSDnet alone.
@@ -163,7 +156,8 @@ def test_at_a_given_size_image_and_mask_are_resized_before_anything_else(dataset
 def test_ssdnet_fits_at_the_size_of_its_configuration_whatever_the_size_of_the_evaluation(
     ssdnet_evaluate, dataset, tmp_path, tiny
 ):
-    flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", "--every=2", "--seeds=3"]
+    flags = [f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", "--seeds=3"]
+    flags += ["--only_defective", "--every=2"]
     assert ssdnet_evaluate(*flags, "--evaluate_at=40", "--noise_of_original=0.1")[0] == 0
     (row,) = rows(tmp_path / "out")
     config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
@@ -186,7 +180,7 @@ def test_maps_of_corrupted_images_are_compared_at_the_size_of_the_image(
     score_map = tifffile.imread(
         out / "runs/spectral_residual/noise0.1/seed0/maps/grid/test/blob/0.png.tiff"
     )
-    assert score_map.shape == (32, 32)
+    assert score_map.shape == (32, 44)
     mask = read_mask(dataset / "grid/ground_truth/blob/0_mask.png")
     row = rows(out)[0]
     assert (row["height"], row["width"]) == ("40", "56")
@@ -200,8 +194,8 @@ def test_existing_maps_can_be_of_the_size_of_the_evaluation(ssdnet_evaluate, dat
         path.parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, np.random.default_rng(number).random((20, 20), np.float32))
     flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", f"--maps={tmp_path}/theirs"]
-    assert ssdnet_evaluate(*flags, "--every=1", "--evaluate_at=20")[0] == 0
-    status, _, stderr = ssdnet_evaluate(*flags, "--every=1", "--evaluate_at=16")
+    assert ssdnet_evaluate(*flags, "--only_defective", "--evaluate_at=20")[0] == 0
+    status, _, stderr = ssdnet_evaluate(*flags, "--only_defective", "--evaluate_at=16")
     assert status == 1 and "expected 16 x 16, the size of the evaluation" in stderr
 
 
@@ -296,6 +290,119 @@ def test_results_inside_a_plain_folder_are_not_taken_for_images(
     assert status == 0 and stdout.startswith("maps: 3 images, ")
 
 
+def make_sets(tmp_path):
+    """A set of each of three layouts, 16 pixels a side, and maps that know something of them."""
+    generator = np.random.default_rng(0)
+    names = {
+        "one": ["grid/test/good/0.png", "grid/test/bent/1.png", "grid/test/bent/2.png"],
+        "two": [f"Class1/Test/{number}.PNG" for number in range(4)],
+        "three": [f"x/test/{kind}/{number}.png" for kind in ("good", "bad") for number in range(3)],
+    }
+    masks = {
+        "one": {f"grid/test/bent/{n}.png": f"grid/ground_truth/bent/{n}_mask.png" for n in (1, 2)},
+        "two": {f"Class1/Test/{n}.PNG": f"Class1/Test/Label/{n}_label.PNG" for n in (1, 3)},
+    }
+    for name, images in names.items():
+        for image in images:
+            pixels = generator.integers(0, 99, (16, 16)).astype(np.uint8)
+            put_png(tmp_path / "sets" / name / image, pixels)
+            scores = generator.normal(size=(16, 16)).astype(np.float32)
+            if mask := masks.get(name, {}).get(image):
+                truth = np.zeros((16, 16), np.uint8)
+                truth[3:9, 4:8] = 255
+                put_png(tmp_path / "sets" / name / mask, truth)
+                scores += truth / 200
+            if "bad" in image:
+                scores[4:6, 4:6] += 9
+            path = tmp_path / "maps" / name / f"{image}.tiff"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, scores)
+    return tmp_path / "sets", tmp_path / "maps"
+
+
+def test_several_sets_are_evaluated_by_one_command_and_compared(ssdnet_evaluate, tmp_path):
+    sets, maps = make_sets(tmp_path)
+    put_png(sets / "notes/picture.png", np.zeros((4, 4), np.uint8))  # no set
+    out = tmp_path / "out"
+    status, stdout, stderr = ssdnet_evaluate(
+        f"--dataset={sets}", f"--workdir={out}", f"--maps={maps}", "--methods=theirs"
+    )
+    assert (status, stderr) == (0, "")
+    table = stdout[stdout.index("set ") :].splitlines()
+    assert table[0].split()[:3] == ["set", "method", "images"]
+    assert [line.split()[0] for line in table[1:4]] == ["one", "three", "two"]
+    found = summary(out)
+    assert list(found) == ["one", "three", "two"]
+    for name in found:
+        assert summary(out / name) == found[name]
+        text = (out / name / "report.html").read_text(encoding="utf-8")
+        assert "<dt>Layout</dt>" in text
+    entry = found["one"]["theirs"]["all"]
+    low, high = entry["auprc_mean_interval"]
+    assert low <= entry["auprc_mean"] <= high
+    assert f"{entry['auprc_mean']:.3f} [{low:.3f}, {high:.3f}]" in table[1]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'href="three/report.html"' in page and f"{entry['aupro_pooled_macro']:.3f}" in page
+
+    # Labels of whole images are enough to compare whole images.
+    entry = found["three"]["theirs"]["all"]
+    assert entry["auroc_mean"] is None and entry["auroc_pooled"] is None
+    assert entry["image_auroc_calibrated"] == 1.0
+    assert entry["detection"]["detected"]["count"] == entry["detection"]["false_alarms"]["count"]
+    report = (out / "three/report.html").read_text(encoding="utf-8")
+    assert "Whole images" in report and "stated false-alarm rate" in report
+
+
+def test_halves_have_no_image_in_common_and_make_the_whole(ssdnet_evaluate, tmp_path):
+    sets, maps = make_sets(tmp_path)
+    flags = [f"--dataset={sets / 'two'},{sets / 'three'}", f"--maps={maps}"]
+    paths = []
+    for offset in (0, 1):
+        out = tmp_path / f"half{offset}"
+        part = ["--every=2", f"--offset={offset}"]
+        assert ssdnet_evaluate(*flags, f"--workdir={out}", *part)[0] == 0
+        paths.append([row["path"] for name in ("two", "three") for row in rows(out / name)])
+    assert [sum("good" in path for path in half) for half in paths] == [2, 1]
+    assert len(set(paths[0]) & set(paths[1])) == 0 and len(paths[0]) + len(paths[1]) == 10
+
+
+def test_what_is_odd_about_masks_is_said_once(ssdnet_evaluate, dataset, maps, tmp_path):
+    for number in range(2):
+        path = dataset / f"grid/ground_truth/blob/{number}_mask.png"
+        mask = Image.open(path)
+        path.unlink()
+        mask.save(path.with_suffix(".jpg"), quality=70)
+    flags = (f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", f"--maps={maps}")
+    status, _, stderr = ssdnet_evaluate(*flags)
+    assert status == 0
+    (line,) = stderr.splitlines()
+    assert "grid/test/blob/0.png (and 1 other): has many values" in line
+    assert rows(tmp_path / "out")[0]["notes"].startswith("has many values")
+
+
+@pytest.mark.parametrize("name", ["../../..", "/tmp/elsewhere", "a/../../../../b"])
+def test_a_table_cannot_have_maps_written_elsewhere(ssdnet_evaluate, dataset, maps, tmp_path, name):
+    table = dataset / "list.csv"
+    masks = "grid/ground_truth/blob/0_mask.png"
+    table.write_text(f"image,mask,category\ngrid/test/blob/0.png,{masks},{name}\n")
+    before = sorted(tmp_path.rglob("*"))
+    flags = (f"--dataset={table}", f"--workdir={tmp_path / 'a/b/out'}", f"--maps={maps}")
+    status, stdout, stderr = ssdnet_evaluate(*flags)
+    assert (status, stdout) == (2, "")
+    assert f"list.csv, line 2: category: found {name!r}; expected a relative path" in stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_maps_of_another_size_are_resized_if_asked(ssdnet_evaluate, dataset, maps, tmp_path):
+    for path in maps.rglob("*.tiff"):
+        tifffile.imwrite(path, tifffile.imread(path)[::2, ::2])
+    flags = (f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", f"--maps={maps}")
+    status, _, stderr = ssdnet_evaluate(*flags)
+    assert status == 1 and "a map of 20 x 28" in stderr and "--resize_maps" in stderr
+    assert ssdnet_evaluate(*flags, "--resize_maps")[0] == 0
+    assert {(row["height"], row["width"]) for row in rows(tmp_path / "out")} == {("40", "56")}
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -313,6 +420,12 @@ def test_results_inside_a_plain_folder_are_not_taken_for_images(
         (["--noise=0.1,0.2"], ["--noise", "'0.1,0.2'", "one number from 0 to 1"]),
         (["--missing=1"], ["--missing", "'1'", "0.99"]),
         (["--missing_values=mean"], ["--missing_values", "'mean'", "nearest or zero"]),
+        (["--dataset=set", "--workdir=w", "--layout=coco3"], ["--layout", "'coco3'", "mvtec"]),
+        (["--every=2", "--offset=2"], ["--offset", "'2'", "below that of --every"]),
+        (["--offset=1"], ["--offset", "'1'"]),
+        (["--resize_maps"], ["--resize_maps", "--maps"]),
+        (["--false_alarms=2"], ["false_alarms", "2"]),
+        (["--dataset=set,set/grid/..", "--workdir=w", "--maps=m2"], ["another set", "set"]),
         (["--evaluate_at=0"], ["--evaluate_at", "'0'", "whole number"]),
         (["--methods=fca:size=3"], ["--methods", "'size'", "border"]),
         (["--seeds=1,x"], ["--seeds", "'1,x'", "0,1,2"]),
@@ -344,6 +457,7 @@ def test_flags_become_arguments():
     assert (str(parsed.dataset), str(parsed.workdir)) == ("a", "b")
     assert (parsed.categories, parsed.seeds, parsed.methods) == (("x", "y"), (2, 0), ("ssdnet",))
     assert (parsed.config.image_size, parsed.condition, parsed.every) == (64, PLAIN, 0)
+    assert parse([*command, "--dataset=c,d"]).sets == (Path("a"), Path("c"), Path("d"))
     assert parse([*command, "--config.seed=3"]).seeds == (3,)
     assert parse([*command, "--maps=m"]).methods == ("maps",)
     methods = [*command, "--methods=ssdnet:grid,fca:border=corrected", "--evaluate_at=128"]
@@ -360,16 +474,8 @@ def test_help_names_every_flag(capsys):
     text = capsys.readouterr().out
     assert text == help_text()
     fields = Arguments.__dataclass_fields__.keys() | Condition.__dataclass_fields__.keys()
-    for name in fields - {"configs", "condition"}:
+    for name in fields - {"configs", "condition", "sets"}:
         assert f"--{name}" in text
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-evaluate", "--help_config", "--config.seed=7"]) == 0
     assert "--config.seed=7" in capsys.readouterr().out
-
-
-def test_the_installed_command_prints_its_help():
-    command = shutil.which("ssdnet-evaluate", path=sysconfig.get_path("scripts"))
-    if command is None:
-        pytest.skip("the package is not installed, so there is no command")
-    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, help_text(), "")

@@ -1,9 +1,6 @@
 import csv
 import dataclasses
 import json
-import shutil
-import subprocess
-import sysconfig
 
 import numpy as np
 import pytest
@@ -29,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
 SHAPE = (40, 56)
 COMMAND = ["ssdnet-reproduce", "--dataset=d", "--workdir=w"]
 METHOD_FLAG = "--methods=ssdnet,spectral_residual"
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    # A cache chosen by the user: the settings of this process stay as they are.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
 
 
 @pytest.fixture
@@ -342,11 +333,3 @@ def test_help_names_every_flag(capsys):
     assert max(map(len, text.splitlines())) <= 100
     assert main(["ssdnet-reproduce", "--help_config", "--config.seed=7"]) == 0
     assert "--config.seed=7" in capsys.readouterr().out
-
-
-def test_the_installed_command_prints_its_help():
-    command = shutil.which("ssdnet-reproduce", path=sysconfig.get_path("scripts"))
-    if command is None:
-        pytest.skip("the package is not installed, so there is no command")
-    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, help_text(), "")

@@ -56,7 +56,7 @@ def rescore(*flags):
 
 def rows(workdir):
     with (workdir / "results.csv").open(newline="") as file:
-        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+        return [{**row, "seconds": "", "read": ""} for row in csv.DictReader(file)]
 
 
 def test_scoring_again_equals_a_run_with_that_score(finished, tmp_path, capsys):

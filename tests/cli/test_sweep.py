@@ -28,11 +28,6 @@ def get_sweep():
 """
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
-
-
 @pytest.fixture
 def sweep(tiny, dataset, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(SWEEP)

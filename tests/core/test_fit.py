@@ -45,6 +45,7 @@ fit_jit = jax.jit(fit, static_argnames="settings")
 apply = jax.jit(apply_skip_network, static_argnames="config")
 block_jit = jax.jit(fit_block, static_argnames="settings")
 reconstruct_jit = jax.jit(reconstruct)
+init_jit = jax.jit(init_fit, static_argnames="settings")
 
 
 def changed(**fields):
@@ -78,7 +79,7 @@ def test_steps_come_from_epochs_unless_they_are_given():
 
 
 def test_blocks_give_the_same_fit_as_one_call():
-    state = init_fit(KEY, IMAGE, SETTINGS)
+    state = init_jit(KEY, IMAGE, settings=SETTINGS)
     for steps in (1, 20, 7, 100):
         state = block_jit(state, IMAGE, KNOWN, None, settings=SETTINGS, steps=steps)
     assert int(state.step) == 40
@@ -129,7 +130,7 @@ def test_a_lane_equals_a_fit_alone_and_does_not_see_its_neighbour():
 
 def test_a_blow_up_is_undone():
     steps = 15
-    state = init_fit(KEY, IMAGE, SETTINGS)
+    state = init_jit(KEY, IMAGE, settings=SETTINGS)
     state = block_jit(state, IMAGE, KNOWN, None, settings=SETTINGS, steps=steps)
     wrecked = state._replace(current=state.current._replace(params=10.0 * state.current.params))
     after = block_jit(wrecked, IMAGE, KNOWN, None, settings=SETTINGS, steps=2)
@@ -146,7 +147,7 @@ def test_a_blow_up_is_undone():
 
 
 def test_parameters_that_are_not_finite_are_replaced_by_good_ones():
-    state = init_fit(KEY, IMAGE, SETTINGS)
+    state = init_jit(KEY, IMAGE, settings=SETTINGS)
     state = block_jit(state, IMAGE, KNOWN, None, settings=SETTINGS, steps=15)
     wrecked = state._replace(
         current=state.current._replace(params=state.current.params.at[3].set(jnp.nan))
@@ -174,13 +175,12 @@ def test_a_fit_that_is_never_finite_says_so():
     ids=str,
 )
 def test_each_variant_fits_and_differs_from_the_default(fields):
-    settings = changed(max_steps=25, **fields)
-    state = fitted(settings)
+    state = fitted(changed(**fields))
     assert np.isfinite(state.history).all()
     mu = reconstruct_jit(state)
     assert mu.shape == IMAGE.shape
     assert np.isfinite(mu).all()
-    plain = reconstruct_jit(fitted(changed(max_steps=25)))
+    plain = reconstruct_jit(fitted())
     assert np.abs(mu - plain).max() > 1e-4
     permuted = "permute_ratio" in fields
     assert state.history[-1] < (1.2 if permuted else 0.7) * state.history[0]
@@ -190,16 +190,15 @@ def test_permuting_outputs_makes_the_identity_costly():
     noise = jax.random.uniform(KEY, IMAGE.shape)  # nothing is shared between patches
     plain, permuted = (
         fit_jit(KEY, noise, KNOWN, None, settings=changed(permute_ratio=ratio)).history[-1]
-        for ratio in (0.0, 1.0)
+        for ratio in (0.0, 0.5)
     )
     assert permuted > 1.5 * plain
 
 
 def test_missing_pixels_never_reach_the_fit():
     known = KNOWN.at[5:9, 5:9].set(0.0)
-    settings = changed(max_steps=10)
     first, second = (
-        fit_jit(KEY, IMAGE.at[5:9, 5:9].set(value), known, None, settings=settings)
+        fit_jit(KEY, IMAGE.at[5:9, 5:9].set(value), known, None, settings=SETTINGS)
         for value in (0.0, 1e6)
     )
     np.testing.assert_array_equal(first.history, second.history)

@@ -1,4 +1,4 @@
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,15 +16,24 @@ from ssdnet_jax.core.patches import (
     patch_sums,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+# Image shape, patch size, stride. A few that differ in kind, for each is compiled on its own.
+GRIDS = [
+    ((1, 1), 1, 1),
+    ((1, 7), 1, 1),  # no patch is larger than a pixel
+    ((12, 8), 4, 4),  # no overlap and nothing left over
+    ((11, 9), 4, 3),  # the last patch overlaps the one before by more
+    ((9, 12), 5, 1),
+    ((6, 10), 6, 5),  # one row of patches
+    ((12, 11), 2, 2),
+]
+each_grid = pytest.mark.parametrize(("shape", "size", "stride"), GRIDS, ids=str)
+drawn = given(seed=st.integers(0, 2**32 - 1))
+few = settings(max_examples=5)
 
 
-@st.composite
-def grids(draw):
-    """An image shape, a patch size that fits and a stride that leaves no gap."""
-    shape = (draw(st.integers(1, 12)), draw(st.integers(1, 12)))
-    size = draw(st.integers(1, min(shape)))
-    return shape, size, draw(st.integers(1, size)), draw(st.integers(0, 2**32 - 1))
+def jit(function):
+    """Compiled once for each grid: an operation alone would be compiled alone."""
+    return jax.jit(function, static_argnames=("shape", "size", "stride"))
 
 
 def literal_indicators(shape, size, stride):
@@ -50,45 +59,65 @@ def test_patches_start_every_stride_and_end_flush_with_the_border(length, size, 
     assert (steps > 0).all() and (steps <= stride).all()
 
 
-@settings(max_examples=12)
-@given(grids())
-def test_overlap_mean_inverts_extraction(grid):
-    shape, size, stride, seed = grid
+extracted = jax.jit(extract_patches, static_argnames=("size", "stride"))
+
+
+@jit
+def taken_apart_and_put_together(image, shape, size, stride):
+    patches = extract_patches(image, size=size, stride=stride)
+    return patches, overlap_mean(patches, shape, stride=stride)
+
+
+@each_grid
+@few
+@drawn
+def test_overlap_mean_inverts_extraction(shape, size, stride, seed):
     image = np.random.default_rng(seed).random((*shape, 2), np.float32)
-    patches = extract_patches(jnp.asarray(image), size=size, stride=stride)
+    patches, again = taken_apart_and_put_together(image, shape, size, stride)
     assert patches.shape == (patch_count(shape, size=size, stride=stride), size, size, 2)
-    np.testing.assert_allclose(overlap_mean(patches, shape, stride=stride), image, atol=1e-6)
+    np.testing.assert_allclose(again, image, atol=1e-6)
 
 
-@settings(max_examples=12)
-@given(grids())
-def test_overlap_add_is_the_adjoint_of_extraction(grid):
-    shape, size, stride, seed = grid
+@jit
+def extracted_and_added(image, patches, shape, size, stride):
+    added = overlap_add(patches, shape, stride=stride)
+    return extract_patches(image, size=size, stride=stride), added
+
+
+@each_grid
+@few
+@drawn
+def test_overlap_add_is_the_adjoint_of_extraction(shape, size, stride, seed):
     generator = np.random.default_rng(seed)
     image = generator.random((*shape, 1), np.float32)
-    patches = generator.random((patch_count(shape, size=size, stride=stride), size, size, 1))
-    forward = np.vdot(extract_patches(jnp.asarray(image), size=size, stride=stride), patches)
-    added = overlap_add(jnp.asarray(patches, jnp.float32), shape, stride=stride)
-    assert forward == pytest.approx(np.vdot(image, added), rel=1e-4)
+    count = patch_count(shape, size=size, stride=stride)
+    patches = generator.random((count, size, size, 1), np.float32)
+    extracted, added = extracted_and_added(image, patches, shape, size, stride)
+    assert np.vdot(extracted, patches) == pytest.approx(np.vdot(image, added), rel=1e-4)
 
 
-@settings(max_examples=12)
-@given(grids())
-def test_sums_painting_and_coverage_equal_the_literal_indicators(grid):
-    shape, size, stride, seed = grid
+@jit
+def summed_and_painted(values, shape, size, stride):
+    sums = patch_sums(values, size=size, stride=stride)
+    return sums, paint(sums, shape, size=size, stride=stride)
+
+
+@each_grid
+@few
+@drawn
+def test_sums_painting_and_coverage_equal_the_literal_indicators(shape, size, stride, seed):
     values = np.random.default_rng(seed).random(shape, np.float32)
     indicators = list(literal_indicators(shape, size, stride))
-    sums = patch_sums(jnp.asarray(values), size=size, stride=stride)
+    sums, painted = summed_and_painted(values, shape, size, stride)
     np.testing.assert_allclose(np.ravel(sums), [(r * values).sum() for r in indicators], rtol=1e-4)
-    painted = paint(sums, shape, size=size, stride=stride)
     expected = sum(r * (r * values).sum() for r in indicators)
     np.testing.assert_allclose(painted, expected, rtol=1e-4)
     np.testing.assert_array_equal(coverage(shape, size=size, stride=stride), sum(indicators))
 
 
 def test_patches_hold_the_pixels_at_their_corners():
-    image = jnp.arange(30.0).reshape(5, 6, 1)
-    patches = extract_patches(image, size=2, stride=2)
+    image = np.arange(30, dtype=np.float32).reshape(5, 6, 1)
+    patches = np.asarray(extracted(image, size=2, stride=2))
     corners = patch_corners((5, 6), size=2, stride=2)
     np.testing.assert_array_equal(corners[:4], [[0, 0], [0, 2], [0, 4], [2, 0]])
     np.testing.assert_array_equal(corners[-1], [3, 4])

@@ -20,8 +20,13 @@ SHAPE = (14, 12)
 
 
 def pair(channels=3):
-    keys = jax.random.split(jax.random.key(0))
-    return [jax.random.uniform(k, (*SHAPE, channels)) for k in keys]
+    return list(np.random.default_rng(0).random((2, *SHAPE, channels), np.float32))
+
+
+maps_of = jax.jit(score_maps, static_argnums=(3, 4))
+patches_of = jax.jit(extract_patches, static_argnames=("size", "stride"))
+features_of = jax.jit(vgg19_features)
+scored = jax.jit(score, static_argnums=3)
 
 
 def painted(patch_values, size, stride):
@@ -42,10 +47,10 @@ def scaled(m):
 def test_reconstruction_score_equals_eq_3_patch_by_patch(coverage):
     y, f = pair()
     config = ScoreConfig(patch_sizes=(5,), patch_strides=(2,), coverage=coverage)
-    patches = [np.asarray(extract_patches(x, size=5, stride=2)) for x in (y, f)]
+    patches = [np.asarray(patches_of(x, size=5, stride=2)) for x in (y, f)]
     errors = ((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3))
     expected = painted(errors, 5, 2)[coverage == "mean"]
-    maps = score_maps(y, f, None, config, LOSS)
+    maps = maps_of(y, f, None, config, LOSS)
     np.testing.assert_allclose(maps.raw, expected, rtol=1e-4)
     np.testing.assert_allclose(maps.normalized, scaled(expected), atol=1e-4)
 
@@ -55,11 +60,11 @@ def test_perceptual_score_equals_eq_3_patch_by_patch():
     config = ScoreConfig(
         patch_sizes=(6,), patch_strides=(3,), alpha_rec=0.25, alpha_perc=0.75, coverage="paper"
     )
-    patches = [extract_patches(x, size=6, stride=3) for x in (y, f)]
-    products = np.asarray(patch_similarities(*patches, TINY, LossConfig(perceptual_size=12)))
-    errors = np.asarray(((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3)))
+    patches = [np.asarray(patches_of(x, size=6, stride=3)) for x in (y, f)]
+    products = np.asarray(jax.jit(patch_similarities, static_argnums=3)(*patches, TINY, LOSS))
+    errors = ((patches[0] - patches[1]) ** 2).mean(axis=(1, 2, 3))
     rec, perc = painted(errors, 6, 3)[0], painted(products, 6, 3)[0]
-    maps = jax.jit(score_maps, static_argnums=(3, 4))(y, f, TINY, config, LOSS)
+    maps = maps_of(y, f, TINY, config, LOSS)
     np.testing.assert_allclose(maps.raw, 0.25 * rec - 0.75 * perc, rtol=1e-3, atol=1e-5)
     expected = 0.25 * scaled(rec) - 0.75 * scaled(perc)
     np.testing.assert_allclose(maps.normalized, expected, atol=1e-3)
@@ -71,11 +76,10 @@ def test_perceptual_score_equals_eq_3_patch_by_patch():
 def test_resolutions_are_aggregated_pixel_by_pixel(aggregation, operator):
     y, f = pair()
     singles = [
-        score_maps(y, f, None, ScoreConfig(patch_sizes=(m,), patch_strides=(1,)), LOSS)
-        for m in (3, 7)
+        maps_of(y, f, None, ScoreConfig(patch_sizes=(m,), patch_strides=(1,)), LOSS) for m in (3, 7)
     ]
     config = ScoreConfig(patch_sizes=(3, 7), patch_strides=(1, 1), aggregation=aggregation)
-    both = score_maps(y, f, None, config, LOSS)
+    both = maps_of(y, f, None, config, LOSS)
     for name in ("raw", "normalized"):
         expected = operator([getattr(s, name) for s in singles], axis=0)
         np.testing.assert_allclose(getattr(both, name), expected, rtol=1e-5)
@@ -83,8 +87,10 @@ def test_resolutions_are_aggregated_pixel_by_pixel(aggregation, operator):
 
 def test_a_planted_error_is_the_maximum_and_far_pixels_are_zero():
     y, _ = pair()
-    f = y.at[3, 4].add(0.5)
-    maps = score_maps(y, f, None, ScoreConfig(patch_sizes=(3,), patch_strides=(1,)), LOSS)
+    f = y.copy()
+    f[3, 4] += 0.5
+    config = ScoreConfig(patch_sizes=(3,), patch_strides=(1,))
+    maps = jax.device_get(maps_of(y, f, None, config, LOSS))
     assert np.unravel_index(np.argmax(maps.raw), SHAPE) == (3, 4)
     assert maps.normalized[3, 4] == 1.0
     assert (maps.raw[:, 8:] == 0).all()
@@ -97,19 +103,19 @@ def test_min_max_of_a_constant_map_is_zero():
 def test_vmap_over_images_equals_a_loop():
     y, f = pair()
     config = ScoreConfig(patch_sizes=(5,), patch_strides=(2,))
-    lanes = jax.vmap(lambda y, f: score_maps(y, f, None, config, LOSS).raw)(
-        jnp.stack([y, f]), jnp.stack([f, f / 2])
-    )
-    np.testing.assert_allclose(lanes[0], score_maps(y, f, None, config, LOSS).raw, rtol=1e-5)
-    np.testing.assert_allclose(lanes[1], score_maps(f, f / 2, None, config, LOSS).raw, rtol=1e-5)
+    vmapped = jax.jit(jax.vmap(lambda y, f: score_maps(y, f, None, config, LOSS).raw))
+    lanes = vmapped(np.stack([y, f]), np.stack([f, f / 2]))
+    np.testing.assert_allclose(lanes[0], maps_of(y, f, None, config, LOSS).raw, rtol=1e-5)
+    np.testing.assert_allclose(lanes[1], maps_of(f, f / 2, None, config, LOSS).raw, rtol=1e-5)
 
 
 def test_a_view_of_the_whole_image_scores_patches_of_its_features():
-    y, f = jax.random.uniform(jax.random.key(3), (2, 16, 20, 3))
+    y, f = np.random.default_rng(3).random((2, 16, 20, 3), np.float32)
     loss = LossConfig(perceptual_view="image")
-    actual = patch_inner_products(y, f, TINY, loss, size=4, stride=2)
-    phi = [vgg19_features(TINY, x[None])[0] for x in (y, f)]
-    products = jnp.sum(phi[0] * phi[1], axis=-1)
+    inner_products = jax.jit(patch_inner_products, static_argnames=("config", "size", "stride"))
+    actual = inner_products(y, f, TINY, config=loss, size=4, stride=2)
+    phi = [np.asarray(features_of(TINY, x[None]))[0] for x in (y, f)]
+    products = np.sum(phi[0] * phi[1], axis=-1)
     # A patch of 4 pixels at an even place covers 2 x 2 features.
     expected = [[float(products[r : r + 2, c : c + 2].mean()) for c in range(9)] for r in range(7)]
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
@@ -118,20 +124,20 @@ def test_a_view_of_the_whole_image_scores_patches_of_its_features():
 def test_the_score_of_a_fit_to_features_has_the_size_of_the_image(tiny):
     values = {**tiny, "image_size": 0, "features": {"kind": "filters"}}
     plan = from_config_dict({**values, "inpaint": {}}).plan((72, 80))
-    fitted, mu = jax.random.normal(jax.random.key(1), (2, 1, 36, 40, 5))
+    fitted, mu = np.random.default_rng(1).standard_normal((2, 1, 36, 40, 5), np.float32)
     target = Target(fitted, (), jnp.zeros((1, 1)), jnp.ones((1, 1)))
-    maps = score(target, mu, None, plan)
-    expected = score_maps(fitted[0], mu[0], None, plan.score, plan.fit.loss)
+    maps = scored(target, mu, None, plan)
+    expected = maps_of(fitted[0], mu[0], None, plan.score, plan.fit.loss)
     assert maps.raw.shape == maps.normalized.shape == (1, 72, 80)
-    np.testing.assert_allclose(maps.raw.mean(), expected.raw.mean(), rtol=0.05)
+    np.testing.assert_allclose(np.mean(maps.raw), np.mean(expected.raw), rtol=0.05)
 
 
 def test_a_batch_of_pixels_is_scored_image_by_image(tiny):
     plan = from_config_dict({**tiny, "image_size": 0}).plan(SHAPE)
-    y, f = (jnp.stack([x, x / 2]) for x in pair())
-    maps = score(encode(y, None, plan), f, None, plan)
+    y, f = (np.stack([x, x / 2]) for x in pair())
+    maps = scored(jax.jit(encode, static_argnums=2)(y, None, plan), f, None, plan)
     for index in range(2):
-        expected = score_maps(y[index], f[index], None, plan.score, plan.fit.loss)
+        expected = maps_of(y[index], f[index], None, plan.score, plan.fit.loss)
         np.testing.assert_allclose(maps.raw[index], expected.raw, rtol=1e-5)
 
 

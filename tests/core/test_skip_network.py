@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from flax.traverse_util import flatten_dict
 from scipy import stats
 
 from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
-from ssdnet_jax.core.skip_module import SkipNetwork, centre_crop
+from ssdnet_jax.core.resize import centre_crop
+from ssdnet_jax.core.skip_module import SkipNetwork
 from ssdnet_jax.core.skip_network import (
     apply_skip_network,
     flatten_parameters,
@@ -44,33 +46,50 @@ init = jax.jit(init_skip_network, static_argnames=("config", "channels"))
 WIDE = dataclasses.replace(PAPER_NETWORK, channels_down=(128,) * 5, channels_up=(128,) * 5)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def loss_and_gradient(params, x, target, config):
-    def loss(params):
-        return jnp.mean((apply_skip_network(params, x, config) - target) ** 2)
+class Judged(NamedTuple):
+    """What a network makes of an image, measured as the original's file has it."""
 
-    return jax.value_and_grad(loss)(params)
+    output: jax.Array
+    loss: jax.Array
+    gradient: Any
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def judge(params, x, target, config):
+    def loss(params):
+        output = apply_skip_network(params, x, config)
+        return jnp.mean((output - target) ** 2), output
+
+    (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return Judged(output, value, gradient)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def after_adam(params, gradient, x, config):
+    """The output after one step of Adam."""
+    optimizer = optax.adam(0.01)
+    updates, _ = optimizer.update(gradient, optimizer.init(params))
+    return apply_skip_network(optax.apply_updates(params, updates), x, config)
 
 
 @pytest.fixture(scope="module")
 def golden(golden_file):
-    """The original PyTorch network: its file, our configuration, and its parameters as ours."""
+    """The original PyTorch network: its file, our configuration, and what ours makes of it."""
     name, file, config = golden_file
     tensors = {str(name): file[f"param/{name}"] for name in file["param_order"]}
     params = skip_parameters_from_torch(tensors, config)
-    x, target = nhwc(file["input"]), nhwc(file["target"])
-    return name, file, config, params, loss_and_gradient(params, x, target, config)
+    arguments = params, nhwc(file["input"]), nhwc(file["target"])
+    return name, file, config, arguments, judge(*arguments, config)
 
 
 def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
+    return np.moveaxis(array, 1, -1)
 
 
 def test_output_and_loss_equal_the_original(golden):
-    _, file, config, params, (loss, _) = golden
-    output = apply(params, nhwc(file["input"]), config=config)
-    np.testing.assert_allclose(output, nhwc(file["output"]), rtol=1e-4)
-    np.testing.assert_allclose(loss, file["mse_loss"], rtol=1e-4)
+    _, file, _, _, ours = golden
+    np.testing.assert_allclose(ours.output, nhwc(file["output"]), rtol=1e-4)
+    np.testing.assert_allclose(ours.loss, file["mse_loss"], rtol=1e-4)
 
 
 # The five-scale file normalizes over 2 x 2 pixels at its deepest scale, which magnifies float32
@@ -101,32 +120,27 @@ def assert_gradient_equals(gradient, file, config, *, tolerance):
 
 
 def test_gradients_equal_the_original(golden):
-    name, file, config, _, (_, gradient) = golden
+    name, file, config, _, ours = golden
     tolerance = 1e-2 if name == ILL_CONDITIONED else 1e-4
-    assert_gradient_equals(gradient, file, config, tolerance=tolerance)
+    assert_gradient_equals(ours.gradient, file, config, tolerance=tolerance)
 
 
 def test_gradients_in_float64_equal_the_original(golden):
-    name, file, config, params, _ = golden
+    name, file, config, arguments, _ = golden
     tolerance = 3e-3 if name == ILL_CONDITIONED else 1e-4
     with jax.enable_x64():
-        params, x, target = jax.tree.map(
-            lambda a: jnp.asarray(a, jnp.float64),
-            (params, nhwc(file["input"]), nhwc(file["target"])),
-        )
-        _, gradient = loss_and_gradient(params, x, target, config)
+        doubled = jax.tree.map(lambda a: np.asarray(a, np.float64), arguments)
+        gradient = judge(*doubled, config).gradient
+        assert gradient["output"]["kernel"].dtype == np.float64
         assert_gradient_equals(gradient, file, config, tolerance=tolerance)
 
 
 def test_output_after_one_adam_step_equals_the_original(golden):
-    name, file, config, params, (_, gradient) = golden
-    optimizer = optax.adam(0.01)
-    updates, _ = optimizer.update(gradient, optimizer.init(params))
-    output = apply(optax.apply_updates(params, updates), nhwc(file["input"]), config=config)
+    name, file, config, (params, x, _), ours = golden
+    output = after_adam(params, ours.gradient, x, config)
     expected = nhwc(file["output_after_one_adam_step_lr_0.01"])
     if name == ILL_CONDITIONED:
-        before = apply(params, nhwc(file["input"]), config=config)
-        moved, missed = np.abs(expected - before), np.abs(output - expected)
+        moved, missed = np.abs(expected - ours.output), np.abs(output - expected)
         assert np.median(missed) < 0.3 * np.median(moved)
     else:
         np.testing.assert_allclose(output, expected, rtol=1e-4)
@@ -218,7 +232,9 @@ def test_the_structure_is_that_of_the_flax_module(scales, options):
 def test_flattening_comes_back():
     params = init(jax.random.key(0), config=TINY, channels=1)
     structure = parameter_structure(TINY, channels=1)
-    again = unflatten_parameters(flatten_parameters(params), structure)
+    vector = jax.jit(flatten_parameters)(params)
+    assert vector.shape == (parameter_count(structure),)
+    again = jax.jit(lambda vector: unflatten_parameters(vector, structure))(vector)
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 

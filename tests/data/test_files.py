@@ -1,8 +1,11 @@
 from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from ssdnet_jax.data.files import safe_relative, write_atomically
+from ssdnet_jax.data.files import is_whole, remove_unfinished, safe_relative, write_atomically
+from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.errors import InputError
 
 
@@ -51,3 +54,42 @@ def test_a_path_that_could_leave_the_folder_is_refused(names):
     with pytest.raises(InputError, match="expected") as caught:
         safe_relative(*names)
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("kind", ["map.tiff", "big.tiff", "mask.png", "fits.npz"])
+def test_a_file_that_was_cut_off_anywhere_is_not_whole(tmp_path, kind):
+    path = tmp_path / kind
+    values = np.random.default_rng(0).random((300, 40) if kind == "big.tiff" else (9, 7))
+    if kind.endswith("tiff"):
+        write_tiff_map(path, values)
+    elif kind.endswith("png"):
+        write_mask_png(path, values > 0.5)
+    else:
+        np.savez(path, values=values, more=values)
+    content = path.read_bytes()
+    assert is_whole(path)
+    for end in {0, 1, 7, 8, 9, len(content) // 2, len(content) - 20, len(content) - 1}:
+        path.write_bytes(content[:end])
+        assert not is_whole(path) or end < 8, end  # of so few bytes only that there are some
+    path.unlink()
+    assert not is_whole(path)
+
+
+def test_a_tiff_of_another_byte_order_is_understood(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.new("I;16B", (30, 20), 7).save(path)
+    content = path.read_bytes()
+    assert is_whole(path)
+    path.write_bytes(content[:-1] if content[4:8] == b"\0\0\0\x08" else content[:-9])
+    assert not is_whole(path)
+
+
+def test_what_killed_writers_leave_is_removed_and_nothing_else(tmp_path):
+    names = [f".{'0a' * 16}.tmp", "mine.tmp", ".hidden", "s/.tmp", f"s/.{'f' * 32}.tmp"]
+    (tmp_path / "s").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    remove_unfinished(tmp_path, recursive=False)
+    assert not (tmp_path / names[0]).exists() and (tmp_path / names[4]).exists()
+    remove_unfinished(tmp_path, recursive=True)
+    assert [name for name in names if (tmp_path / name).exists()] == names[1:4]

@@ -421,18 +421,18 @@ def test_damaged_files_give_an_input_error_or_an_image(tmp_path_factory, data):
 
 def test_bomb_sized_images_are_refused_before_decoding(tmp_path):
     content = bytearray(png_bytes(np.zeros((2, 2, 1), np.uint16)))
-    content[16:24] = struct.pack(">II", 12_000, 12_000)  # Pillow only warns at this size
+    content[16:24] = struct.pack(">II", 13_000, 13_000)  # Pillow only warns at this size
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "a.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert_one_line_error(tmp_path / "a.png", read_image, "12000 x 12000", "89478485")
+        assert_one_line_error(tmp_path / "a.png", read_image, "13000 x 13000", "150000000")
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
-    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (12_000, 12_000))  # sparse
-    assert_one_line_error(tmp_path / "a.npy", read_image, "12000 x 12000", "89478485")
-    tifffile.memmap(tmp_path / "a.tif", shape=(12_000, 12_000), dtype=np.uint8)
-    assert_one_line_error(tmp_path / "a.tif", read_image, "12000 x 12000", "89478485")
+    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (13_000, 13_000))  # sparse
+    assert_one_line_error(tmp_path / "a.npy", read_image, "13000 x 13000", "150000000")
+    tifffile.memmap(tmp_path / "a.tif", shape=(13_000, 13_000), dtype=np.uint8)
+    assert_one_line_error(tmp_path / "a.tif", read_image, "13000 x 13000", "150000000")
 
 
 def test_the_pixel_limit_holds_where_pillow_has_none(tmp_path, monkeypatch):

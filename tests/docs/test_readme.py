@@ -114,10 +114,17 @@ def pure_api(side):
 )
 def test_the_pure_api_runs_as_the_readme_has_it(side, steps, monkeypatch):
     weights = ssdnet_jax.random_vgg19_weights(0)
+    if steps:  # of a small network to few features
+        auto = ssdnet_jax.AUTO
+        two = {"channels_down": (4, 4), "channels_up": (4, 4), "channels_skip": (2, 2)}
+        small = dataclasses.replace(
+            auto,
+            fit=dataclasses.replace(auto.fit, max_steps=steps),
+            network=dataclasses.replace(auto.network, **two),
+        )
+        monkeypatch.setattr(ssdnet_jax, "AUTO", small)
+        weights = ssdnet_jax.random_vgg19_weights(0, channels=(8, 8, 16, 32))
     monkeypatch.setattr(ssdnet_jax, "load_vgg19_weights", lambda: weights)
-    if steps:
-        few = dataclasses.replace(ssdnet_jax.AUTO.fit, max_steps=steps)
-        monkeypatch.setattr(ssdnet_jax, "AUTO", dataclasses.replace(ssdnet_jax.AUTO, fit=few))
     names = {}
     exec(compile(pure_api(side), "README.md", "exec"), names)
 

@@ -5,8 +5,7 @@ from PIL import Image
 
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.score_maps import find_map
-from ssdnet_jax.evaluation import bootstrap
-from ssdnet_jax.evaluation.bootstrap import bin_pixels, with_intervals
+from ssdnet_jax.evaluation.bootstrap import bin_pixels, metrics_of_draws, with_intervals
 from ssdnet_jax.evaluation.evaluate import ALL, METRICS, MapSet, evaluate
 from ssdnet_jax.evaluation.metrics import auroc, pixel_metrics
 from ssdnet_jax.evaluation.summary import summarize
@@ -97,7 +96,7 @@ def test_intervals_of_more_images_are_narrower_and_hold_the_figure(entries):
     assert low < entries[ALL]["aupro_pooled_macro"] < high
 
 
-def test_bins_give_the_exact_metrics_where_each_score_has_its_own(measured, monkeypatch):
+def test_bins_give_the_exact_metrics_where_each_score_has_its_own(measured):
     samples, map_set, scenes = measured
     chosen = [sample for sample in samples if sample.category == "grid"]
     evaluation = evaluate(chosen, [map_set])
@@ -109,7 +108,7 @@ def test_bins_give_the_exact_metrics_where_each_score_has_its_own(measured, monk
         if path.startswith("grid")
     )
     once = np.ones((1, len(binned.paths)), np.float32)
-    found = bootstrap._pooled(once, binned.normal, binned.defective, binned.overlap)
+    found = metrics_of_draws(once, binned.normal, binned.defective, binned.overlap)
     for name in METRICS:
         assert found[name][0] == pytest.approx(getattr(exact, name), abs=2e-3)
 

@@ -74,11 +74,14 @@ def test_without_a_condition_an_image_is_read_as_it_is(sample):
 
 
 def test_an_image_is_corrupted_at_the_size_at_which_it_is_scored(sample):
-    small = DecodedImage(resize_image(pixels_of(sample), (32, 32)), None, ())
-    noisy = corrupt(small, "noise", 0.1, "a.png")
-    for condition in (Condition(noise=0.1), Condition(noise=0.1, evaluate_at=32)):
-        size = 32 if condition.resizes_maps else 0
-        image = condition.read(sample, sr(image_size=size))
+    # A shorter side of 32 pixels, or a square of 32, in which images are compared.
+    for condition, shape in (
+        (Condition(noise=0.1, evaluate_at=32), (32, 32)),
+        (Condition(noise=0.1), (32, 44)),
+    ):
+        small = DecodedImage(resize_image(pixels_of(sample), shape), None, ())
+        noisy = corrupt(small, "noise", 0.1, "a.png")
+        image = condition.read(sample, sr(image_size=32 if condition.resizes_maps else 0))
         np.testing.assert_allclose(image.pixels, noisy.pixels, atol=1e-6)
     both = Condition(noise=0.1, missing=0.2).read(sample, sr(image_size=32))
     gaps = corrupt(small, "missing", 0.2, "a.png").missing

@@ -203,9 +203,11 @@ def test_boxes_lie_around_their_defects_and_verdicts_have_their_colour():
         boxed[int(41 * scale) : int(49 * scale), int(21 * scale) : int(49 * scale)] == 102
     ).all()
     assert (plain != boxed)[:30, -30:].any()
-    for anomalous, color in ((True, (179, 38, 30)), (False, (27, 110, 60))):
-        figure = draw(verdict="a word", details="score 3", anomalous=anomalous).pixels
-        assert (figure == color).all(axis=-1).sum() > 200
+    colors = {"anomalous": (179, 38, 30), "unsure": (138, 90, 0), "good": (27, 110, 60)}
+    for verdict, color in colors.items():
+        figure = draw(verdict=verdict, details="score 3").pixels
+        found = [(figure == other).all(axis=-1).sum() > 200 for other in colors.values()]
+        assert found == [other == color for other in colors.values()]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from ssdnet_jax import encode, load_config, localize, noise_deviation, random_vg
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 
 FILE = Path(__file__).with_name("maps.npz")
-TOLERANCE = 1e-3  # of a map's range; without XLA's optimizations it differs by 2e-4
+# Of a map's range. Without XLA's optimizations it differs by 2e-4, with jax 0.12 instead of 0.10 by
+# 1.5e-3 where the image is noisy, since eigenvalues of noise lie close to each other.
+TOLERANCE = 3e-3
 CORRELATION = 0.98
 SIDE = 80  # pixels
 VGG19 = random_vgg19_weights(0, channels=(3, 4, 5, 6))

@@ -73,10 +73,11 @@ def test_options_reach_the_baseline():
 def test_settings_are_what_is_done_to_images_the_seed_and_options():
     config = Config(image_size=64, seed=3)
     of_images = {"image_size": 64, "seed": 3, "ground": "auto", "range": "auto"}
-    assert make_method("fca", config).settings == of_images
+    common = {**of_images, "decision": dataclasses.asdict(config.decision)}
+    assert make_method("fca", config).settings == common
     found = make_method("glcm:angles=(0.0,):window=7", config).settings
     options = {"angles": [0.0], "window": 7}
-    assert json.loads(json.dumps(found)) == {**of_images, "options": options}
+    assert json.loads(json.dumps(found)) == {**common, "options": options}
     other = dataclasses.replace(config, fit=dataclasses.replace(config.fit, epochs=3))
     assert make_method("fca", other).settings == make_method("fca", config).settings
 

@@ -111,6 +111,6 @@ def test_fits_of_a_part_of_an_image_are_scored_again_as_they_were(tmp_path, tiny
     method = FinishedSSDnet(config)
     prepared = method.prepare(stored, jax.random.key(0))
     (encoded,) = method.encode([prepared], 1)
-    (again,) = method.finish([Done("a", encoded)], 1)
+    again = method.finish([Done("a", encoded)], 1)[0]()
     np.testing.assert_array_equal(again.score_map, result.score_map)
     assert again.calibrated_score == result.calibrated_score

@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import PAPER, Config, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.images import resized_image
@@ -29,10 +31,11 @@ def test_channels_that_are_equal_where_they_are_known_are_one():
     assert resized_image(colour, OWN_SIZE, missing=missing).pixels.shape == (40, 56, 1)
 
 
-def test_an_image_is_resized_to_the_configured_square_or_not_at_all():
+def test_an_image_is_resized_to_the_configured_shorter_side_or_not_at_all():
     small = resized_image(GREY, Config(image_size=24))
     assert small.pixels.shape == (40, 56, 1) and small.missing.shape == (40, 56)
-    assert small.fitted.shape == (24, 24, 1) and small.fitted_missing.shape == (24, 24)
+    # The aspect of 1.4 to an eighth of the shorter side.
+    assert small.fitted.shape == (24, 33, 1) and small.fitted_missing.shape == (24, 33)
     np.testing.assert_array_equal(resized_image(GREY, OWN_SIZE).fitted, GREY)
 
 
@@ -197,3 +200,15 @@ def test_an_image_of_which_too_little_is_left_is_refused():
         resized_image(texture(), SMALL, ignored=np.ones((48, 48), bool))
     with pytest.raises(InputError, match=r"mask of ignored pixels has shape \(9, 9\)"):
         resized_image(texture(), SMALL, ignored=np.zeros((9, 9), bool))
+
+
+def test_what_is_left_of_an_image_is_analysed_at_about_its_scale():
+    """With features of pixels, so that small images may be fitted."""
+    values = dataclasses.asdict(PAPER) | {"image_size": 128, "ground": "keep"}
+    config = from_config_dict(values)
+    image = np.asarray(grid_texture((256, 256), period=9, seed=0))
+    for width, shape in ((256, (128, 128)), (160, (128, 80)), (40, (416, 64))):
+        ignored = np.ones((256, 256), bool)
+        ignored[:, :width] = False
+        found = resized_image(image, config, ignored=ignored)
+        assert found.fitted.shape[:2] == pytest.approx(shape, rel=0.05)

@@ -81,6 +81,7 @@ def page(tmp_path, samples, sets, **options):
         evaluation=evaluation,
         summary=summarize(evaluation),
         notes={"Command": options.get("command", "ssdnet-evaluate")},
+        stated=0.01,
     )
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     return text, Page(text), summarize(evaluation)
@@ -108,7 +109,7 @@ def test_the_page_says_what_was_measured(tmp_path):
         assert words in parsed.text
     assert "bent (2)" in parsed.text  # a row of the box plots
     assert "All images" not in [t.strip() for t in parsed.text.splitlines()]
-    assert parsed.tags.count("svg") == 3
+    assert parsed.tags.count("svg") == 4  # with the calibration curve
 
 
 def test_every_defective_image_of_a_small_set_is_shown_with_its_maps(tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.methods.base import localization_of
+from ssdnet_jax.core.decision import decide
+from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.runner.decisions import write_decision, write_defects
 from ssdnet_jax.runner.workdir import Row, Workdir
 
@@ -21,7 +21,9 @@ def picture(*places, shape=(48, 64)):
     for number, (row, column) in enumerate(places):
         score_map[row : row + 5, column : column + 4] += 80 + 20 * number
         score_map[row + 2, column + 1] += 1
-    return localization_of(score_map, np.zeros((*shape, 1), np.float32), DecisionConfig())
+    decision, defects = decide(score_map)
+    image = np.zeros((*shape, 1), np.float32)
+    return Localization(score_map, float(score_map.max()), decision, defects, image)
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ def workers_environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cache.items():
             patch.setenv(name.upper(), str(value))
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("JAX_PLATFORMS", "cpu")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)

@@ -19,7 +19,8 @@ from ssdnet_jax.runner import stream as stream_module
 from ssdnet_jax.runner import workdir as workdirs
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.checkpoints import load_network
-from ssdnet_jax.runner.run import Options, file_sources, image_key, run
+from ssdnet_jax.runner.run import Options, image_key, run
+from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
@@ -140,6 +141,15 @@ def test_an_image_that_cannot_be_fitted_is_named(tmp_path, config):
 def test_warnings_of_the_reader_are_shown(tmp_path, config):
     done = Run(tmp_path, {"a.gif": picture(warnings=("only the first of 2 frames",))}, config)
     assert done.err.getvalue() == "ssdnet: a.gif: only the first of 2 frames\n"
+
+
+def test_images_that_are_shrunk_much_are_told_of_once(tmp_path, config):
+    large = np.repeat(np.repeat(picture()().pixels, 5, axis=0), 5, axis=1)
+    sources = {name: lambda: DecodedImage(large, None, ()) for name in ("a.png", "b.png")}
+    done = Run(tmp_path, {**sources, "c.png": picture()}, config)
+    (line,) = [line for line in done.err.getvalue().splitlines() if "smaller" in line]
+    assert "2 of 3 images analysed at up to 6.25 times smaller" in line
+    assert "defects of less than about 12 pixels" in line and "--image_size than 32" in line
 
 
 def test_missing_pixels_are_passed_on(tmp_path, config):
@@ -330,7 +340,7 @@ def test_several_seeds_give_the_median_map_and_its_spread(tmp_path, tiny):
     config = from_config_dict({**tiny, "fit": {**tiny["fit"], "seeds": 3}})
     run_with(tmp_path, {"a.png": picture()}, config, lanes=2)
     with np.load(tmp_path / "fits" / "a.png.npz") as kept:
-        assert kept["reconstructions"].shape == (3, 32, 32, 1)
+        assert kept["reconstructions"].shape == (3, 32, 44, 1)
         assert len({each.tobytes() for each in kept["reconstructions"]}) == 3
     expected = localize(picture()().pixels, config, image_key(config.seed, "a.png"))
     close = {"rtol": 1e-2, "atol": 1e-5}

@@ -1,4 +1,5 @@
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jaxlib.version
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,11 +141,21 @@ def updates(monkeypatch):
     return changed
 
 
-def test_compiled_programs_are_kept_in_a_private_folder(tmp_path, monkeypatch, updates):
+def test_compiled_programs_are_kept_in_a_private_folder_of_this_jaxlib_and_processor(
+    tmp_path, monkeypatch, updates
+):
     monkeypatch.setenv("SSDNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "xla").mkdir(parents=True)
+    (tmp_path / "cache" / "xla").chmod(0o755)  # as an earlier version may have left it
     startup.use_compilation_cache()
-    assert updates["jax_compilation_cache_dir"] == str(tmp_path / "cache" / "xla")
-    assert stat.S_IMODE((tmp_path / "cache" / "xla").stat().st_mode) == 0o700
+    folder = Path(updates["jax_compilation_cache_dir"])
+    assert folder.parent == tmp_path / "cache" / "xla"
+    assert folder.name.startswith(f"jaxlib-{jaxlib.version.__version__}-{platform.machine()}-")
+    for path in (folder, folder.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    monkeypatch.setattr(jaxlib.version, "__version__", "0.0.1")
+    startup.use_compilation_cache()
+    assert Path(updates["jax_compilation_cache_dir"]) != folder
 
 
 def test_a_folder_that_others_can_write_is_not_used(tmp_path, monkeypatch, updates):

@@ -33,7 +33,7 @@ class Device(SSDnet):
         self._check(group, "encode")
         return super().encode(group, size)
 
-    def finish(self, group, size):
+    def finish(self, group, size, report=None):
         self._check([done.prepared for done in group], "finish")
         return super().finish(group, size)
 
@@ -137,7 +137,7 @@ def test_a_device_too_small_for_a_batch_does_images_one_at_a_time(config):
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
             return super().encode(group, size)
 
-        def finish(self, group, size):
+        def finish(self, group, size, report=None):
             if size > 1:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
             return super().finish(group, size)

@@ -5,7 +5,8 @@ import termios
 
 import pytest
 
-from ssdnet_jax.runner.batching import Progress
+from ssdnet_jax.errors import OutputError
+from ssdnet_jax.methods.base import Progress
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row
 from ssdnet_jax.text import duration, one_line
@@ -229,3 +230,41 @@ def test_durations_read_as_spoken(seconds, text):
 def test_no_live_line_is_made_for_a_pipe(monkeypatch):
     monkeypatch.setattr("tqdm.tqdm", lambda **options: pytest.fail("made"))
     Terminal(io.StringIO(), io.StringIO())
+
+
+class Full(io.StringIO):
+    """A stream on a full disk, or whose reader has gone."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+def test_a_full_disk_behind_the_error_stream_stops_nothing_and_behind_the_output_is_said():
+    full = OSError(28, "No space left on device")
+    Terminal(io.StringIO(), Full(full)).problem("a.png: damaged")
+    with pytest.raises(OutputError, match=r"\(No space left on device\).*3 finished"):
+        Terminal(Full(full), io.StringIO()).summary("3 finished")
+    for call in ("problem", "summary"):  # `head` has read enough
+        gone = Full(BrokenPipeError())
+        with pytest.raises(BrokenPipeError):
+            getattr(Terminal(gone, gone), call)("text")
+
+
+def test_a_problem_has_a_bounded_length_with_its_beginning_and_its_end():
+    err = io.StringIO()
+    Terminal(io.StringIO(), err).problem(f"a.png: found {'x' * 9999}; expected less")
+    (line,) = err.getvalue().splitlines()
+    assert len(line) < 420 and line.startswith("ssdnet: a.png: found x")
+    assert line.endswith("; expected less")
+
+
+def test_streams_that_were_closed_are_no_obstacle(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    terminal = Terminal()
+    terminal.problem("a.png: damaged")
+    terminal.summary("1 failed")

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.decision import decide
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.methods.base import localization_of
+from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.run import Summary, summary_line
 from ssdnet_jax.runner.verdicts import write_verdicts
@@ -24,7 +25,8 @@ def bumpy(seed, height=0.0, shape=(48, 64)):
 
 def finish(workdir, name, score_map):
     """What a run leaves of an image, as far as verdicts read it."""
-    result = localization_of(score_map, np.zeros((*score_map.shape, 1), np.float32), CONFIG)
+    image = np.zeros((*score_map.shape, 1), np.float32)
+    result = Localization(score_map, 1.0, *decide(score_map, CONFIG), image)
     write_decision(workdir, name, result)
     workdir.append(Row(name, "ok", 1.0, 0.5, 0.1, p_value=result.decision.p_value))
 

@@ -1,0 +1,112 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.target import encode
+from ssdnet_jax.core.texture_score import tile_distances
+from ssdnet_jax.data.synthetic import grid_texture, plant_defect
+from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.localize import localize
+from ssdnet_jax.methods.base import TiledLocalization
+from ssdnet_jax.methods.large import analyse, fit_in_tiles, sampled_noise, scaled_distances
+
+NETWORK = {"channels_down": (4,), "channels_up": (4,), "channels_skip": (2,)}
+
+
+def configuration(**fields):
+    values = {
+        "image_size": 0,
+        "features": {"kind": "filters", "components": 2, "fine_components": 2},
+        "network": NETWORK,
+        "fit": {"max_steps": 20, "block_steps": 5},
+        "tiling": {"above": 64 * 64, "crop": 64, "side": 64},
+    }
+    return from_config_dict(values | fields)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    # Grain, without which neighbours are equal but for rounding, and so is their order.
+    grain = np.random.default_rng(0).normal(0, 0.01, (320, 352, 1))
+    image = np.clip(grid_texture((320, 352), period=12, seed=1) + grain, 0, 1).astype(np.float32)
+    return plant_defect(image, kind="blob", center=(205, 250), size=22, seed=2)
+
+
+def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
+    image, _ = planted
+    config = configuration()
+    plan = config.plan(image.shape[:2])
+    picture = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
+    target = jax.jit(encode, static_argnames="plan")(image[None], None, plan)
+    for part, whole in zip(picture.compared_parts(), target.compared, strict=True):
+        assert len(picture.grid(part.margin)) > 1
+        found = scaled_distances(picture, part)
+        distances = jax.jit(tile_distances, static_argnames="tile_size")(whole[0], tile_size=9)
+        at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))
+        median, quartile = np.quantile(at_pixels, [0.5, 0.75])
+        expected = (at_pixels - median) / (quartile - median)
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+
+
+def test_a_large_image_is_localized_with_its_defect(planted):
+    image, mask = planted
+    seen = []
+    result = localize(image, configuration(), report=seen.append)
+    assert isinstance(result, TiledLocalization)
+    assert result.score_map.shape == mask.shape and result.steps == 20
+    peak = np.unravel_index(result.score_map.argmax(), mask.shape)
+    assert mask[peak]
+    assert {progress.stage for progress in seen} == {"features", "fit", "score"}
+    again = localize(image, configuration())
+    np.testing.assert_array_equal(result.score_map, again.score_map)
+
+
+def test_what_takes_no_part_has_no_value_and_no_influence(planted):
+    image, mask = planted
+    ignored = np.zeros(mask.shape, bool)
+    ignored[:64, 100:180] = True
+    spoiled = np.where(ignored[..., None], 1 - image, image)
+    first, second = (localize(each, configuration(), ignored=ignored) for each in (image, spoiled))
+    np.testing.assert_array_equal(np.isnan(first.score_map), ignored)
+    np.testing.assert_array_equal(first.score_map, second.score_map)
+
+
+def test_of_pixels_the_map_does_not_depend_on_the_tiles(planted):
+    image, _ = planted
+    config = configuration(
+        features={"kind": "pixels"},
+        score={"method": "patches"},
+        loss={"patch_sizes": 16, "patch_strides": 8},
+    )
+    plan = config.plan(image.shape[:2])
+    maps = [
+        fit_in_tiles(
+            image,
+            None,
+            jax.random.key(0),
+            None,
+            plan,
+            dataclasses.replace(config.tiling, side=side),
+            noise=0.0,
+        ).raw
+        for side in (64, 352)
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-3 * np.ptp(maps[1]))
+    assert np.ptp(maps[1]) > 0
+
+
+def test_noise_of_a_large_image_is_that_of_the_whole(planted):
+    image, _ = planted
+    assert sampled_noise(image, None) == pytest.approx(float(noise_deviation(jnp.asarray(image))))
+
+
+def test_what_needs_a_whole_image_is_refused_with_a_way_out(planted):
+    image, _ = planted
+    config = configuration(score={"coarse_scale": 0.7})
+    with pytest.raises(ConfigError, match=r"coarse_scale 0\.7.*--image_size.*tiling\.above=0"):
+        localize(image, config)

@@ -1,0 +1,77 @@
+import threading
+import time
+
+import pytest
+
+from ssdnet_jax.runner.threads import hanging, read_ahead, write_behind
+
+
+def test_results_come_in_order_and_only_so_many_before_their_time():
+    begun = []
+
+    def task(number):
+        def run():
+            begun.append(number)
+            if number == 3:
+                raise ZeroDivisionError
+            time.sleep(0.01 * (number % 2))
+            return number
+
+        return run
+
+    with read_ahead(map(task, range(8)), 2) as results:
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        assert max(begun) <= 4
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        assert list(results) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("how", ["stop", "exception"])
+def test_a_thread_that_hangs_keeps_no_run_from_ending(how):
+    released, asked = threading.Event(), threading.Event()
+    began = time.monotonic()
+    try:
+        with read_ahead([released.wait, lambda: 1], 2, stop=asked.is_set) as results:
+            threading.Timer(0.1, asked.set).start()
+            assert list(results) == []
+            if how == "exception":
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert how == "exception"
+    assert time.monotonic() - began < 5
+    assert hanging()
+    released.set()
+    deadline = time.monotonic() + 5
+    while hanging() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not hanging()
+
+
+def test_tasks_are_done_in_order_and_all_of_them():
+    done = []
+    with write_behind(2) as write:
+        for number in range(9):
+            write(lambda number=number: done.append(number))
+    assert done == list(range(9))
+
+
+def test_the_first_failure_ends_it_and_is_known_at_once():
+    done = []
+    with pytest.raises(ZeroDivisionError), write_behind(1) as write:
+        write(lambda: 1 / 0)
+        while not write.failed:
+            time.sleep(0.001)
+        write(lambda: done.append(1))
+    assert not done
+
+
+def test_an_interrupted_run_waits_for_its_writer_only_so_long(monkeypatch):
+    monkeypatch.setattr("ssdnet_jax.runner.threads._PATIENCE_SECONDS", 0.3)
+    released, done = threading.Event(), []
+    with pytest.raises(KeyboardInterrupt), write_behind(4) as write:
+        write(lambda: done.append("what was there is written"))
+        write(released.wait)
+        raise KeyboardInterrupt
+    assert done
+    released.set()
