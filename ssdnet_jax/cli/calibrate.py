@@ -83,7 +83,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             clip_path=parsed.clip_weights,
             report=terminal.problem,
         )
-        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        note = {"command": command, **executor.note, "seed": parsed.config.seed}
         stack.enter_context(only_run_in(path, terminal.problem))
         workdir = open_workdir(path, method, root=root, run=note)
         workdir = without_changed(

@@ -142,7 +142,7 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     """Lanes of a device, and devices, for the images of a bucket."""
     if bucket.settings is None:
         return 1, 1
-    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, method.vgg19)
+    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
     devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
     devices = min(devices, fits)
     return min(lanes, options.most_lanes or -(-fits // devices)), devices

@@ -96,6 +96,7 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
     assert note["command"].endswith(f"--input={picture} --workdir={out}")
     assert note["seed"] == 0
     assert note["device"] and note["versions"]["jax"]
+    assert note["matmul_precision"] == "float32"  # on a CPU, unless JAX was told otherwise
 
 
 def test_without_an_input_the_example_runs_and_says_how_well(ssdnet, tmp_path):
