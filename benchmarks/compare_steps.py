@@ -1,4 +1,4 @@
-"""A step, or a score, of this checkout against one of another: what a change of the core is worth.
+"""A step, or a score, of this checkout against one of another: what a change of the core gains.
 
 Command:
   git worktree add ../before COMMIT
@@ -7,7 +7,7 @@ Command:
 Protocol: a process for each checkout, which take blocks of steps in turn; medians over blocks, and
 medians of the ratios of neighbouring blocks, of wall time and of the time that the process spent on
 cores. The settings are those of benchmarks/roofline.py, and "score": what `auto` does with a fit of
-a picture of 256 x 256 pixels with VGG19's features, here random ones, three maps of tiles. On a
+a picture of 256 x 256 pixels with VGG19's features, here random ones, in three maps of tiles. On a
 machine that does other work as well, the ratio of times on cores is the one to look at.
 """
 
