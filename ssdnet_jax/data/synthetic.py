@@ -163,7 +163,7 @@ DEFECT_KINDS = tuple(_PLANTERS)
 
 
 def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
-    """A real brick pavement with a scratch planted in it; needs no download.
+    """A real brick pavement with three crossed scratches planted in it; needs no download.
 
     The photograph is `skimage.data.brick()` (CC0, part of the scikit-image wheel), halved.
 
@@ -177,8 +177,11 @@ def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
     package = importlib.util.find_spec("skimage")
     assert package and package.origin, "scikit-image is one of this package's dependencies"
     brick = read_image(Path(package.origin).parent / "data" / "brick.png").pixels
-    pavement = resize_image(brick, (256, 256))
-    image, mask = plant_defect(
-        pavement, kind="scratch", center=(150, 118), size=96, contrast=0.45, seed=3
-    )
-    return image, mask, "brick pavement (scikit-image's brick, CC0) with a planted scratch"
+    image = resize_image(brick, (256, 256))
+    mask = np.zeros(image.shape[:2], bool)
+    for seed in (3, 5, 7):  # three directions
+        image, scratch = plant_defect(
+            image, kind="scratch", center=(150, 118), size=70, contrast=0.6, seed=seed
+        )
+        mask |= scratch
+    return image, mask, "brick pavement (scikit-image's brick, CC0) with three planted scratches"

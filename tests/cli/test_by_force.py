@@ -5,7 +5,6 @@ A baseline that fits nothing keeps them short; what is tried is the same for eve
 
 import csv
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -59,11 +58,19 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def begin(folder, *flags, program=("-m", "ssdnet_jax"), before=lambda: None, **options):
+# A shell lets what it runs in the background ignore Ctrl-C, tests included.
+LAUNCH = """
+import os, resource, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+{before}
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def begin(folder, *flags, program=("-m", "ssdnet_jax"), before="", **options):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    command = [sys.executable, *program, *QUICK, "--input=in", "--workdir=out", *flags]
-    # A shell lets what it runs in the background ignore Ctrl-C, tests included.
-    streams["preexec_fn"] = lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), before())
+    launch = [sys.executable, "-S", "-c", LAUNCH.format(before=before)]
+    command = [*launch, *program, *QUICK, "--input=in", "--workdir=out", *flags]
     STARTED.append(subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **streams))
     return STARTED[-1]
 
@@ -115,7 +122,8 @@ def test_one_signal_ends_a_run_whose_reading_hangs(pictures, number, status, wor
 
 def test_ctrl_c_in_the_first_second_leaves_no_trace(pictures):
     process = begin(pictures)
-    time.sleep(0.35)  # Python itself has started, the package is being imported
+    # The package is being imported; before that Ctrl-C is Python's own matter.
+    wait_for(process, lambda: "jaxlib" in Path(f"/proc/{process.pid}/maps").read_text())
     process.send_signal(signal.SIGINT)
     status, out, err = ended(process)
     assert status in (130, -signal.SIGINT)
@@ -228,10 +236,10 @@ def test_a_full_disk_ends_a_run_in_one_line_and_costs_no_finished_image(pictures
     limit = 200  # bytes that a file may have: as on a full disk every larger write fails
     (pictures / "out" / "maps" / "3.png.tiff").unlink()
 
-    def full():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    full = (
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    )
     status, out, err = run(pictures, before=full)
     assert status == 2 and out == ""
     (line,) = err.splitlines()

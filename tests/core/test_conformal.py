@@ -79,14 +79,14 @@ def test_a_position_that_is_always_high_hides_no_defect_elsewhere():
 def test_the_rate_is_guaranteed_by_position_as_well(registered):
     rng = np.random.default_rng(1)
     p_values = []
-    for _ in range(400):
+    for _ in range(250):
         usual = np.exp(rng.normal(size=(16, 16)) * registered)
         peaks = (rng.standard_cauchy((10, 16, 16)) ** 2 * usual).astype(np.float32)
         found = Calibration(np.log1p(peaks[:9]), "any", {})
         by_position, known = found.judge(peaks[9].astype(np.float64))
         p_values.append(known.p_value(by_position.max()))
     for rate in (0.1, 0.3, 0.5):
-        assert np.mean(np.array(p_values) <= rate) == pytest.approx(rate, abs=0.08)
+        assert np.mean(np.array(p_values) <= rate) == pytest.approx(rate, abs=0.1)
 
 
 def test_levels_are_equal_where_images_have_no_position_in_common():

@@ -306,7 +306,7 @@ def _compressed_tiffs() -> Iterator[OddFile]:
             )
             shown = 1 - pixels if what == "white" else pixels
             yield whole(f"lzw-{what}-{np.dtype(dtype).name}-{ends}.tif", content, shown)
-    for name in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate", "zstd"):
+    for name in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate"):
         for mode in ("1", "L", "RGB", "RGBA", "LA", "P", "CMYK", "F", "I;16"):
             array = colour()
             image = Image.fromarray(array).convert("L" if mode in ("F", "I;16", "LA") else mode)
