@@ -112,7 +112,21 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
+    @property
+    def compares_detail(self) -> bool:
+        """Whether the score wants an image at twice the size at which it is analysed."""
+        is_image = self.target_kind.is_image
+        return self.score.method == "tiles_and_marks" and not is_image
+
+    def plan(
+        self,
+        shape: tuple[int, int],
+        *,
+        noise: float = 0.0,
+        masked: bool = False,
+        detailed: bool = False,
+        whole: bool = True,
+    ) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:
@@ -121,6 +135,8 @@ class Config:
             image with more than `features.noise_limit` is analysed at reduced resolution, unless
             it is too small for that.
           masked: whether not all of its pixels take part.
+          detailed: whether the image is known at twice this shape as well.
+          whole: whether it is scored as a whole, and not tile by tile.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -133,7 +149,10 @@ class Config:
         check_against_image(self, shape)
         noisy = noise > self.features.noise_limit and fits_smaller(self, shape)
         fitted, compared = representations(
-            self.features, coarse_scale=self.score.coarse_scale, noisy=noisy
+            self.features,
+            coarse_scale=self.score.coarse_scale,
+            noisy=noisy,
+            detailed=detailed and self.compares_detail,
         )
         return Plan(
             shape=shape,
@@ -144,6 +163,7 @@ class Config:
             score=self.score,
             seeds=self.fit.seeds,
             masked=masked,
+            marks=whole and self.compares_detail,
         )
 
 
@@ -212,7 +232,7 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     """
     kind = config.target_kind
     score, coarse_scale = config.score, 1.0 if kind.is_image else config.score.coarse_scale
-    if score.method == "tiles":
+    if score.method in ("tiles", "tiles_and_marks"):
         of_score = {"score.tile_size": kind.smallest_side(2 * score.tile_size - 1, coarse_scale)}
     else:
         of_score = {"score.patch_sizes": kind.smallest_side(max(score.patch_sizes), 1.0)}

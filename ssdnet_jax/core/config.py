@@ -86,7 +86,8 @@ class FitConfig:
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
-    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one
+    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one;
+    # tiles_and_marks: with detail of the file and marks of the whitened image
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1

@@ -65,6 +65,8 @@ def refusal(plan: Plan) -> str | None:
     """Why an image cannot be processed in tiles by this plan; None if it can."""
     if NETWORKS[plan.fit.network.kind].with_statistics is None:
         return f"config.network.kind {plan.fit.network.kind}, which needs a whole image"
+    if plan.score.method not in ("tiles", "patches"):
+        return f"config.score.method {plan.score.method}, which needs a whole image"
     if plan.fit.loss.w_perc or plan.score.alpha_perc:
         return "a perceptual term, which needs a whole image"
     if plan.fit.fit.permute_ratio:
@@ -237,8 +239,8 @@ def analyse(
     picture = _Picture(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
     if picture.is_image:
         return Analysed(picture, (), ())
-    fitted = (Source(*plan.fitted), Source("colours", plan.fitted.scale, 0))
-    compared = tuple(Source(*representation) for representation in plan.compared)
+    fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
+    compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
     tiles = picture.grid(2 * _FEATURE_MARGIN)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
