@@ -26,8 +26,6 @@ FEATURES: dict[str, Any] = {
     "inpaint": {"max_steps": 3},
 }
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def texture(shape: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
     return grid_texture(shape, period=8, seed=0).astype(np.float32)

@@ -16,8 +16,6 @@ from ssdnet_jax.core.texture_score import agreement, tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 CONFIG = from_config_dict(
     {
         "image_size": 0,

@@ -10,8 +10,6 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Fitted, alone
 from ssdnet_jax.runner.checkpoints import load_network, save_networks
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 IMAGE = np.random.default_rng(0).random((16, 24, 3), np.float32)
 
 

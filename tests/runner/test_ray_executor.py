@@ -26,7 +26,6 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 STORE_OPTIONS = {"object_store_memory": 100 * 2**20}  # bytes; Ray's least is 75 MB
 
 
