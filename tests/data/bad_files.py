@@ -417,6 +417,9 @@ def _arrays() -> Iterator[OddFile]:
     shown = np.nan_to_num(some)
     missing = np.isnan(some[..., 0])
     yield OddFile("some-nan.npy", written(npy(some)), "picture", shown, missing=missing)
+    odd = some.copy()
+    odd.view(np.uint64)[3, 4] = 0x7FF0_0000_0000_0001  # a NaN that processors signal
+    yield OddFile("signalling-nan.npy", written(npy(odd)), "picture", shown, missing=missing)
     yield wrong("objects.npy", npy(np.array([[{}]], object)))
     yield wrong("records.npy", npy(np.zeros((9, 9), [("a", "u1")])))
     evil = b"\x93NUMPY\x01\0" + struct.pack("<H", 54)

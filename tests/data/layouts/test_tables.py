@@ -78,6 +78,7 @@ def test_csv_images_elsewhere_get_names_that_stay_inside(listed):
         ("image,mask\n", ["no rows"]),
         ("image,mask\na.png,\n\nc.png,\n", ["line 4", "no image file", "set/c.png"]),
         ("image,mask\nb,\n", ["line 2", "no image file", "set/b"]),
+        (f"image,mask\n{'b' * 300}.png,\n", ["line 2", "no image file"]),
         ("image,mask\n,masks/a.png\n", ["line 2", "no image file", "(empty)"]),
         ("image,mask\na.png,masks/b.png\n", ["line 2", "no mask file", "set/masks/b.png"]),
         ("image,mask\na.png,\nb/a.png,\n./a.png,\n", ["line 4", "./a.png", "line 2"]),
