@@ -44,14 +44,6 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; none has a name that is too long, or in a closed folder."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def subfolders(folder: Path) -> list[Path]:
     """Those that are not hidden, sorted; none of a folder that is not there."""
     if not folder.is_dir():

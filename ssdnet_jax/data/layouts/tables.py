@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ssdnet_jax.data.layouts.names import absolute, checked_name, in_order, is_file, relative_name
+from ssdnet_jax.data.files import is_file
+from ssdnet_jax.data.layouts.names import absolute, checked_name, in_order, relative_name
 from ssdnet_jax.data.layouts.sample import DEFECT, GOOD, Sample, is_good_name
 from ssdnet_jax.errors import InputError
 
