@@ -189,7 +189,7 @@ def _polygons(path: Path, geometry: Any) -> list[list[_Ring]]:
             [_Ring(_points(ring), hole=number > 0) for number, ring in enumerate(polygon)]
             for polygon in polygons
         ]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"{path}: found a {kind} that is not made of rings of at least three points [x, y] of "
             f"finite numbers; expected rings as in RFC 7946"
