@@ -88,6 +88,7 @@ def test_csv_images_elsewhere_get_names_that_stay_inside(listed):
         ("image,mask,mask\na.png,,\n", ["line 1", "one column 'mask'"]),
         ("image,mask,category\na.png,,../..\n", ["line 2", "category", "'../..'"]),
         ("image,mask,category\na.png,,/etc\n", ["line 2", "category", "'/etc'"]),
+        (f"image,label\na.png,{'ä' * 150}\n", ["line 2", "defect", "300 bytes"]),
         ("image,label\na.png,x/../../y\n", ["line 2", "defect", "without '..'"]),
         ('image,mask\n"a.png,\n', ["comma-separated"]),
     ],
