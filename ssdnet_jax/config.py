@@ -379,10 +379,10 @@ def _check_range(text: str) -> None:
         low, high = map(float, text.split(","))
     except ValueError:
         low, high = 1.0, 0.0
-    if not 0 <= low < high <= 1:
+    if not (0 <= low < high <= 1 and high - low >= _NARROWEST):
         raise ConfigError(
-            f"config.range: found {text!r}; expected auto, full, or LOW,HIGH with "
-            f"0 <= LOW < HIGH <= 1, where 1 is full scale"
+            f"config.range: found {text!r:.80}; expected auto, full, or LOW,HIGH with "
+            f"0 <= LOW < HIGH <= 1, where 1 is full scale, at least {_NARROWEST:g} apart"
         )
 
 
@@ -403,6 +403,7 @@ def _check_patches(part: str, config: LossConfig | ScoreConfig) -> None:
             )
 
 
+_NARROWEST = 1e-6  # of full scale: float32 has 16 values between two that are so far apart at 1
 _MOST_ENTRIES = 16  # of a tuple: scales of the network, resolutions of patches
 _LARGEST = 2.0**32  # of all numbers; larger ones have no use, and float32 makes them infinite
 _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithmetic gives up
