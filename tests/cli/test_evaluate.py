@@ -469,6 +469,12 @@ def test_flags_become_arguments():
     assert "fca:border=corrected" not in parse([*methods, "--image_size=64"]).configs
 
 
+def test_a_list_of_sets_may_be_longer_than_a_path():
+    sets = [f"/sets/{number}/{'a' * 200}" for number in range(30)]
+    parsed = parse(["ssdnet-evaluate", f"--dataset={','.join(sets)}", "--workdir=out"])
+    assert [str(path) for path in parsed.sets] == sets
+
+
 def test_help_names_every_flag(capsys):
     assert main(["ssdnet-evaluate", "--help"]) == 0
     text = capsys.readouterr().out
