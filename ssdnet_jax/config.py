@@ -112,7 +112,21 @@ class Config:
         kind = self.target_kind.stands_for(has_vgg19)
         return dataclasses.replace(self, features=dataclasses.replace(self.features, kind=kind))
 
-    def plan(self, shape: tuple[int, int], *, noise: float = 0.0, masked: bool = False) -> Plan:
+    @property
+    def compares_detail(self) -> bool:
+        """Whether the score wants an image at twice the size at which it is analysed."""
+        is_image = self.target_kind.is_image
+        return self.score.method == "tiles" and self.score.detail == "auto" and not is_image
+
+    def plan(
+        self,
+        shape: tuple[int, int],
+        *,
+        noise: float = 0.0,
+        masked: bool = False,
+        detailed: bool = False,
+        whole: bool = True,
+    ) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
         Args:
@@ -121,6 +135,8 @@ class Config:
             image with more than `features.noise_limit` is analysed at reduced resolution, unless
             it is too small for that.
           masked: whether not all of its pixels take part.
+          detailed: whether the image is known at twice this shape as well.
+          whole: whether it is scored as a whole, and not tile by tile.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -133,8 +149,12 @@ class Config:
         check_against_image(self, shape)
         noisy = noise > self.features.noise_limit and fits_smaller(self, shape)
         fitted, compared = representations(
-            self.features, coarse_scale=self.score.coarse_scale, noisy=noisy
+            self.features,
+            coarse_scale=self.score.coarse_scale,
+            noisy=noisy,
+            detailed=detailed and self.compares_detail,
         )
+        tiles_of_features = self.score.method == "tiles" and not self.target_kind.is_image
         return Plan(
             shape=shape,
             target=self.features.kind,
@@ -144,6 +164,7 @@ class Config:
             score=self.score,
             seeds=self.fit.seeds,
             masked=masked,
+            marks=whole and tiles_of_features and self.score.marks == "all",
         )
 
 

@@ -97,6 +97,10 @@ class ScoreConfig:
     coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
     agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
     # maps agree (a geometric mean), below it they are averaged
+    marks: Literal["all", "none"] = "all"  # lines, spots and coloured stripes of the whitened image
+    # beside tiles of features (`core.matched_filter`); none: tiles alone
+    detail: Literal["auto", "none"] = "auto"  # auto: features of the image at twice the size at
+    # which it is analysed are compared as well, where its file has that many pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,8 @@ def represent(
       weights: `feature_weights`, or None where all of the image takes part.
     """
     maps = feature_maps(resized(image, scale=representation.scale), vgg19, kind=kind)
-    features = standardize(getattr(maps, representation.layer), weights)
+    stride = representation.stride
+    features = standardize(getattr(maps, representation.layer)[::stride, ::stride], weights)
     return principal_components(features, count=representation.components, weights=weights)
 
 
@@ -97,7 +98,9 @@ def feature_weights(
       kind: which features.
     """
     at_scale = resized(valid[..., None], scale=representation.scale)[..., 0]
-    return known_share(at_scale, reach=_REACH[kind, representation.layer])
+    stride = representation.stride
+    known = known_share(at_scale, reach=_REACH[kind, representation.layer])
+    return known[::stride, ::stride]
 
 
 def resized(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from ssdnet_jax.core.config import FeatureConfig, FitSettings, ScoreConfig
 
+DETAIL_SCALE = 2.0  # of an image whose file has so many pixels
 _SMALLEST_SCALE = 0.5  # of a noisy image's size, where its noise is least
 
 
@@ -13,13 +14,16 @@ class Representation(NamedTuple):
 
     Attributes:
       layer: "fine" or "coarse", of `core.features.FeatureMaps`.
-      scale: in (0, 1], of the image's size: features are those of the image resized so.
+      scale: of the image's size: features are those of the image resized so. In (0, 1], or 2 for
+        features of the detail that its file has beyond the size at which it is analysed.
       components: number of principal components that are kept.
+      stride: every which position of the features is kept, in both directions.
     """
 
     layer: Literal["fine", "coarse"]
     scale: float
     components: int
+    stride: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Plan:
       score: how the fit is scored.
       seeds: fits of the image from different keys.
       masked: whether some pixels take no part, so that programs take a mask of those that do.
+      marks: whether marks of the whitened image are scored beside `compared`.
     """
 
     shape: tuple[int, int]
@@ -47,28 +52,41 @@ class Plan:
     score: ScoreConfig
     seeds: int = 1
     masked: bool = False
+    marks: bool = False
+
+    @property
+    def detailed(self) -> bool:
+        """Whether programs take the image at twice its size, too."""
+        return any(representation.scale > 1 for representation in self.compared)
 
 
 def representations(
-    config: FeatureConfig, *, coarse_scale: float, noisy: bool
+    config: FeatureConfig, *, coarse_scale: float, noisy: bool, detailed: bool = False
 ) -> tuple[Representation, tuple[Representation, ...]]:
     """The fitted and the compared representations of an image.
 
     Fine features see the least of neighbouring pixels; coarse ones are taken at `coarse_scale`,
     and so see most. Only the main principal components are compared: the rest is grain. A noisy
-    image is analysed at reduced resolution, where its noise is lower.
+    image is analysed at reduced resolution, where its noise is lower. Of an image with detail, both
+    are taken at twice its size as well, at every second position: as many as of the image.
 
     Args:
       config: how many components.
       coarse_scale: of the image's size, for the coarser of two scales.
-      noisy: whether it has more noise than `config.noise_limit`.
+      noisy: whether it has more noise than `config.noise_limit`; its detail is then not used.
+      detailed: whether the image is known at twice the size at which it is analysed.
     """
     scale = coarse_scale if noisy else 1.0
     fine = Representation("fine", scale, config.fine_components)
     coarse = Representation("coarse", coarse_scale, config.components)
     # Stains that noise hides at one scale show at another.
-    smaller = (coarse._replace(scale=_SMALLEST_SCALE),) if noisy else ()
-    return coarse._replace(scale=scale), (fine, coarse, *smaller)
+    if noisy:
+        others = [coarse._replace(scale=_SMALLEST_SCALE)]
+    elif detailed:
+        others = [one._replace(scale=DETAIL_SCALE, stride=2) for one in (fine, coarse)]
+    else:
+        others = []
+    return coarse._replace(scale=scale), (fine, coarse, *others)
 
 
 def smallest_scale(*, coarse_scale: float) -> float:

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core import features
 from ssdnet_jax.core.batch import over_batch
+from ssdnet_jax.core.matched_filter import Marks, marks_of
 from ssdnet_jax.core.noise import without_noise
-from ssdnet_jax.core.plan import Plan
+from ssdnet_jax.core.plan import DETAIL_SCALE, Plan, Representation
 from ssdnet_jax.core.registry import TARGETS
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
@@ -31,6 +32,7 @@ class Target(NamedTuple):
       weights: in [0, 1], how well each position of `compared` and, last, of `values` is known;
         empty where all of the image takes part.
       valid: 1 where a pixel of the image takes part, 0 where it does not; None where all do.
+      marks: of the whitened image; None where they are not scored.
     """
 
     values: Float[Array, "*b hh ww d"]
@@ -39,14 +41,16 @@ class Target(NamedTuple):
     deviation: Float[Array, "*b c"]
     weights: tuple[Float[Array, "*b hj wj"], ...] = ()
     valid: Float[Array, "*b h w"] | None = None
+    marks: Marks | None = None
 
 
 class TargetKind(NamedTuple):
     """An entry of `core.registry.TARGETS`.
 
     Attributes:
-      encode: (image (h, w, c) in [0, 1], vgg19, plan) -> `Target` of one image. Of an image of
-        which not all takes part there is a fourth argument, `Target.valid`.
+      encode: (image (h, w, c) in [0, 1], vgg19, plan, valid=..., detail=...) -> `Target` of one
+        image. `valid` is `Target.valid`; `detail` the image at twice the size, for a plan that is
+        `detailed`, or None.
       decode: (`Target`, reconstruction (hh, ww, d)) -> image (hh, ww, c) in [0, 1].
       shape: (plan, channels of the image) -> shape of `Target.values`.
       smallest_side: (positions, scale) -> pixels that the shorter side of an image must have, so
@@ -70,6 +74,7 @@ def encode(
     vgg19: VGG19Weights | None,
     plan: Plan,
     valid: Float[Array, "b h w"] | None = None,
+    details: Float[Array, "b 2*h 2*w c"] | None = None,
 ) -> Target:
     """Analyses a batch of images, each on its own.
 
@@ -79,13 +84,19 @@ def encode(
       plan: static, the same for all images.
       valid: 1 where a pixel takes part, 0 where it does not and holds a harmless filling, which
         should resemble the rest; needed for a plan that is `masked`, and for no other.
+      details: the images at twice the size; needed for a plan that is `detailed`.
     """
     kind = TARGETS[plan.target]
     if plan.masked != (valid is not None):
         raise ValueError(f"plan.masked is {plan.masked}, valid {valid}; expected a mask if it is")
-    if valid is not None:
-        return over_batch(lambda image, v: kind.encode(image, vgg19, plan, v), images, valid)
-    return over_batch(lambda image: kind.encode(image, vgg19, plan), images)
+    if plan.detailed and details is None:
+        raise ValueError("found no details; expected the images at twice their size")
+    optional = {"valid": valid, "detail": details if plan.detailed else None}
+
+    def of_one(image: Array, given: dict[str, Array]) -> Target:
+        return kind.encode(image, vgg19, plan, **given)
+
+    return over_batch(of_one, images, {k: v for k, v in optional.items() if v is not None})
 
 
 def loss_weights(target: Target) -> Float[Array, "b hh ww"] | None:
@@ -115,7 +126,7 @@ def decode(
 
 
 def _encode_pixels(
-    image: Array, vgg19: VGG19Weights | None, plan: Plan, valid: Array | None = None
+    image: Array, vgg19: VGG19Weights | None, plan: Plan, valid: Array | None = None, **_: Array
 ) -> Target:
     channels = (image.shape[-1],)
     zeros, ones = jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32)
@@ -128,6 +139,7 @@ def _encode_features(
     vgg19: VGG19Weights | None,
     plan: Plan,
     valid: Array | None = None,
+    detail: Array | None = None,
 ) -> Target:
     """Principal components of features, and the image's colours, which `decode` shows.
 
@@ -135,7 +147,16 @@ def _encode_features(
     come last.
     """
     smooth = without_noise(image, valid)
-    of = functools.partial(features.represent, smooth, vgg19, kind=kind)
+    marks = marks_of(smooth) if plan.marks else None
+
+    def of(representation: Representation, weights: Array | None = None) -> Array:
+        image_at_scale = smooth
+        if representation.scale > 1:
+            assert detail is not None
+            image_at_scale = without_noise(detail)
+            representation = representation._replace(scale=representation.scale / DETAIL_SCALE)
+        return features.represent(image_at_scale, vgg19, representation, kind=kind, weights=weights)
+
     colours = features.halve(features.resized(smooth, scale=plan.fitted.scale))
     if valid is not None:
         *of_compared, of_values = weights = tuple(
@@ -148,10 +169,11 @@ def _encode_features(
         compared = tuple(of(representation, weights=w) for representation, w in pairs)
         halved = features.halve(valid[..., None])[..., 0]
         moments = features.moments(features.halve(smooth), halved)
-        return Target(values, compared, *moments, weights, valid)
+        return Target(values, compared, *moments, weights, valid, marks)
     values = jnp.concatenate([of(plan.fitted), features.standardize(colours)], axis=-1)
     compared = tuple(of(representation) for representation in plan.compared)
-    return Target(values, compared, *features.moments(features.halve(smooth)))
+    moments = features.moments(features.halve(smooth))
+    return Target(values, compared, *moments, marks=marks)
 
 
 def _decode_features(target: Target, reconstruction: Array) -> Array:

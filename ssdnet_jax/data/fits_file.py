@@ -22,6 +22,7 @@ _ARRAYS = {
     "size": (1, np.integer),
 }
 _MASKS = ("ignored", "valid")  # bits in bytes, where not all of an image is judged
+_DETAIL = "detail"
 _FINITE = ("image", "reconstructions")
 _BY_SEED = ("reconstructions", "losses", "stop", "restorations")
 
@@ -41,6 +42,8 @@ class StoredFits:
     # None where all are
     valid: np.ndarray | None = None  # bool (h, w), of the fitted image: False where pixels take no
     # part; None with `ignored`
+    detail: np.ndarray | None = None  # float32 (2h, 2w, C) as 16-bit floats have it, the image at
+    # twice the size at which it was fitted; None where it has no such detail
 
 
 def write_fits(path: Path, fits: StoredFits) -> None:
@@ -51,6 +54,8 @@ def write_fits(path: Path, fits: StoredFits) -> None:
     arrays = {name: getattr(fits, name) for name in _ARRAYS}
     if fits.ignored is not None:
         arrays |= {name: np.packbits(getattr(fits, name)) for name in _MASKS}
+    if fits.detail is not None:
+        arrays[_DETAIL] = fits.detail.astype(np.float16)
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
@@ -68,6 +73,7 @@ def read_fits(path: Path) -> StoredFits:
                 raise ValueError("a large image, fitted in crops, of which no fit is kept")
             arrays = {name: file[name] for name in _ARRAYS}
             packed = {name: file[name] for name in _MASKS if name in file}
+            detail = file[_DETAIL] if _DETAIL in file.files else None
         for name, (axes, kind) in _ARRAYS.items():
             array = arrays[name]
             if array.ndim != axes or not array.size or not np.issubdtype(array.dtype, kind):
@@ -84,10 +90,19 @@ def read_fits(path: Path) -> StoredFits:
         masks = {name: _unpacked(bits, shapes[name]) for name, bits in packed.items()}
         if len(masks) == 1 or not all(mask.any() for mask in masks.values()):
             raise ValueError("masks of what is judged that do not fit together")
+        if detail is not None:
+            detail = _checked_detail(detail, arrays["image"].shape)
     except Exception as error:  # damaged archives fail in too many ways to list
         reason = shortened(str(error), 140) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); expected fits of ssdnet") from error
-    return StoredFits(**arrays, path=path, **masks)
+    return StoredFits(**arrays, path=path, **masks, detail=detail)
+
+
+def _checked_detail(detail: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    expected = (2 * shape[0], 2 * shape[1], shape[2])
+    if detail.dtype != np.float16 or detail.shape != expected or not np.isfinite(detail).all():
+        raise ValueError(f"detail is {detail.dtype} of shape {detail.shape}")
+    return detail.astype(np.float32)
 
 
 def _unpacked(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:

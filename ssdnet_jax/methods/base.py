@@ -105,6 +105,8 @@ class Prepared:
     # it was
     ground: float | None = None  # share of pixels that were found to be ground
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
+    detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
+    # is analysed; None where it has no such detail, or it is not wanted
 
     @property
     def judged(self) -> int:

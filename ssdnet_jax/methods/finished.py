@@ -51,7 +51,14 @@ class FinishedSSDnet(SSDnet):
             pixels = layout.place_picture(source.image, nothing)
         whole, fitted_whole = (np.zeros(s, bool) for s in (shape, source.image.shape[:2]))
         prepared = Prepared(
-            key, pixels, whole, source.image, fitted_whole, fits=source, layout=layout
+            key,
+            pixels,
+            whole,
+            source.image,
+            fitted_whole,
+            fits=source,
+            layout=layout,
+            detail=source.detail if self.config.compares_detail else None,
         )
         prepared = self._planned(prepared)
         plan = known_to_be(prepared.plan)

@@ -19,6 +19,7 @@ from ssdnet_jax.methods.ground import find_ground
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 _TILE = 9  # pixels of what is analysed: a square that has no value is inpainted up to this side
+_DETAILED = 1.2  # pixels of the image a pixel of what is analysed: from there it has detail
 SMALLEST_SIDE = 8  # pixels: in less there is no texture that an image could be unlike
 _SMALL_RANGE = 0.2  # of full scale: images that use less are stretched
 _PERCENTILES = (0.1, 99.9)  # of the values, between which an image uses its range
@@ -68,6 +69,7 @@ class ResizedImage(NamedTuple):
     layout: Layout | None
     used_range: tuple[float, float] | None
     ground: float | None
+    detail: np.ndarray | None
 
 
 def resized_image(
@@ -76,6 +78,7 @@ def resized_image(
     *,
     missing: np.ndarray | None = None,
     ignored: np.ndarray | None = None,
+    detailed: bool = False,
 ) -> ResizedImage:
     """Checks an image and brings it to the size and range at which it is analysed.
 
@@ -85,6 +88,8 @@ def resized_image(
       config: of it `image_size`, `ground` and `range`.
       missing: bool (H, W), True where a pixel is not known.
       ignored: bool (H, W), True where a pixel is not to be judged.
+      detailed: whether `detail` is wanted: the image at twice the size at which it is analysed. It
+        is made of images that have more pixels than are analysed, and none to be inpainted.
 
     Raises:
       InputError: the image has a wrong shape, type or range, or is constant, or too little of it is
@@ -106,14 +111,29 @@ def resized_image(
         size = analysed_size(unknown.shape, config)
         every = pixels.reshape(-1, pixels.shape[2])
         used = _used_range(pixels[~unknown] if unknown.any() else every, config)
-        fitted = resize_known(stretched(pixels, used), unknown, size)
-        return ResizedImage(pixels, unknown, *fitted, None, used, ground)
+        in_range = stretched(pixels, used)
+        fitted = resize_known(in_range, unknown, size)
+        detail = _detail(in_range, unknown, size, config) if detailed else None
+        return ResizedImage(pixels, unknown, *fitted, None, used, ground, detail)
     window = layout.window
     cut, cut_unknown = pixels[window], unknown[window]
     used = _used_range(cut[~(inside | cut_unknown)], config)
     filled = fill_mirrored(stretched(cut, used), inside, avoid=cut_unknown)
     fitted = resize_known(filled, cut_unknown, layout.valid.shape)
-    return ResizedImage(pixels, unknown, *fitted, layout, used, ground)
+    detail = _detail(filled, cut_unknown, layout.valid.shape, config) if detailed else None
+    return ResizedImage(pixels, unknown, *fitted, layout, used, ground, detail)
+
+
+def _detail(
+    pixels: np.ndarray, missing: np.ndarray, size: tuple[int, ...], config: Config
+) -> np.ndarray | None:
+    """An image at twice the size at which it is analysed, as 16-bit floats have it; or None."""
+    height, width = (2 * side for side in size)
+    enlarged = min(side / fitted for side, fitted in zip(pixels.shape[:2], size, strict=True))
+    too_large = config.tiling.above and height * width > config.tiling.above
+    if enlarged < _DETAILED or too_large or missing.any():
+        return None
+    return resize_image(pixels, (height, width)).astype(np.float16).astype(np.float32)
 
 
 def analysed_size(shape: tuple[int, int], config: Config) -> tuple[int, int]:

@@ -237,8 +237,8 @@ def analyse(
     picture = _Picture(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
     if picture.is_image:
         return Analysed(picture, (), ())
-    fitted = (Source(*plan.fitted), Source("colours", plan.fitted.scale, 0))
-    compared = tuple(Source(*representation) for representation in plan.compared)
+    fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
+    compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
     tiles = picture.grid(2 * _FEATURE_MARGIN)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}

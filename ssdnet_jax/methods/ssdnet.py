@@ -111,7 +111,11 @@ class SSDnet:
     def prepare(self, source: Any, key: PRNGKeyArray) -> Prepared:
         """Checks and resizes a `DecodedImage`; measures what its plan depends on."""
         resized = resized_image(
-            source.pixels, self.config, missing=source.missing, ignored=source.ignored
+            source.pixels,
+            self.config,
+            missing=source.missing,
+            ignored=source.ignored,
+            detailed=self.config.compares_detail,
         )
         prepared = Prepared(key, **resized._asdict())
         check_against_image(self.config, prepared.fitted_missing.shape)
@@ -132,7 +136,13 @@ class SSDnet:
         else:
             noise = float(_noise_deviation(prepared.fitted, valid))
         masked = valid is not None
-        plan = self.config.plan(prepared.fitted_missing.shape, noise=noise, masked=masked)
+        plan = self.config.plan(
+            prepared.fitted_missing.shape,
+            noise=noise,
+            masked=masked,
+            detailed=prepared.detail is not None,
+            whole=not self._is_large(prepared),
+        )
         if self._is_large(prepared) and (reason := large.refusal(plan)):
             height, width = plan.shape
             raise ConfigError(
@@ -161,10 +171,12 @@ class SSDnet:
             return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
-        masks: tuple[Any, ...] = ()
+        masks = details = None
         if plan.masked:
-            masks = (gather([alone(known_to_be(_valid(prepared))) for prepared in group], size),)
-        targets = jax.block_until_ready(_encode(images, self.vgg19, plan, *masks))
+            masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
+        if plan.detailed:
+            details = gather([alone(known_to_be(prepared.detail)) for prepared in group], size)
+        targets = jax.block_until_ready(_encode(images, self.vgg19, plan, masks, details))
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
             for place, prepared in enumerate(group)
@@ -352,4 +364,5 @@ def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndar
         size=np.array(prepared.missing.shape),
         ignored=None if prepared.layout is None else prepared.layout.ignored,
         valid=None if prepared.layout is None else prepared.layout.valid,
+        detail=prepared.detail,
     )

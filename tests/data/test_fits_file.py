@@ -14,7 +14,9 @@ FITS = StoredFits(
     restorations=np.array([0, 1]),
     size=np.array([20, 30]),
 )
-ARRAYS = {field.name for field in dataclasses.fields(StoredFits)} - {"path", "ignored", "valid"}
+ARRAYS = {field.name for field in dataclasses.fields(StoredFits)} - {
+    *("path", "ignored", "valid", "detail")
+}
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -33,6 +35,18 @@ def test_fits_that_lie_in_a_file_are_not_written_again(tmp_path):
     assert (tmp_path / "s" / "b.npz").samefile(tmp_path / "a.npz")
     write_fits(tmp_path / "a.npz", read_fits(tmp_path / "a.npz"))  # onto itself
     assert read_fits(tmp_path / "a.npz").stop.tolist() == [2, 1]
+
+
+def test_detail_is_kept_as_16_bit_floats(tmp_path):
+    detail = np.random.default_rng(0).random((16, 16, 1)).astype(np.float16).astype(np.float32)
+    write_fits(tmp_path / "a.npz", dataclasses.replace(FITS, detail=detail))
+    found = read_fits(tmp_path / "a.npz").detail
+    np.testing.assert_array_equal(found, detail)
+    assert found.dtype == np.float32
+    assert read_fits(tmp_path / "a.npz").image.shape == FITS.image.shape
+    for bad in (detail[:8], detail[..., 0], np.full_like(detail, np.nan)):
+        write_fits(tmp_path / "b.npz", dataclasses.replace(FITS, detail=bad))
+        refused(tmp_path / "b.npz")
 
 
 def refused(path):

@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from ssdnet_jax.core.matched_filter import LINE, SPOT, Shape, mark_map, marks_of, trend_share
+from ssdnet_jax.data.synthetic import grid_texture
+from ssdnet_jax.evaluation.metrics import auprc
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+marks = jax.jit(marks_of)
+one_map = jax.jit(mark_map, static_argnames="shape")
+SHAPE = (64, 72)
+
+
+def noise(seed=0, channels=1):
+    return np.random.default_rng(seed).normal(0.5, 0.1, (*SHAPE, channels)).astype(np.float32)
+
+
+def test_a_map_is_the_strongest_response_of_gaussians_to_the_whitened_image():
+    image = noise()[:33, :41]
+    padded = np.pad(image[..., 0], ((8, 9), (10, 11)), mode="reflect")
+    spectrum = np.fft.fft2(padded - padded.mean())
+    white = spectrum / np.abs(spectrum)
+    white[0, 0] = 0
+    frequencies = (2 * np.pi * np.fft.fftfreq(n) for n in padded.shape)
+    rows, columns = np.meshgrid(*frequencies, indexing="ij")
+    energies = []
+    for angle in np.arange(12) * np.pi / 12:
+        along = columns * np.cos(angle) + rows * np.sin(angle)
+        across = rows * np.cos(angle) - columns * np.sin(angle)
+        of_shape = np.exp(-0.5 * ((3 * along) ** 2 + across**2))
+        energies.append(np.fft.ifft2(white * of_shape).real[8:41, 10:51] ** 2)
+    smooth = gaussian_filter(np.max(energies, axis=0), 1.2, mode="mirror", radius=4)
+    expected = np.sqrt(smooth * padded.size)
+    np.testing.assert_allclose(one_map(image, Shape(1.0, 3.0)), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("texture", ["noise", "grid", "light"])
+def test_a_line_and_a_spot_stand_out_of_noise_a_pattern_and_uneven_light(texture):
+    image = noise()
+    if texture == "grid":
+        image = grid_texture(SHAPE, period=8, seed=0).reshape(*SHAPE, 1).astype(np.float32)
+    if texture == "light":
+        image = image + np.linspace(-3, 3, SHAPE[1], dtype=np.float32)[:, None]
+    line, spot = (np.zeros(SHAPE, bool) for _ in range(2))
+    line[range(20, 44), range(24, 48)] = True
+    spot[30:35, 50:55] = True
+    for shape, mask, depth in ((LINE, line, 0.35), (SPOT, spot, 0.25)):
+        found = np.asarray(one_map(image - depth * mask[..., None], shape))
+        beside = np.asarray(one_map(image, shape))
+        assert auprc(mask, found) > 0.4
+        assert auprc(mask, beside) < 0.1
+
+
+def test_contrast_and_brightness_of_a_channel_make_no_difference():
+    image = noise(channels=3)
+    brighter = 0.2 * image + np.array([0.1, 0.5, 0.3], np.float32)
+    np.testing.assert_allclose(one_map(brighter, LINE), one_map(image, LINE), rtol=1e-2, atol=1e-3)
+
+
+def test_a_constant_channel_has_no_marks():
+    flat = np.full((*SHAPE, 1), 0.4, np.float32)
+    assert not np.asarray(one_map(flat, SPOT)).any()
+
+
+def test_colours_have_marks_that_brightness_has_not():
+    image = noise(channels=1).repeat(3, axis=-1) + 0.02 * noise(1, channels=3)
+    mask = np.zeros(SHAPE, bool)
+    mask[20:40, 30:36] = True
+    image[mask] += np.array([0.02, -0.02, 0.0], np.float32)
+    found = marks(image)
+    assert found.brightness.shape == (2, *SHAPE)
+    assert found.colour.shape == (1, *SHAPE)
+    assert auprc(mask, np.asarray(found.colour[0])) > 0.5
+    assert max(auprc(mask, np.asarray(one)) for one in found.brightness) < 0.2
+    assert marks(noise()).colour.shape == (0, *SHAPE)
+
+
+def test_light_is_told_from_texture_by_the_share_of_the_trend():
+    light = np.linspace(0, 1, SHAPE[1], dtype=np.float32)[None, :, None] * np.ones((64, 1, 1))
+    share = jax.jit(trend_share)
+    assert float(share(jnp.asarray(light, jnp.float32))) > 0.7
+    assert float(share(noise())) < 0.2
+    assert float(share(jnp.zeros((*SHAPE, 1)))) == 0
