@@ -9,9 +9,11 @@ closely, so the shapes are Gaussians: round, or long and thin in several directi
 strongest response counts. No weights are needed, and nothing is learned.
 """
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -59,8 +61,28 @@ class Marks(NamedTuple):
     unevenness: Float[Array, "*b"]
 
 
+@jax.custom_batching.custom_vmap
 def marks_of(image: Float[Array, "h w c"]) -> Marks:
     """Lines, spots and coloured stripes of an image, grey or RGB."""
+    return _marks_of(image)
+
+
+@marks_of.def_vmap
+def _marks_of_batch(
+    axis_size: int, in_batched: list[bool], images: Float[Array, "b h w c"]
+) -> tuple[Marks, Any]:
+    """On a CPU one image after another.
+
+    There, transforms go through several rows at once and the last ones differently, so that an
+    image's bits would depend on its place in the batch.
+    """
+    found = lax.platform_dependent(
+        images, cpu=functools.partial(lax.map, _marks_of), default=jax.vmap(_marks_of)
+    )
+    return found, jax.tree.map(lambda _: True, found)
+
+
+def _marks_of(image: Float[Array, "h w c"]) -> Marks:
     grey = image.mean(-1, keepdims=True)
     colour: list[Array] = []
     if image.shape[-1] > 1:
@@ -128,9 +150,10 @@ def _spectrum(
     # Even sides have a last column of the half spectrum that stands for itself.
     height, width = channels.shape[:2]
     top, left = height // _MARGIN, width // _MARGIN
-    pads = ((top, top + height % 2), (left, left + width % 2), (0, 0))
-    padded = jnp.pad(channels, pads, mode="reflect")
-    return (top, left), padded.shape[:2], jnp.fft.rfft2(padded - padded.mean((0, 1)), axes=(0, 1))
+    bottom, right = top + height % 2, left + width % 2
+    padded = jnp.pad(channels, ((top, bottom), (left, right), (0, 0)), mode="reflect")
+    sides = (top + height + bottom, left + width + right)
+    return (top, left), sides, jnp.fft.rfft2(padded - padded.mean((0, 1)), axes=(0, 1))
 
 
 def _transfer(sides: tuple[int, int], shape: Shape, angle: Array) -> Float[Array, "h w"]:

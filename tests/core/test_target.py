@@ -150,6 +150,6 @@ def test_every_representation_says_how_well_it_is_known_and_the_loss_counts_by_i
 def test_a_mask_comes_with_a_plan_for_one():
     plan = plan_of("filters", (72, 80))
     with pytest.raises(ValueError, match=r"plan\.masked is False"):
-        encode(images(), None, plan, jnp.ones((2, 72, 80)))
+        encode(jnp.asarray(images()), None, plan, jnp.ones((2, 72, 80)))
     with pytest.raises(ValueError, match=r"plan\.masked is True"):
-        encode(images(), None, dataclasses.replace(plan, masked=True))
+        encode(jnp.asarray(images()), None, dataclasses.replace(plan, masked=True))
