@@ -1,4 +1,4 @@
-"""A step of this checkout against one of another: what a change of the core is worth.
+"""A step, or a score, of this checkout against one of another: what a change of the core gains.
 
 Command:
   git worktree add ../before COMMIT
@@ -6,8 +6,9 @@ Command:
 
 Protocol: a process for each checkout, which take blocks of steps in turn; medians over blocks, and
 medians of the ratios of neighbouring blocks, of wall time and of the time that the process spent on
-cores. The settings are those of benchmarks/roofline.py. On a machine that does other work as well,
-the ratio of times on cores is the one to look at.
+cores. The settings are those of benchmarks/roofline.py, and "score": what `auto` does with a fit of
+a picture of 256 x 256 pixels with VGG19's features, here random ones, in three maps of tiles. On a
+machine that does other work as well, the ratio of times on cores is the one to look at.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path)
-    parser.add_argument("--settings", default="grid,auto")
+    parser.add_argument("--settings", default="grid,auto,score")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="of a block")
     parser.add_argument("--json", type=Path)
@@ -91,6 +93,20 @@ def compare(
 
 def serve(setting: str) -> None:
     """For each number of steps on standard input, their seconds by the clock and on cores."""
+    from ssdnet_jax.runner.startup import use_compilation_cache
+
+    use_compilation_cache()
+    run = scoring() if setting == "score" else fitting(setting)
+    run(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        started, on_cores = time.perf_counter(), time.process_time()
+        run(int(line))
+        print(time.perf_counter() - started, time.process_time() - on_cores, flush=True)
+
+
+def fitting(setting: str) -> Callable[[int], None]:
+    """So many steps of a fit."""
     import functools
 
     import jax
@@ -98,20 +114,47 @@ def serve(setting: str) -> None:
     from roofline import example
 
     from ssdnet_jax.core.fit import fit_block, init_fit
-    from ssdnet_jax.runner.startup import use_compilation_cache
 
-    use_compilation_cache()
     settings, image = example(setting)
     known = jnp.ones(image.shape[:2])
     image = jnp.asarray(image)
     state = jax.jit(functools.partial(init_fit, settings=settings))(jax.random.key(0), image)
     block = jax.jit(functools.partial(fit_block, settings=settings), donate_argnums=0)
-    state = jax.block_until_ready(block(state, image, known, None, jnp.int32(1)))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        started, on_cores = time.perf_counter(), time.process_time()
-        state = jax.block_until_ready(block(state, image, known, None, jnp.int32(int(line))))
-        print(time.perf_counter() - started, time.process_time() - on_cores, flush=True)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        state = jax.block_until_ready(block(state, image, known, None, jnp.int32(steps)))
+
+    return run
+
+
+def scoring() -> Callable[[int], None]:
+    """So many scores of one fit."""
+    import jax
+    import jax.numpy as jnp
+
+    from ssdnet_jax.config import AUTO
+    from ssdnet_jax.core.plan import Plan, representations
+    from ssdnet_jax.core.score import score
+    from ssdnet_jax.core.target import Target
+
+    scale = AUTO.score.coarse_scale
+    fitted, compared = representations(AUTO.features, coarse_scale=scale, noisy=False)
+    plan = Plan((256, 256), "vgg19", fitted, compared, AUTO.fit_settings, AUTO.score)
+    shapes = [
+        (1, round(128 * r.scale), round(128 * r.scale), r.components + 3 * (r is fitted))
+        for r in (fitted, *compared)
+    ]
+    values, *parts = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
+    zeros = jnp.zeros((1, 3))
+    target = Target(values, tuple(parts), zeros, zeros + 1)
+    program = jax.jit(lambda target, mu: score(target, mu, None, plan).raw)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            jax.block_until_ready(program(target, 0 * values))
+
+    return run
 
 
 if __name__ == "__main__":

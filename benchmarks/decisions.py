@@ -26,7 +26,7 @@ from scipy import ndimage, stats
 
 from ssdnet_jax.core.calibration import calibrated_score, in_units
 from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.conformal import POSITIONS, Calibration, peaks_by_position
 from ssdnet_jax.core.decision import decide, otsu_threshold
 from ssdnet_jax.core.ranking import discoveries, merged, rank_p_values
 from ssdnet_jax.data.score_maps import read_map
@@ -169,21 +169,38 @@ def folder_verdicts(cases: list[Case]) -> dict[str, Any]:
 
 
 def calibrated_verdicts(known: list[Case], cases: list[Case]) -> dict[str, Any]:
-    """By the good material of half A of the same set, at the lowest rates it can guarantee."""
+    """By the whole good pictures of half A of the same set, at rates that they can guarantee.
+
+    With one threshold, and by position. In half A itself each good picture by the others.
+    """
     table: dict[str, Any] = {}
     for name in SETS:
-        good = [c for c in known if c.set == name and c.kind != "bad"]
-        inside = [c for c in cases if c.set == name]
-        if len(good) < 9:
+        good = [in_units(c.score_map) for c in known if c.set == name and c.kind == "good"]
+        inside = [c for c in cases if c.set == name and c.kind != "half"]
+        if len(good) < 5:
             continue
-        scores = sorted(calibrated_score(c.score_map) for c in good)
-        calibration = Calibration(tuple(scores), "", {})
-        rates = {}
-        for rate in (0.05, 0.1, 0.2):
-            if calibration.least <= rate:
-                hit = np.array([calibrated_score(c.score_map) for c in inside])
-                rates[f"{rate:g}"] = by_set(inside, hit > calibration.threshold(rate))[name]
-        table[name] = {"known_good": len(good), "at": rates}
+        table[name] = {"known_good": len(good)}
+        for rule, side in (("one_threshold", 1), ("by_position", POSITIONS)):
+            peaks = np.stack([peaks_by_position(units, side, side) for units in good])
+            p_values, scores, own = [], [], 0
+            for case in inside:
+                others = peaks
+                if cases is known and case.kind == "good":
+                    others, own = np.delete(peaks, own, 0), own + 1
+                judged, scale = Calibration(others, "", {}).judge(in_units(case.score_map))
+                scores.append(float(np.nanmax(judged)))
+                p_values.append(scale.p_value(scores[-1]))
+            bad = np.array([case.kind == "bad" for case in inside])
+            above = np.subtract.outer(np.array(scores)[bad], np.array(scores)[~bad])
+            table[name][rule] = {
+                "levels": [round(level, 2) for level in Calibration(peaks, "", {}).levels],
+                "image_auroc": round(float(np.mean((above > 0) + 0.5 * (above == 0))), 3),
+                "at": {
+                    f"{rate:g}": by_set(inside, np.array(p_values) <= rate)[name]
+                    for rate in (0.1, 0.2)
+                    if 1 / len(peaks) <= rate
+                },
+            }
     return table
 
 
@@ -264,8 +281,7 @@ def main() -> None:
             "folder": folder_verdicts(cases),
             "masks": masks(cases),
         }
-        if options.half == "B":
-            result[method]["calibrated"] = calibrated_verdicts(known, cases)
+        result[method]["calibrated"] = calibrated_verdicts(known, cases)
     path = options.out / f"decisions_{options.half}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

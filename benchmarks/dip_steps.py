@@ -27,7 +27,8 @@ from jax import lax
 
 from ssdnet_jax.baselines.dip import init_generator
 from ssdnet_jax.config import PAPER
-from ssdnet_jax.core.skip_network import SkipNetwork, flatten_parameters, unflatten_parameters
+from ssdnet_jax.core.skip_module import SkipNetwork
+from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.data.layouts.mvtec import read_mvtec_layout

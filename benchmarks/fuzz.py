@@ -190,9 +190,10 @@ def config_round(generator: random.Random, folder: Path) -> object:
             group = group[name]
         if not isinstance(group, dict):
             continue
-        value = generator.choice((0, 1, -1, 10**19, 16**5000, 1e308, 5e-324, float("nan"), None,
-                                  (), (1,), (0, -1), "auto", {}, [1.0], b"", True))  # fmt: skip
-        group[generator.choice((field, field, field, "x", 3, ""))] = value
+        odd = (0, 1, -1, 10**19, 16**5000, 1e308, 5e-324, float("nan"), None, (), (1,), (0, -1))
+        odd += ("auto", {}, [1.0], b"", True)
+        value = generator.choice((*odd, *[group.get(field)] * 2 * len(odd)))
+        group[generator.choice((*[field] * 12, "x", 3, ""))] = value
     if generator.random() < 0.5:
         return from_config_dict(values)
     flags = [

@@ -110,7 +110,7 @@ def compared(one: Path, two: Path) -> dict[str, Any]:
         b = dict(file)
     settings = [json.loads(str(arrays.pop("setting"))) for arrays in (a, b)]
     cases = {
-        name: agreement(a[name], b[name], a.get(name.replace("real/", "mask/")))
+        name: agreement(a[name], b[name], a.get(f"mask/{name.removeprefix('real/')}"))
         for name in a
         if name in b and not name.startswith("mask/")
     }

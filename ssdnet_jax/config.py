@@ -252,14 +252,19 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
             )
 
 
-def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
-    """Whether an image fitted at `shape` may also be analysed at reduced resolution."""
-    scale = smallest_scale(coarse_scale=config.score.coarse_scale)
+def fits(config: Config, shape: tuple[int, int]) -> bool:
+    """Whether an image may be fitted at this size; see `check_against_image`."""
     try:
-        check_against_image(config, (int(scale * shape[0]), int(scale * shape[1])))
+        check_against_image(config, shape)
     except ConfigError:
         return False
     return True
+
+
+def fits_smaller(config: Config, shape: tuple[int, int]) -> bool:
+    """Whether an image fitted at `shape` may also be analysed at reduced resolution."""
+    scale = smallest_scale(coarse_scale=config.score.coarse_scale)
+    return fits(config, (int(scale * shape[0]), int(scale * shape[1])))
 
 
 def _build(cls: type, values: Any, prefix: str) -> Any:

@@ -20,7 +20,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 
 # Programs of tests are compiled with few optimizations: most are run once, and to compile one as
-# in production takes up to eight times as long. SSDNET_TESTS_OPTIMIZED=1 compiles as in production.
+# in production takes up to eight times as long (jaxlib 0.12 has one kind of emitters only: twice).
+# SSDNET_TESTS_OPTIMIZED=1 compiles as in production.
 # Everything here is a variable of the environment, so that processes that tests start have it too.
 _QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 

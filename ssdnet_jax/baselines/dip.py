@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.baselines.pixels import check, check_channels
 from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
+from ssdnet_jax.core.skip_module import SkipNetwork
 from ssdnet_jax.core.skip_network import (
-    SkipNetwork,
     flatten_parameters,
     init_skip_network,
     smallest_image_side,

@@ -35,7 +35,8 @@ Scores good pictures as `ssdnet` does and writes their scores to DIR/calibration
 calls no more than the stated share of good pictures anomalous, whatever their scores are, as long
 as they are of the same kind (conformal p-values). Nothing is trained: only the scale is measured. A
 false-alarm rate of 0.01 needs 99 good pictures, 0.05 needs 19. None of them may be among those that
-are then judged.
+are then judged. Where they show the same part or scene in the same place, and some positions are
+high in all of them, these have higher thresholds; of other pictures thresholds hardly differ.
 
   ssdnet-calibrate --good=known_good --workdir=calibration
 
@@ -82,7 +83,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             clip_path=parsed.clip_weights,
             report=terminal.problem,
         )
-        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        note = {"command": command, **executor.note, "seed": parsed.config.seed}
         stack.enter_context(only_run_in(path, terminal.problem))
         workdir = open_workdir(path, method, root=root, run=note)
         workdir = without_changed(
@@ -93,13 +94,15 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         terminal.summary("stopped before the end; the same command again goes on")
         return exit_status(summary)
     calibration = calibrate(method, workdir)
-    count, stated = len(calibration.scores), parsed.config.decision.false_alarms
+    known, stated = calibration.known, parsed.config.decision.false_alarms
+    count, (low, high) = len(known.scores), calibration.levels
     text = f"{count} good image{'s' * (count != 1)}"
     if summary.failed:
         text += f", {summary.failed} failed"
-    text += f"; false-alarm rates from {calibration.least:.2g} are guaranteed"
-    if calibration.least > stated:
+    text += f"; false-alarm rates from {known.least:.2g} are guaranteed"
+    if known.least > stated:
         text += f" ({stated:g} needs {needed(stated)} good images)"
+    text += f"; thresholds by position are {low:.2g} to {high:.2g} times their mean"
     terminal.summary(f"{text}; {calibration_path(workdir)}")
     return exit_status(summary)
 

@@ -101,6 +101,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     note = {
         "command": command,
         "device": startup.device_name(),
+        "matmul_precision": startup.matmul_precision(),
         "seed": config.seed,
         "rescored": str(old),
     }

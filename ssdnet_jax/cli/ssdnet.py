@@ -142,7 +142,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
         if parsed.calibration:
             method = calibrated(method, Path(parsed.calibration))
-        note = {"command": command, "device": executor.device, "seed": parsed.config.seed}
+        note = {"command": command, **executor.note, "seed": parsed.config.seed}
         stack.enter_context(only_run_in(path, terminal.problem))
         places = {
             name: Path(given) if given else None

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from ssdnet_jax.core.calibration import on_scale, usual_spread
 from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.conformal import Calibration, KnownScores
 from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
 
 _CORNERS = np.ones((3, 3), int)  # pixels that touch, corners included, belong together
@@ -61,7 +61,10 @@ class Decision:
         (`core.extremes`), or guaranteed by known good images (`core.conformal`).
       anomalous: whether that is at most the stated false-alarm rate.
       threshold: in units of the raw map: an image whose map is above it anywhere is anomalous.
+        Where known good images give each position its own threshold, that of their mean level.
       mask: bool (H, W), the anomalous pixels; none where the image is good.
+      calibrated: float32 (H, W), the map in calibrated units, and relative to the usual level of
+        each position where known good images say so: what `score` is the largest value of.
 
     Where no pixel takes part, the score and the threshold are NaN, and the image is not anomalous.
     """
@@ -71,6 +74,7 @@ class Decision:
     anomalous: bool
     threshold: float
     mask: np.ndarray
+    calibrated: np.ndarray
 
 
 def decide(
@@ -88,11 +92,16 @@ def decide(
     """
     if not np.isfinite(score_map).any():
         nothing = np.zeros(score_map.shape, bool)
-        return Decision(math.nan, 1.0, False, math.nan, nothing), ()
+        unknown = np.full(score_map.shape, np.nan, np.float32)
+        return Decision(math.nan, 1.0, False, math.nan, nothing, unknown), ()
     median, spread = usual_spread(score_map)
     calibrated = on_scale(score_map, median, spread)
+    law: BlockMaxima | KnownScores
+    if calibration is None:
+        law = fit_block_maxima(calibrated)
+    else:
+        calibrated, law = calibration.judge(calibrated)
     score = float(np.nanmax(calibrated))
-    law = calibration or fit_block_maxima(calibrated)
     p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
     if config.mask == "otsu":
         mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
@@ -110,6 +119,7 @@ def decide(
         anomalous=p_value <= config.false_alarms,
         threshold=median + threshold * spread,
         mask=mask,
+        calibrated=calibrated.astype(np.float32),
     )
     return decision, defects
 
@@ -149,7 +159,7 @@ def grow_peaks(
 def find_defects(
     calibrated: Float[np.ndarray, "h w"],
     mask: Bool[np.ndarray, "h w"],
-    law: BlockMaxima | Calibration,
+    law: BlockMaxima | KnownScores,
     *,
     least_area: int = 0,
     most: int = 0,

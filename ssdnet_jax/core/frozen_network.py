@@ -16,9 +16,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.mirrored import padded_conv2d
-from ssdnet_jax.core.normalization import EPSILON
-from ssdnet_jax.core.resize import upsample2x
-from ssdnet_jax.core.skip_network import LEAKY_SLOPE, OTHER_ACTIVATIONS, centre_crop
+from ssdnet_jax.core.normalization import EPSILON, LEAKY_SLOPE, OTHER_ACTIVATIONS
+from ssdnet_jax.core.resize import centre_crop, upsample2x
 
 
 class Moments(NamedTuple):

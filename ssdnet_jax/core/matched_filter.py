@@ -9,11 +9,9 @@ closely, so the shapes are Gaussians: round, or long and thin in several directi
 strongest response counts. No weights are needed, and nothing is learned.
 """
 
-import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -26,6 +24,8 @@ _DIRECTIONS = 12  # of a line, over half a turn
 _MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
 _SMALLEST = 1e-6  # of the largest modulus: what is below it is rounding
 _SMOOTHING = 1.2  # standard deviation, in widths of a shape
+_BORDER = 24  # pixels: farther from the border nothing of it is seen
+_HIGH = 0.95  # share of pixels, as quantile
 _TREND = 12 / 256  # standard deviation of the Gaussian that a trend passes, in shorter sides
 
 
@@ -61,28 +61,8 @@ class Marks(NamedTuple):
     unevenness: Float[Array, "*b"]
 
 
-@jax.custom_batching.custom_vmap
 def marks_of(image: Float[Array, "h w c"]) -> Marks:
     """Lines, spots and coloured stripes of an image, grey or RGB."""
-    return _marks_of(image)
-
-
-@marks_of.def_vmap
-def _marks_of_batch(
-    axis_size: int, in_batched: list[bool], images: Float[Array, "b h w c"]
-) -> tuple[Marks, Any]:
-    """On a CPU one image after another.
-
-    There, transforms go through several rows at once and the last ones differently, so that an
-    image's bits would depend on its place in the batch.
-    """
-    found = lax.platform_dependent(
-        images, cpu=functools.partial(lax.map, _marks_of), default=jax.vmap(_marks_of)
-    )
-    return found, jax.tree.map(lambda _: True, found)
-
-
-def _marks_of(image: Float[Array, "h w c"]) -> Marks:
     grey = image.mean(-1, keepdims=True)
     colour: list[Array] = []
     if image.shape[-1] > 1:
@@ -105,7 +85,7 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
 
     Returns:
       The root of the mean square of responses over channels, in the direction of the strongest,
-      smoothed in proportion to the width.
+      smoothed in proportion to the width. Marks along all four borders are taken from it.
     """
     margins, sides, spectrum = _spectrum(channels)
     modulus = jnp.abs(spectrum)
@@ -122,8 +102,29 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
     directions = 1 if shape.width == shape.length else _DIRECTIONS
     angles = jnp.arange(directions) * (math.pi / directions)
     energy, _ = lax.scan(strongest, jnp.zeros(channels.shape[:2], channels.dtype), angles)
-    # The usual energy is far below 1; as it is, its root would lose digits.
-    return jnp.sqrt(_smoothed(energy, _SMOOTHING * shape.width)) * math.sqrt(math.prod(sides))
+    amplitude = jnp.sqrt(_smoothed(energy, _SMOOTHING * shape.width) * math.prod(sides))
+    return amplitude * _border_shares(amplitude)
+
+
+def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+    """What to multiply a map by so that all of its border does not stand out.
+
+    Where a pattern is mirrored its phase breaks, which is a mark along each border. At a distance
+    from it, a row or column whose 95th percentile is above that of the inner part is brought to it,
+    by the least of the four sides: what is at one side only, as a defect, or the end of a plate,
+    stays. In a corner both directions count.
+    """
+    height, width = values.shape
+    reach = min(_BORDER, min(values.shape) // 4)
+    inner = jnp.quantile(values[reach : height - reach, reach : width - reach], _HIGH)
+    both = (values, values.T)
+    lines = [part[:reach] for one in both for part in (one, one[::-1])]
+    high = jnp.stack([jnp.quantile(part, _HIGH, axis=1) for part in lines]).min(0)
+    shares = jnp.where(high > inner, inner / jnp.where(high > 0, high, 1.0), 1.0)
+    of_rows, of_columns = (
+        jnp.concatenate([shares, jnp.ones(side - 2 * reach), shares[::-1]]) for side in values.shape
+    )
+    return of_rows[:, None] * of_columns[None, :]
 
 
 def trend_share(grey: Float[Array, "h w 1"]) -> Float[Array, ""]:

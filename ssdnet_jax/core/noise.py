@@ -1,5 +1,6 @@
 """Noise of an image: how much there is, and smoothing as far as that asks for."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -48,10 +49,11 @@ def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Arr
     weights = weights / weights.sum()
     smooth = mirror(image, margin=radius)
     for axis, side in enumerate(image.shape[:2]):
-        smooth = sum(
+        shifted = [
             weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
             for start, weight in enumerate(weights)
-        )
+        ]
+        smooth = functools.reduce(jnp.add, shifted)
     return smooth
 
 

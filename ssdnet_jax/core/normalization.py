@@ -9,6 +9,13 @@ from jaxtyping import Array, Float
 
 EPSILON = 1e-5  # torch's default, part of the network's definition
 
+LEAKY_SLOPE = 0.2
+OTHER_ACTIVATIONS = {  # but for the leaky ReLU, which is one with its normalization
+    "elu": jax.nn.elu,
+    "swish": jax.nn.swish,
+    "none": lambda x: x,
+}
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(

@@ -8,11 +8,16 @@ outright would be most of the work, and its results would have to be sent back t
 came from. Neither is needed: a pixel's place in a sorted tile is the number of tile members that
 come before it, and these counts are sums over windows of comparisons which neighbouring tiles
 share (`correspondence_errors`).
+
+The same sums are ordered in two ways. A CPU goes through them by rows of a few channels, whose
+comparisons stay in its cache; any other device takes all rows at once, as far as memory allows.
 """
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -22,6 +27,9 @@ from ssdnet_jax.core import masked
 from ssdnet_jax.core.convolution import pad2d
 
 Border = Literal["published", "corrected"]
+
+WORKING_BYTES = 2**28  # that `correspondence_errors` takes of a device that is no CPU, about
+_CHANNELS_ON_CPU = 9  # of a row, at most: the comparisons of more do not stay in a core's cache
 
 _ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
 _ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
@@ -61,16 +69,44 @@ def median_sorted_tile(
     channels = features.shape[2]
     tiles = features[: rows * tile_size, : columns * tile_size]
     tiles = tiles.reshape(rows, tile_size, columns, tile_size, channels)
-    tiles = tiles.transpose(0, 2, 4, 1, 3).reshape(rows * columns, channels, tile_size**2)
-    across_tiles = jnp.sort(tiles, axis=-1).transpose(1, 2, 0)
+    tiles = tiles.transpose(1, 3, 0, 2, 4).reshape(tile_size**2, rows * columns, channels)
+    across_tiles = _sorted(tiles)
     if weights is None:
-        return jnp.sort(across_tiles, axis=-1)[..., (rows * columns - 1) // 2].T
+        return _sorted(across_tiles.swapaxes(0, 1))[(rows * columns - 1) // 2]
     shares = weights[: rows * tile_size, : columns * tile_size]
     shares = shares.reshape(rows, tile_size, columns, tile_size).mean((1, 3)).ravel()
     enough = min(_ENOUGH_TILES, rows * columns)
     counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], _ALL_KNOWN)
-    across_tiles = jnp.sort(jnp.where(counted, across_tiles, jnp.inf), axis=-1)
-    return jnp.take(across_tiles, (counted.sum() - 1) // 2, axis=-1).T
+    across_tiles = jnp.where(counted[:, None, None], across_tiles.swapaxes(0, 1), jnp.inf)
+    return jnp.take(_sorted(across_tiles), (counted.sum() - 1) // 2, axis=0)
+
+
+def _sorted(x: Float[Array, "m *rest"]) -> Float[Array, "m *rest"]:
+    """Sorts along the first axis.
+
+    On a CPU, whose sort in XLA takes several times as long, by a bitonic network of comparisons
+    (Batcher 1968), each of which is one of many values at once.
+    """
+    return lax.platform_dependent(x, cpu=_bitonic, default=functools.partial(jnp.sort, axis=0))
+
+
+def _bitonic(x: Float[Array, "m *rest"]) -> Float[Array, "m *rest"]:
+    count, rest = x.shape[0], x.shape[1:]
+    whole = 1 << (count - 1).bit_length()
+    filling = (*((0, 0) for _ in rest),)
+    x = jnp.pad(x, ((0, whole - count), *filling), constant_values=jnp.inf)
+    size = 2
+    while size <= whole:
+        low, high = jnp.split(x.reshape(-1, size, *rest), 2, axis=1)
+        high = high[:, ::-1]
+        x = jnp.concatenate([jnp.minimum(low, high), jnp.maximum(low, high)[:, ::-1]], 1)
+        apart = size // 4
+        while apart:
+            low, high = jnp.split(x.reshape(-1, 2 * apart, *rest), 2, axis=1)
+            x = jnp.concatenate([jnp.minimum(low, high), jnp.maximum(low, high)], 1)
+            apart //= 2
+        size *= 2
+    return x.reshape(whole, *rest)[:count]
 
 
 def correspondence_errors(
@@ -83,7 +119,7 @@ def correspondence_errors(
     """How far each member of each tile is from its counterpart in `reference`.
 
     The member of rank r in its tile corresponds to the reference's value of rank r; of equal
-    members the one further up, or left of the other, comes first. One row of pixels at a time.
+    members the one further up, or left of the other, comes first.
 
     Args:
       features: the feature map.
@@ -97,79 +133,158 @@ def correspondence_errors(
       mirrored by tile_size // 2 at each side and o its place in the tile. The tile's top left is
       b - o; values of tiles that lie outside of the mirrored map are meaningless.
     """
-    n, channels = tile_size, features.shape[2]
-    mirrored = mirror(features, margin=n // 2)
-    height, width = mirrored.shape[:2]
-    beyond = jnp.pad(mirrored, ((n - 1, n - 1), (n - 1, n - 1), (0, 0)))
+    n, margin = tile_size, tile_size // 2
+    beyond = jnp.pad(mirror(features, margin=margin), ((n - 1, n - 1), (n - 1, n - 1), (0, 0)))
     known = None
     if weights is not None:
         well_known = masked.well_known(weights)[..., None].astype(features.dtype)
-        known = jnp.pad(mirror(well_known, margin=n // 2)[..., 0] > 0, n - 1)
-    table = reference.reshape(-1)
-    offsets = jnp.arange(channels)
-
-    def error_row(row: Int[Array, ""]) -> Float[Array, "n n w"]:
-        strip = lax.dynamic_slice_in_dim(beyond, row, 2 * n - 1)
-        centre = strip[n - 1, n - 1 : n - 1 + width]
-        if known is None:
-            ranks = _ranks(strip, centre, n)
-        else:
-            ranks = _ranks_among(strip, lax.dynamic_slice_in_dim(known, row, 2 * n - 1), centre, n)
-
-        def errors(ranks_at_one_place: Int[Array, "n w c"]) -> Float[Array, "n w"]:
-            index = ranks_at_one_place.astype(jnp.int32) * channels + offsets
-            counterparts = jnp.take(table, index, mode="clip")
-            return jnp.abs(centre - counterparts).mean(-1)
-
-        return lax.map(errors, ranks)
-
+        known = jnp.pad(mirror(well_known, margin=margin)[..., 0] > 0, n - 1)
+    by_row = lax.platform_dependent(
+        beyond,
+        reference,
+        known,
+        cpu=functools.partial(_errors_by_row, n=n, order=_in_cache),
+        default=functools.partial(_errors_by_row, n=n, order=_side_by_side),
+    )
     # The count at [i, j] is that of the tile which ends i rows below and j columns right of b.
-    by_row = lax.map(error_row, jnp.arange(height))
     return by_row[:, ::-1, ::-1].transpose(0, 3, 1, 2)
 
 
+class _Order(NamedTuple):
+    """In which order sums are computed; it changes them by rounding only.
+
+    Attributes:
+      rows: how many rows of pixels are taken at once.
+      channels: how many channels of them.
+      each: (function, n) -> its results for 0 to n - 1, stacked.
+      window_sums: running sums over n neighbours along the first axis.
+    """
+
+    rows: int
+    channels: int
+    each: Callable[[Callable[[Any], Array], int], Array]
+    window_sums: Callable[[Array, int], Array]
+
+
+def _in_cache(width: int, channels: int, n: int) -> _Order:
+    blocks = -(-channels // _CHANNELS_ON_CPU)
+    return _Order(1, -(-channels // blocks), _one_by_one, _scanned_sums)
+
+
+def _side_by_side(width: int, channels: int, n: int) -> _Order:
+    bytes_of_row = (2 * n) ** 2 * width * channels
+    return _Order(max(1, WORKING_BYTES // bytes_of_row), channels, _unrolled, _summed_slices)
+
+
+def _errors_by_row(
+    beyond: Float[Array, "tall wide c"],
+    reference: Float[Array, "{n}**2 c"],
+    known: Bool[Array, "tall wide"] | None,
+    *,
+    n: int,
+    order: Callable[[int, int, int], _Order],
+) -> Float[Array, "tall-2*({n}-1) {n} {n} wide-2*({n}-1)"]:
+    """Errors of `correspondence_errors` by row, counts of a tile, and column."""
+    height, width = (side - 2 * (n - 1) for side in beyond.shape[:2])
+    channels = beyond.shape[2]
+    order_ = order(width, channels, n)
+    together = order_.channels
+    blocks = -(-channels // together)
+    # Channels that fill up the last block are 0, as is their reference: they have no error.
+    values, tables = (_in_blocks(x, blocks, together) for x in (beyond.swapaxes(1, 2), reference.T))
+
+    def error_row(row: Int[Array, ""]) -> Float[Array, "n n w"]:
+        known_strip = None if known is None else lax.dynamic_slice_in_dim(known, row, 2 * n - 1)
+
+        def of_block(block: Int[Array, ""] | int) -> Float[Array, "n n w"]:
+            strip = lax.dynamic_slice_in_dim(values[block], row, 2 * n - 1)
+            centre = strip[n - 1, :, n - 1 : n - 1 + width]
+            if known_strip is None:
+                ranks = _ranks(strip, centre, n, order_)
+            else:
+                ranks = _ranks_among(strip, known_strip, centre, n, order_)
+            table = tables[block].reshape(-1)
+            offsets = jnp.arange(together)[:, None] * n**2
+
+            def errors(place: Int[Array, ""] | int) -> Float[Array, "n w"]:
+                index = ranks[place].astype(jnp.int32) + offsets
+                return jnp.abs(centre - jnp.take(table, index, mode="clip")).sum(-2)
+
+            return order_.each(errors, n)
+
+        if blocks == 1:
+            return of_block(0)
+        nothing = jnp.zeros((n, n, width), beyond.dtype)
+        return lax.fori_loop(0, blocks, lambda block, sums: sums + of_block(block), nothing)
+
+    rows = jnp.arange(height)
+    if order_.rows >= height:
+        return jax.vmap(error_row)(rows) / channels
+    return lax.map(error_row, rows, batch_size=order_.rows if order_.rows > 1 else None) / channels
+
+
+def _in_blocks(x: Float[Array, "*rest c w"], blocks: int, size: int) -> Float[Array, "b *rest s w"]:
+    """Channels in blocks of one size, the last of which is filled up with zeros."""
+    before, (channels, width) = x.shape[:-2], x.shape[-2:]
+    filling = (*len(before) * ((0, 0),), (0, blocks * size - channels), (0, 0))
+    return jnp.moveaxis(jnp.pad(x, filling).reshape(*before, blocks, size, width), -3, 0)
+
+
 def _ranks(
-    strip: Float[Array, "2*{n}-1 wide c"], centre: Float[Array, "wide-2*({n}-1) c"], n: int
-) -> Int[Array, "{n} {n} wide-2*({n}-1) c"]:
+    strip: Float[Array, "2*{n}-1 c wide"],
+    centre: Float[Array, "c wide-2*({n}-1)"],
+    n: int,
+    order: _Order,
+) -> Int[Array, "{n} {n} c wide-2*({n}-1)"]:
     """Number of tile members before each pixel of a row, for all n x n tiles that contain it.
 
     Each comparison of a pixel with one of its neighbours is made once and counted in all tiles
     that hold both.
     """
     counts = jnp.int8 if n**2 <= 128 else jnp.int16  # the smaller, the faster
-    width = centre.shape[0]
+    width = centre.shape[1]
     rows = jnp.arange(2 * n - 1)[:, None, None]
 
-    def comes_before(column: Int[Array, ""]) -> Int[Array, "rows w c"]:
-        neighbours = lax.dynamic_slice_in_dim(strip, column, width, axis=1)
+    def comes_before(column: Int[Array, ""] | int) -> Int[Array, "rows c w"]:
+        neighbours = lax.dynamic_slice_in_dim(strip, column, width, axis=2)
         earlier = (rows < n - 1) | ((rows == n - 1) & (column < n - 1))
         return ((neighbours < centre) | ((neighbours == centre) & earlier)).astype(counts)
 
-    before = lax.map(comes_before, jnp.arange(2 * n - 1))
-    return _window_sums(jnp.swapaxes(_window_sums(before, n), 0, 1), n)
+    in_columns = order.window_sums(order.each(comes_before, 2 * n - 1), n)
+    return order.window_sums(jnp.swapaxes(in_columns, 0, 1), n)
 
 
 def _ranks_among(
-    strip: Float[Array, "2*{n}-1 wide c"],
+    strip: Float[Array, "2*{n}-1 c wide"],
     known: Bool[Array, "2*{n}-1 wide"],
-    centre: Float[Array, "wide-2*({n}-1) c"],
+    centre: Float[Array, "c wide-2*({n}-1)"],
     n: int,
-) -> Int[Array, "{n} {n} wide-2*({n}-1) c"]:
+    order: _Order,
+) -> Int[Array, "{n} {n} c wide-2*({n}-1)"]:
     """`_ranks` among the known members of a tile, brought to the size of a whole tile."""
-    width = centre.shape[0]
+    width = centre.shape[1]
     # What is infinite comes before nothing.
-    before = _ranks(jnp.where(known[..., None], strip, jnp.inf), centre, n).astype(jnp.int32)
+    before = _ranks(jnp.where(known[:, None], strip, jnp.inf), centre, n, order)
     columns = jnp.arange(2 * n - 1)[:, None] + jnp.arange(width)
     counted = known.astype(jnp.int32)[:, columns].transpose(1, 0, 2)
-    members = _window_sums(jnp.swapaxes(_window_sums(counted, n), 0, 1), n)[..., None]
-    return ((2 * before + 1) * n**2) // (2 * jnp.maximum(members, 1))
+    in_columns = order.window_sums(counted, n)
+    members = order.window_sums(jnp.swapaxes(in_columns, 0, 1), n)[:, :, None]
+    return ((2 * before.astype(jnp.int32) + 1) * n**2) // (2 * jnp.maximum(members, 1))
 
 
-def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:
-    """Running sums over n neighbours along the first axis.
+def _one_by_one(function: Callable[[Any], Array], count: int) -> Array:
+    return lax.map(function, jnp.arange(count))
 
-    A scan, because XLA on a CPU would fuse an unrolled sum into its consumer and repeat it there
-    for each of the consumer's elements.
+
+def _unrolled(function: Callable[[Any], Array], count: int) -> Array:
+    return jnp.stack([function(i) for i in range(count)])
+
+
+def _scanned_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:
+    """Running sums as a scan.
+
+    XLA on a CPU would fuse an unrolled sum into its consumer and repeat it there for each of the
+    consumer's elements.
     """
 
     def step(total: Array, i: Int[Array, ""]) -> tuple[Array, Array]:
@@ -179,6 +294,12 @@ def _window_sums(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"
     first = functools.reduce(lax.add, [x[i] for i in range(n)])
     last, sums = lax.scan(step, first, jnp.arange(x.shape[0] - n))
     return jnp.concatenate([sums, last[None]])
+
+
+def _summed_slices(x: Int[Array, "m *rest"], n: int) -> Int[Array, "m-{n}+1 *rest"]:
+    """Running sums without a loop."""
+    count = x.shape[0] - n + 1
+    return functools.reduce(lax.add, [x[i : i + count] for i in range(n)])
 
 
 def scatter_errors(
@@ -218,7 +339,8 @@ def scatter_errors(
         raise ValueError(f"map of {height} x {width}; expected at least {2 * n - 1} a side")
     margin = n // 2 if border == "corrected" else 0
     rows, columns = (_valid(length, n, margin) for length in (height, width))
-    errors = jnp.where(rows[:, None, :, None] & columns[None, :, None, :], errors, 0.0)
+    inside = jnp.asarray(rows)[:, None, :, None] & jnp.asarray(columns)[None, :, None, :]
+    errors = jnp.where(inside, errors, 0.0)
     shares = _shares(n, spread, blur, blur_size).astype(np.float32)
     if weights is not None:
         total, known = scatter_known(errors, weights, spread=spread, blur=blur, blur_size=blur_size)

@@ -64,3 +64,14 @@ def resize_bilinear(x: Float[Array, "b h w c"], *, size: int) -> Float[Array, "b
     return jax.image.resize(
         x, (x.shape[0], size, size, x.shape[3]), method="bilinear", antialias=False
     )
+
+
+def centre_crop(a: Float[Array, "b h w c"], b: Float[Array, "b hh ww d"]) -> tuple[Array, Array]:
+    """Crops both to the smaller height and width, keeping their centres."""
+    height, width = (min(a.shape[axis], b.shape[axis]) for axis in (1, 2))
+
+    def crop(x: Array) -> Array:
+        top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+        return x[:, top : top + height, left : left + width]
+
+    return crop(a), crop(b)

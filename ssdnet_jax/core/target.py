@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core import features
@@ -148,7 +147,7 @@ def _encode_features(
     come last.
     """
     smooth = without_noise(image, valid)
-    marks = marks_of(lax.optimization_barrier(smooth)) if plan.marks else None
+    marks = marks_of(smooth) if plan.marks else None
 
     def of(representation: Representation, weights: Array | None = None) -> Array:
         image_at_scale = smooth

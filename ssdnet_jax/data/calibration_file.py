@@ -1,5 +1,6 @@
-"""Scores of known good images on disk: the file that `ssdnet-calibrate` writes."""
+"""What is known of good images on disk: the file that `ssdnet-calibrate` writes."""
 
+import base64
 import hashlib
 import json
 import os
@@ -7,16 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.core.conformal import Calibration
+import numpy as np
+
+from ssdnet_jax.core.conformal import POSITIONS, Calibration
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.errors import InputError
 
-_FORMAT = 1
+_FORMAT = 2
+_SHAPE = (POSITIONS, POSITIONS)
+_TYPE = np.dtype("<f4")
 
 
 def write_calibration(
     path: Path,
-    scores: Mapping[str, float],
+    peaks: Mapping[str, np.ndarray],
     *,
     method: str,
     settings: Mapping[str, Any],
@@ -26,7 +31,7 @@ def write_calibration(
 
     Args:
       path: JSON file.
-      scores: calibrated scores of good images, by path.
+      peaks: `core.conformal.peaks_by_position` of good images, by path; not all NaN.
       method: name of the method that scored them.
       settings: all that decides its scores.
       note: what else is worth knowing (versions); nobody reads it back.
@@ -35,7 +40,8 @@ def write_calibration(
         "format": _FORMAT,
         "method": method,
         "settings": settings,
-        "scores": dict(scores),
+        "scores": {name: float(np.expm1(np.nanmax(values))) for name, values in peaks.items()},
+        "peaks": {name: _encoded(values) for name, values in peaks.items()},
         **note,
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -59,9 +65,11 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         found = json.loads(content)
         if found["format"] != _FORMAT:
             raise ValueError(f"format {found['format']}")
-        scores = tuple(sorted(float(score) for score in found["scores"].values()))
-        if not scores or not all(abs(score) < float("inf") for score in scores):
-            raise ValueError("no finite scores")
+        if not found["peaks"]:
+            raise ValueError("no peaks")
+        peaks = np.stack([_decoded(text) for text in found["peaks"].values()])
+        if np.isinf(peaks).any() or np.isnan(peaks).all((1, 2)).any():
+            raise ValueError("peaks that are not finite")
         method, settings = str(found["method"]), dict(found["settings"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -69,4 +77,13 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             f"{path}: found no calibration ({reason}); expected the file that ssdnet-calibrate has "
             f"written"
         ) from error
-    return Calibration(scores, method, settings, hashlib.sha256(content).hexdigest())
+    return Calibration(peaks, method, settings, hashlib.sha256(content).hexdigest())
+
+
+def _encoded(values: np.ndarray) -> str:
+    """Float32 numbers, row by row, little-endian, in base64."""
+    return base64.b64encode(values.astype(_TYPE).tobytes()).decode()
+
+
+def _decoded(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), _TYPE).reshape(_SHAPE)

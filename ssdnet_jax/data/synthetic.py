@@ -3,7 +3,9 @@
 Everything is drawn from `numpy.random.default_rng(seed)`: the same arguments give the same pixels.
 """
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
@@ -161,7 +163,7 @@ DEFECT_KINDS = tuple(_PLANTERS)
 
 
 def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
-    """A real brick pavement with a scratch planted in it; needs no download.
+    """A real brick pavement with three crossed scratches planted in it; needs no download.
 
     The photograph is `skimage.data.brick()` (CC0, part of the scikit-image wheel), halved.
 
@@ -169,12 +171,17 @@ def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
         The image, float32 (256, 256, 1) in [0, 1]; the mask of the defect, bool (256, 256); and
         one sentence that says what it shows.
     """
-    from skimage.data import brick
+    from ssdnet_jax.data.images import read_image, resize_image
 
-    from ssdnet_jax.data.images import resize_image
-
-    pavement = resize_image(brick()[..., None].astype(np.float32) / 255.0, (256, 256))
-    image, mask = plant_defect(
-        pavement, kind="scratch", center=(150, 118), size=96, contrast=0.45, seed=3
-    )
-    return image, mask, "brick pavement (scikit-image's brick, CC0) with a planted scratch"
+    # Not by skimage.data.brick(), for importing what it needs takes half a second.
+    package = importlib.util.find_spec("skimage")
+    assert package and package.origin, "scikit-image is one of this package's dependencies"
+    brick = read_image(Path(package.origin).parent / "data" / "brick.png").pixels
+    image = resize_image(brick, (256, 256))
+    mask = np.zeros(image.shape[:2], bool)
+    for seed in (3, 5, 7):  # three directions
+        image, scratch = plant_defect(
+            image, kind="scratch", center=(150, 118), size=70, contrast=0.6, seed=seed
+        )
+        mask |= scratch
+    return image, mask, "brick pavement (scikit-image's brick, CC0) with three planted scratches"

@@ -148,7 +148,7 @@ def score_dataset(
         report=terminal.problem,
     )
     seed = method.config.seed
-    run_note = {"device": executor.device, "seed": seed, **context.note}
+    run_note = {**executor.note, "seed": seed, **context.note}
     if condition.words:
         run_note["condition"] = condition.words
     sources = {

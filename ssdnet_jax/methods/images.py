@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import Config, fits
 from ssdnet_jax.data.images import resize_image, resize_map, resize_missing
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.ground import find_ground
+
+Size = tuple[int, int]  # height and width, pixels
 
 _ROUNDING = 1e-6  # how far values may leave [0, 1], as those of resampled images do
 _TILE = 9  # pixels of what is analysed: a square that has no value is inpainted up to this side
@@ -284,12 +286,27 @@ def _layout(
             f"ignored or ground; expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
         )
     inside = wide[window]
-    valid = ~resize_missing(inside, analysed_size(inside.shape, config))
+    valid = ~resize_missing(inside, _window_size(inside.shape, unknown.shape, config))
     if not valid.any():
         raise InputError(
             "nothing is left beside pixels that are missing, ignored or ground; expected an image"
         )
     return Layout(not_judged, window, valid), inside, without & ~wide
+
+
+def _window_size(window: Size, whole: Size, config: Config) -> Size:
+    """Height and width at which a window of an image is analysed: about at the whole image's scale.
+
+    Its texture then is as large as it would be without what was cropped away. A small window is
+    enlarged: its shorter side is half of `config.image_size` or more, in whole eighths of it, so
+    that windows of nearly the same shape share compiled programs.
+    """
+    full = config.image_size
+    eighths = round(8 * min(window) / min(whole))
+    short = full * min(max(eighths, 4), 8) // 8
+    if full == 0 or not fits(config, (short, short)):
+        short = full
+    return analysed_size(window, dataclasses.replace(config, image_size=short))
 
 
 def _wide_parts(mask: np.ndarray, tile: list[int]) -> np.ndarray:

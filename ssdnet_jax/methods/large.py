@@ -244,9 +244,9 @@ def analyse(
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
         image, valid = picture.cut(tile.outer)
-        for source in sources:
+        of_sources = _values(picture, image, valid, sources)
+        for source, (values, weights) in zip(sources, of_sources, strict=True):
             inner = tile.scaled(source.scale / 2).inner_of_outer
-            values, weights = _values(picture, image, valid, source)
             of_inner = np.zeros(weights.shape, np.float32)
             of_inner[inner] = np.asarray(weights)[inner]
             if source not in totals:
@@ -274,19 +274,30 @@ def _no_sums() -> Sums:
     return Sums(zero, zero, zero)
 
 
-@functools.partial(jax.jit, static_argnames=("source", "kind"))
+@functools.partial(jax.jit, static_argnames=("sources", "kind"))
 def _jitted_values(
-    image: Array, valid: Array, noise: Array, vgg19: VGG19Weights | None, source: Source, kind: Kind
-) -> tuple[Array, Array]:
-    values = streamed.source_values(image, noise, vgg19, source, kind=kind)
-    return values, streamed.source_weights(valid, source, kind=kind)
+    image: Array,
+    valid: Array,
+    noise: Array,
+    vgg19: VGG19Weights | None,
+    sources: tuple[Source, ...],
+    kind: Kind,
+) -> list[tuple[Array, Array]]:
+    # In one program, so that what several sources need is computed once.
+    return [
+        (
+            streamed.source_values(image, noise, vgg19, source, kind=kind),
+            streamed.source_weights(valid, source, kind=kind),
+        )
+        for source in sources
+    ]
 
 
 def _values(
-    picture: _Picture, image: np.ndarray, valid: np.ndarray, source: Source
-) -> tuple[Array, Array]:
+    picture: _Picture, image: np.ndarray, valid: np.ndarray, sources: tuple[Source, ...]
+) -> list[tuple[Array, Array]]:
     noise = jnp.float32(picture.noise)
-    return _jitted_values(image, valid, noise, picture.vgg19, source, picture.kind)
+    return _jitted_values(image, valid, noise, picture.vgg19, sources, picture.kind)
 
 
 _sums_of = jax.jit(streamed.sums_of)
@@ -297,7 +308,7 @@ _in_basis = jax.jit(streamed.in_basis)
 def _components(
     analysed: Analysed, image: np.ndarray, valid: np.ndarray, source: Source, basis: Basis
 ) -> tuple[Array, Array]:
-    values, weights = _values(analysed.picture, image, valid, source)
+    ((values, weights),) = _values(analysed.picture, image, valid, (source,))
     return _in_basis(values, basis), weights
 
 
@@ -305,8 +316,10 @@ def _fitted_values(analysed: Analysed, image: np.ndarray, valid: np.ndarray) -> 
     """What the network sees of a tile, and how well it is known."""
     if analysed.picture.is_image:
         return jnp.asarray(image), jnp.asarray(valid)
-    found = [_components(analysed, image, valid, *pair) for pair in analysed.fitted]
-    return _side_by_side([values for values, _ in found]), found[0][1]
+    sources, bases = zip(*analysed.fitted, strict=True)
+    found = _values(analysed.picture, image, valid, sources)
+    parts = [_in_basis(x, basis) for (x, _), basis in zip(found, bases, strict=True)]
+    return _side_by_side(parts), found[0][1]
 
 
 @jax.jit

@@ -4,8 +4,10 @@ import json
 import math
 from pathlib import Path
 
-from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.calibration import in_units
+from ssdnet_jax.core.conformal import Calibration, peaks_by_position
 from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method, scale_settings
 from ssdnet_jax.runner.decisions import decisions
@@ -18,15 +20,18 @@ def calibrate(method: Method, workdir: Workdir) -> Calibration:
     Raises:
       InputError: no image is finished, or the file cannot be written.
     """
-    found = {path: decided["score"] for path, decided in decisions(workdir)}
-    scores = {path: score for path, score in found.items() if score is not None}
-    if not scores:
+    peaks = {
+        name: peaks_by_position(in_units(read_map(workdir.map_path(name))))
+        for name, decided in decisions(workdir)
+        if decided["score"] is not None  # none of its pixels takes part
+    }
+    if not peaks:
         raise InputError(f"{workdir.path}: found no finished image; expected good ones")
     path = calibration_path(workdir)
     with named_errors(workdir.path):
         write_calibration(
             path,
-            scores,
+            peaks,
             method=method.name,
             settings=scale_settings(method),
             note={"versions": versions()},
@@ -56,10 +61,11 @@ def calibrated(method: Method, path: Path) -> Method:
             f"the same, or a calibration made with these"
         )
     stated = method.config.decision.false_alarms
-    if not math.isfinite(calibration.threshold(stated)):
+    known = calibration.known
+    if not math.isfinite(known.threshold(stated)):
         raise ConfigError(
-            f"--false_alarms: found {stated:g}; expected at least {calibration.least:.2g}, all "
-            f"that the {len(calibration.scores)} good images of {path} can guarantee, or a "
+            f"--false_alarms: found {stated:g}; expected at least {known.least:.2g}, all "
+            f"that the {len(known.scores)} good images of {path} can guarantee, or a "
             f"calibration of {needed(stated)} or more"
         )
     return method.with_calibration(calibration)

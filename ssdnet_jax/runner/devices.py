@@ -1,18 +1,18 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
 from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.config import FitSettings
 from ssdnet_jax.core.lanes import LaneResult, Lanes
-from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.core.networks import network_structure
+from ssdnet_jax.core.patch_statistics import WORKING_BYTES
+from ssdnet_jax.core.skip_network import parameter_count
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.runner.memory import memory_limit
 from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
@@ -20,8 +20,11 @@ from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take
 _USABLE_ON_CPU = 0.25  # of the machine's, which other programs use as well
-_LEAST = 0.45  # of what a lane is taken to need on a CPU, what it needed at least when measured
-_VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 10)
+_LEAST = 0.9  # of what a lane is taken to need on a CPU: it used that when it was measured
+_VALUES_A_CHANNEL = 12  # kept by a step, of each pixel (`benchmarks/results/scaling.json`: 11)
+_VALUES_A_PARAMETER = 8  # with its gradient, Adam's two averages, and the last good state
+_VGG19_VALUES = 2 * (64 + 64 + 64 // 4 + 128 // 4 + 128 // 4)  # of each pixel that phi sees: each
+# layer up to conv2_2 with its cotangent
 
 
 def init_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
@@ -48,24 +51,22 @@ def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneRes
     return _kept(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
 
 
-def lanes_that_fit(
-    shape: tuple[int, int, int], settings: FitSettings | None, vgg19: VGG19Weights | None = None
-) -> int:
+def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) -> int:
     """Lanes for one device: on a CPU one, elsewhere as many as memory holds, a power of two.
 
-    On a CPU more lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last
-    images of a run would keep all lanes busy for fewer pictures.
+    As many images are scored at once, which may take more memory than to fit them. On a CPU more
+    lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last images of a
+    run would keep all lanes busy for fewer pictures.
 
     Args:
       shape: of the images.
       settings: of the fits; None where there is nothing to fit, which takes one.
-      vgg19: weights of phi, if the loss has a perceptual term.
     """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if settings is None or device.platform == "cpu" or not limit:
         return 1
-    most = int(_USABLE * limit // lane_bytes(shape, settings, vgg19))
+    most = int(_USABLE * limit // max(lane_bytes(shape, settings), WORKING_BYTES))
     return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
 
 
@@ -85,7 +86,7 @@ def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
         return len(devices)
     if settings.loss.w_perc:
         return 1
-    lane = _lane_bytes_on_cpu(shape, settings)
+    lane = lane_bytes(shape, settings)
     return int(np.clip(_USABLE_ON_CPU * memory_limit() // lane, 1, len(devices)))
 
 
@@ -101,7 +102,7 @@ def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
     """
     if jax.local_devices()[0].platform != "cpu":
         return
-    needed, limit = _LEAST * _lane_bytes_on_cpu(shape, settings), memory_limit()
+    needed, limit = _LEAST * _image_bytes(shape, settings), memory_limit()
     if needed > limit:
         raise InputError(
             f"a fit of {shape[0]} x {shape[1]} takes at least {needed / 2**30:.1f} GiB of memory; "
@@ -109,7 +110,8 @@ def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
         )
 
 
-def _lane_bytes_on_cpu(shape: tuple[int, int, int], settings: FitSettings) -> int:
+def _image_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
+    """What a step of the network keeps of an image; nearly all of it at the finest scale."""
     network = settings.network
     channels = shape[2] + sum(
         width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
@@ -117,18 +119,25 @@ def _lane_bytes_on_cpu(shape: tuple[int, int, int], settings: FitSettings) -> in
     return 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
 
 
-def lane_bytes(
-    shape: tuple[int, int, int], settings: FitSettings, vgg19: VGG19Weights | None = None
-) -> int:
-    """Memory that the program of one lane takes of a device; see `lanes_that_fit`."""
-    key = jax.random.split(jax.random.key(0), 1)
-    image, known = jnp.zeros((1, *shape)), jnp.ones((1, *shape[:2]))
-    function = functools.partial(lane_programs.init_lanes, settings=settings)
-    lanes = jax.eval_shape(function, key, image, known, jnp.ones(1, bool))
-    block = functools.partial(lane_programs.fit_lanes, settings=settings)
-    compiled = jax.jit(block).lower(lanes, vgg19, jnp.int32(1)).compile()
-    analysis: Any = compiled.memory_analysis()
-    return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
+    """Memory that one lane takes of a device, rather too much than too little.
+
+    A formula: to compile a program and read its memory took seconds at every start. XLA's own
+    figures are between a third and all of it (`tests/runner/test_devices.py`).
+
+    Args:
+      shape: of the images.
+      settings: of the fits.
+    """
+    loss, (height, width, channels) = settings.loss, shape
+    structure = network_structure(settings.network, channels=channels)
+    values = _VALUES_A_PARAMETER * parameter_count(structure)
+    if loss.w_perc:
+        seen = height * width
+        if loss.perceptual_view == "patch":
+            seen = loss.patches_per_step * loss.perceptual_size**2 * len(loss.patch_sizes)
+        values += _VGG19_VALUES * seen
+    return _image_bytes(shape, settings) + 4 * values
 
 
 def _kept(

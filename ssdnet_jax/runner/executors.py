@@ -30,6 +30,12 @@ class Executor:
     run: Callable[..., Summary]  # `runner.run.run`, or `runner.ray_executor.run`
     device: str  # what it scores on, in words
     options: Options  # lanes and devices, and whether the command has been told to end
+    precision: str = "that of the workers"  # of matrix products, `startup.matmul_precision`
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What run.json says of it."""
+        return {"device": self.device, "matmul_precision": self.precision}
 
 
 @contextlib.contextmanager
@@ -69,4 +75,7 @@ def executing(
         options = Options(
             execution.lanes, execution.devices, save_params, stop, heatmaps=execution.heatmaps
         )
-        yield Executor(execute, device, options)
+        if execution.executor == "ray":
+            yield Executor(execute, device, options)
+        else:
+            yield Executor(execute, device, options, startup.matmul_precision())

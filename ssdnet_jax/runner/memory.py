@@ -36,6 +36,8 @@ def _limit_files(cgroups: Path, of_process: Path) -> list[Path]:
         return []
     files: list[Path] = []
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
         if not controllers:  # version 2

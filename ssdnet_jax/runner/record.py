@@ -232,9 +232,8 @@ def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
     """The map and the decision threshold in calibrated units."""
     median, spread = usual_spread(result.score_map)
     if not spread > 0:  # also where nothing was judged
-        return result.score_map * np.float32(0), 1.0
-    calibrated = (result.score_map - np.float32(median)) / np.float32(spread)
-    return calibrated, (result.decision.threshold - median) / spread
+        return result.decision.calibrated, 1.0
+    return result.decision.calibrated, (result.decision.threshold - median) / spread
 
 
 @functools.cache  # once a process

@@ -24,6 +24,7 @@ from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
 
+_SHRUNK = 4.0  # how much smaller an image may become without a word
 _MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
 
 
@@ -111,8 +112,13 @@ def run(
             if progress.step:
                 record.warm_up()
 
+        shrunk: dict[str, float] = {}  # by how much, of images that become much smaller
+
         def reading(name: str, read: Reader) -> Incoming:
-            return _read(name, read, method, workdir, origins)
+            found = _read(name, read, method, workdir, origins)
+            if (factor := _shrinking(found)) > _SHRUNK:
+                shrunk[name] = factor
+            return found
 
         tasks = (functools.partial(reading, *item) for item in todo.items())
         with read_ahead(tasks, ahead, stop=stop) as incoming:
@@ -120,6 +126,8 @@ def run(
             for result in stream.results(lanes=lanes, report=report, stop=stop):
                 if isinstance(result, Group):
                     record.finish(result)
+    if shrunk:
+        terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -134,7 +142,7 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     """Lanes of a device, and devices, for the images of a bucket."""
     if bucket.settings is None:
         return 1, 1
-    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings, method.vgg19)
+    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
     devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
     devices = min(devices, fits)
     return min(lanes, options.most_lanes or -(-fits // devices)), devices
@@ -182,6 +190,26 @@ def found_lines(rows: Sequence[Row]) -> list[str]:
             f"--range=full does not, --range=LOW,HIGH does the same to all)"
         )
     return lines
+
+
+def _shrinking(incoming: Incoming) -> float:
+    """How many pixels of an image's file are one of what is analysed, along an axis."""
+    prepared = incoming.prepared
+    if isinstance(prepared, Exception) or prepared.fits is not None:
+        return 0.0
+    layout = prepared.layout
+    shape = prepared.missing.shape if layout is None else layout.window_shape
+    return min(shape) / min(prepared.fitted.shape[:2])
+
+
+def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> str:
+    name = f" ({next(iter(shrunk))})" if len(shrunk) == 1 else ""
+    most = max(shrunk.values())
+    return (
+        f"{len(shrunk)} of {images} image{'s' * (images != 1)}{name} analysed at up to {most:.3g} "
+        f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
+        f"a larger --image_size than {image_size} shows them, and takes longer"
+    )
 
 
 def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:

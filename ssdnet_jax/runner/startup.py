@@ -205,6 +205,26 @@ def device_name() -> str:
     return f"{device.device_kind} ({device.platform})"
 
 
+def matmul_precision() -> str:
+    """The arithmetic of float32 matrix products on the device that fits run on, in words.
+
+    What JAX was told (JAX_DEFAULT_MATMUL_PRECISION), or else the device's own way. Products of
+    which more is asked, as those of the score's sums, are in float32 anywhere.
+    """
+    config: Any = jax.config  # whose fields are not in its type
+    if told := config.jax_default_matmul_precision:
+        return str(told)
+    device = jax.devices()[0]
+    if device.platform == "tpu":
+        return "bfloat16"
+    if device.platform in {"gpu", "cuda"}:
+        # NVIDIA's since Ampere; others' have no such number.
+        capability = str(getattr(device, "compute_capability", ""))
+        major = capability.split(".")[0]
+        return "tensorfloat32" if major.isdecimal() and int(major) >= 8 else "float32"
+    return "float32"
+
+
 def with_weights(
     method: Method,
     *,

@@ -5,7 +5,8 @@ import pytest
 
 from ssdnet_jax.baselines.dip import dip, init_generator
 from ssdnet_jax.core.config import NetworkConfig
-from ssdnet_jax.core.skip_network import SkipNetwork, flatten_parameters
+from ssdnet_jax.core.skip_module import SkipNetwork
+from ssdnet_jax.core.skip_network import flatten_parameters
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc

@@ -43,6 +43,9 @@ def test_without_flags_the_default_configuration_is_used():
         calibration=None,
         verdict=None,
         fail_on_anomaly=False,
+        ignore=None,
+        keep_gone=False,
+        watch=False,
         help_config=False,
     )
 
@@ -293,3 +296,19 @@ def test_lanes_and_devices_are_counts():
 def test_a_count_that_is_none_is_an_error(text):
     with pytest.raises(ConfigError, match=f"--lanes: found '{text}'; expected a whole number"):
         parsed(f"--lanes={text}")
+
+
+def test_integers_of_any_length_and_files_of_flags_that_are_no_text_are_refused_in_one_line(
+    tmp_path,
+):
+    for digits in (20, 5000):
+        number = "9" * digits
+        refused(lambda n=number: parsed(f"--config.seed={n}"), "config.seed", "expected")
+        refused(lambda n=number: parsed(f"--image_size={n}"), "config.image_size", "expected")
+        refused(lambda n=number: parsed(f"--lanes={n}"), "--lanes", "expected a whole number")
+        refused(lambda n=number: parsed(f"--config.fit.learning_rate={n}"), "learning_rate")
+    refused(lambda: parsed(f"--config.seed=0x{'f' * 5000}"), "config.seed", "cannot be shown")
+    refused(lambda: parsed("--config.score.coarse_scale=1e-320"), "coarse_scale", "at least 0.05")
+    (tmp_path / "flags").write_bytes(b"\xff\xfe\0\x80" * 9)
+    refused(lambda: parsed(f"--flagfile={tmp_path / 'flags'}"), "--flagfile", "expected text")
+    refused(lambda: parsed(f"--flagfile={tmp_path / 'absent'}"), "flagfile")

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.core.conformal import Calibration
+from ssdnet_jax.core.conformal import Calibration, KnownScores, peaks_by_position
 from ssdnet_jax.core.decision import decide, defect_pixels, find_defects, grow_peaks, otsu_threshold
 
 
@@ -127,7 +127,7 @@ def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
     mask[0, :12] = mask[8, :12] = mask[:9, 0] = mask[:9, 11] = True
     mask[3:6, 3:5] = mask[4, 7:9] = mask[5, 9] = True  # a ring around two others
     values = np.arange(108.0).reshape(9, 12)
-    found, defects = find_defects(values, mask, Calibration((1.0,), "any", {}))
+    found, defects = find_defects(values, mask, KnownScores((1.0,)))
     np.testing.assert_array_equal(found, mask)
     assert [d.area for d in defects] == [38, 3, 6]
     union = np.zeros_like(mask)
@@ -137,7 +137,7 @@ def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
         assert values[box][inside].mean() == pytest.approx(defect.mean)
         union[box] |= inside
     np.testing.assert_array_equal(union, mask)
-    small, rest = find_defects(values, mask, Calibration((1.0,), "any", {}), least_area=4)
+    small, rest = find_defects(values, mask, KnownScores((1.0,)), least_area=4)
     assert [d.area for d in rest] == [38, 6] and small.sum() == 44
 
 
@@ -147,18 +147,37 @@ def test_otsu_splits_any_map_as_the_paper_does():
     assert not decision.anomalous and sum(d.area for d in defects) == decision.mask.sum()
 
 
+def of_scores(scores):
+    """Known good images with one threshold for all positions."""
+    return Calibration(np.log1p(scores).astype(np.float32)[:, None, None], "any", {})
+
+
 def test_known_good_images_decide_where_there_are_any():
     score_map = marked(texture(), (20, 30))
     score = decide(score_map)[0].score
-    low = Calibration(tuple(np.linspace(1, 0.9 * score, 99).tolist()), "any", {})
-    high = Calibration(tuple(np.linspace(1, 1.1 * score, 99).tolist()), "any", {})
+    low, high = (
+        of_scores(np.linspace(1, 0.9 * score, 99)),
+        of_scores(np.linspace(1, 1.1 * score, 99)),
+    )
     bad, good = decide(score_map, calibration=low), decide(score_map, calibration=high)
     assert bad[0].anomalous and bad[0].p_value == 0.01 and bad[0].mask.any()
     assert bad[1][0].p_value == 0.01
     assert not good[0].anomalous and good[0].p_value > 0.05 and not good[0].mask.any()
     assert in_units_of(bad[0], score_map) == pytest.approx(0.9 * score)
-    few = Calibration((1.0, 2.0), "any", {})
+    few = of_scores(np.array([1.0, 2.0]))
     assert not decide(score_map, calibration=few)[0].mask.any()
+    np.testing.assert_allclose(bad[0].calibrated, in_units(score_map).clip(0), atol=1e-4)
+
+
+def test_known_good_images_give_each_position_its_threshold():
+    usual = marked(texture(), (20, 30))  # as high in every good image
+    peaks = np.stack([peaks_by_position(in_units(marked(texture(i), (20, 30)))) for i in range(99)])
+    calibration = Calibration(peaks, "any", {})
+    good = decide(usual, calibration=calibration)[0]
+    bad, (defect, *_) = decide(marked(usual, (50, 10)), calibration=calibration)
+    assert decide(usual)[0].anomalous and not good.anomalous and not good.mask.any()
+    assert bad.anomalous and bad.mask[50, 10] and not bad.mask[20, 30]
+    assert bad.score == pytest.approx(bad.calibrated.max()) == defect.peak
 
 
 score_maps = hnp.arrays(

@@ -1,9 +1,14 @@
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.core import patch_statistics as statistics
+from ssdnet_jax.core.texture_score import tile_distances
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -141,3 +146,36 @@ def test_vmap_over_maps_equals_a_loop():
     both = jax.jit(jax.vmap(lambda x: feature_correspondence(x, tile_size=3)))(maps)
     for features, result in zip(maps, both, strict=True):
         np.testing.assert_allclose(result, compiled(features, tile_size=3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("some_known", [False, True])
+def test_other_devices_take_rows_side_by_side_and_find_the_same(monkeypatch, some_known):
+    features = jnp.asarray(feature_map(12, 14, channels=11, levels=9))  # two blocks on a CPU
+    known = np.ones((12, 14), np.float32)
+    known[3:7, 4:9] = 0
+    distances = functools.partial(
+        tile_distances, tile_size=3, weights=jnp.asarray(known) if some_known else None
+    )
+    expected = jax.jit(distances)(features)
+
+    def elsewhere(*arguments, cpu, default):
+        return default(*arguments)
+
+    monkeypatch.setattr(statistics.lax, "platform_dependent", elsewhere)
+    for most in (statistics.WORKING_BYTES, 5 * 36 * 16 * 11):  # all rows; five of 14 at once
+        monkeypatch.setattr(statistics, "WORKING_BYTES", most)
+        found = jax.jit(lambda x: distances(x))(features)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_gpu_has_no_loop_over_rows_until_memory_asks_for_one():
+    distances = jax.jit(jax.vmap(functools.partial(tile_distances, tile_size=9)))
+
+    def loops(side, platform):
+        images = jax.ShapeDtypeStruct((2, side, side, 27), jnp.float32)
+        text = export.export(distances, platforms=[platform])(images).mlir_module()
+        return text.count("stablehlo.while")
+
+    assert loops(128, "cuda") == 0
+    assert loops(512, "cuda") == 1
+    assert loops(128, "cpu") > 1

@@ -13,10 +13,10 @@ from flax.traverse_util import flatten_dict
 from scipy import stats
 
 from ssdnet_jax.core.config import PAPER_NETWORK, NetworkConfig
+from ssdnet_jax.core.resize import centre_crop
+from ssdnet_jax.core.skip_module import SkipNetwork
 from ssdnet_jax.core.skip_network import (
-    SkipNetwork,
     apply_skip_network,
-    centre_crop,
     flatten_parameters,
     init_skip_network,
     parameter_count,
@@ -213,6 +213,20 @@ def test_the_flax_module_draws_the_same_uniform_distribution(fast_compilation):
             assert stats.kstest(samples[-1], stats.uniform(-1, 2).cdf).pvalue > 0.01
         assert stats.ks_2samp(*samples).pvalue > 0.01
         assert not np.array_equal(*samples)
+
+
+@pytest.mark.parametrize(
+    ("scales", "options"),
+    [
+        (((4, 6, 8), (5, 7, 9), (2, 0, 3)), {"kernel_down": 5, "kernel_up": 3, "kernel_skip": 3}),
+        (((4,), (6,), (0,)), {"conv1x1_up": False, "padding": "zero"}),
+    ],
+)
+def test_the_structure_is_that_of_the_flax_module(scales, options):
+    config = skip_config(*scales, **options)
+    probe = jax.ShapeDtypeStruct((1, 40, 40, 3), jnp.float32)
+    expected = jax.eval_shape(SkipNetwork(config, 3).init, jax.random.key(0), probe)["params"]
+    assert parameter_structure(config, channels=3) == expected
 
 
 def test_flattening_comes_back():

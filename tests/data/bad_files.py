@@ -306,7 +306,7 @@ def _compressed_tiffs() -> Iterator[OddFile]:
             )
             shown = 1 - pixels if what == "white" else pixels
             yield whole(f"lzw-{what}-{np.dtype(dtype).name}-{ends}.tif", content, shown)
-    for name in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate", "zstd"):
+    for name in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "tiff_deflate"):
         for mode in ("1", "L", "RGB", "RGBA", "LA", "P", "CMYK", "F", "I;16"):
             array = colour()
             image = Image.fromarray(array).convert("L" if mode in ("F", "I;16", "LA") else mode)
@@ -362,6 +362,15 @@ def _other_types() -> Iterator[OddFile]:
     floats = grey(np.float32)
     raw = f"Pf\n{WIDTH} {HEIGHT}\n-1.0\n".encode() + floats[::-1].astype("<f4").tobytes()
     yield whole("float.pfm", raw, unit(floats))
+    body = b"".join(b"\xfe" + bytes(pixel) for pixel in three.reshape(-1, 3).tolist())
+    qoi = b"qoif" + struct.pack(">IIBB", WIDTH, HEIGHT, 3, 0) + body + bytes(7) + b"\1"
+    yield whole("rgb.qoi", qoi, unit(three))
+    psd = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, HEIGHT, WIDTH, 8, 3) + bytes(12)
+    psd += struct.pack(">H", 0) + np.moveaxis(three, -1, 0).tobytes()
+    yield whole("rgb.psd", psd, unit(three))
+    length = 3 * WIDTH * HEIGHT
+    sun = struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, 24, length, 1, 0, 0)
+    yield whole("rgb.ras", sun + three[..., ::-1].tobytes(), unit(three))
     for mode, quality in (("L", 98), ("RGB", 98), ("CMYK", 98)):
         image = Image.fromarray(smooth()).convert(mode)
         shown = unit(np.asarray(image if mode == "L" else image.convert("RGB")))

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.data.images import read_image, search_images, with_pages
@@ -79,7 +80,9 @@ def complaint(file, path: Path) -> str | None:
     if (difference := np.abs(pixels - expected).max()) > file.tolerance:
         return f"values differ by {difference}"
     missing = np.zeros(pixels.shape[:2], bool) if file.missing is None else file.missing
-    found = np.zeros_like(missing) if decoded.missing is None else decoded.missing
+    found = np.zeros_like(missing)
+    for without_value in (decoded.missing, decoded.ignored):  # NaN, transparent
+        found |= False if without_value is None else without_value
     return None if (found == missing).all() else "other pixels are missing"
 
 
@@ -141,6 +144,8 @@ def test_a_run_over_odd_files_has_a_row_for_each(tmp_path, capfd):
     ]
     for file in chosen:
         file.put(folder / file.name)
+    pages = [Image.fromarray(bad_files.grey()), Image.fromarray(bad_files.grey()[::-1])]
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
     flags = [f"--input={folder}", f"--workdir={tmp_path / 'out'}", "--config=grid"]
     flags += ["--image_size=32", "--config.network.channels_down=2", "--config.fit.max_steps=2"]
     flags += ["--config.network.channels_up=2", "--config.network.channels_skip=0"]
@@ -155,6 +160,8 @@ def test_a_run_over_odd_files_has_a_row_for_each(tmp_path, capfd):
     images = with_pages(folder, search_images(folder).images)
     assert set(rows) == {path.as_posix() for path in images}
     assert len(rows) > 50
+    assert {rows[f"stack.tif#{page}"]["status"] for page in (1, 2)} == {"ok"}
+    assert (tmp_path / "out/maps/stack.tif#2.tiff").is_file()
     for file in chosen:
         row = rows.get(file.name)
         if row is not None and file.outcome in ("picture", "error"):

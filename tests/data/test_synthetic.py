@@ -103,10 +103,10 @@ def test_embedded_example_is_a_photograph_with_a_visible_small_defect():
     again, mask_again, _ = embedded_example()
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal(mask, mask_again)
-    # Plausible, not trivial: brighter than its surroundings, no brighter than the joints.
-    around = image[130:175, 75:165][~mask[130:175, 75:165]]
-    assert image[mask].mean() > around.mean() + 0.05
-    assert image[mask].mean() < np.percentile(image[~mask], 99.9)
+    # Plain to the eye, not trivial: bright, in part no brighter than joints.
+    around = image[110:190, 75:165][~mask[110:190, 75:165]]
+    assert image[mask].mean() > around.mean() + 0.3
+    assert np.percentile(image[mask], 10) < np.percentile(image[~mask], 99.9)
 
 
 def test_embedded_example_needs_neither_network_nor_pooch():

@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import PAPER, Config, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.images import resized_image
@@ -211,3 +213,15 @@ def test_detail_is_the_image_at_twice_the_size_where_its_file_has_that_many_pixe
     missing = large[..., 0] > 0.9
     incomplete = resized_image(large, Config(image_size=32), missing=missing, detailed=True)
     assert incomplete.detail is None
+
+
+def test_what_is_left_of_an_image_is_analysed_at_about_its_scale():
+    """With features of pixels, so that small images may be fitted."""
+    values = dataclasses.asdict(PAPER) | {"image_size": 128, "ground": "keep"}
+    config = from_config_dict(values)
+    image = np.asarray(grid_texture((256, 256), period=9, seed=0))
+    for width, shape in ((256, (128, 128)), (160, (128, 80)), (40, (416, 64))):
+        ignored = np.ones((256, 256), bool)
+        ignored[:, :width] = False
+        found = resized_image(image, config, ignored=ignored)
+        assert found.fitted.shape[:2] == pytest.approx(shape, rel=0.05)

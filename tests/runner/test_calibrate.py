@@ -7,11 +7,12 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Localization, scale_settings
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner.calibrate import calibrate, calibrated, needed
-from ssdnet_jax.runner.decisions import write_decision
+from ssdnet_jax.runner.decisions import read_decision, write_decision
 from ssdnet_jax.runner.workdir import Row, open_workdir
 
 
@@ -26,6 +27,7 @@ def workdir(tmp_path):
 
 def finish(workdir, name, score_map):
     image = np.zeros((*score_map.shape, 1), np.float32)
+    write_tiff_map(workdir.map_path(name), score_map)
     result = Localization(score_map, 1.0, *decide(score_map), image)
     write_decision(workdir, name, result)
     workdir.append(Row(name, "ok"))
@@ -38,8 +40,11 @@ def test_the_scores_of_good_images_come_back_from_the_file(workdir):
     finish(workdir, "hidden.png", np.full((4, 4), np.nan, np.float32))
     found = calibrate(method_of(), workdir)
     path = workdir.path / "calibration.json"
-    assert found == read_calibration(path) and len(found.scores) == 4
-    assert found.scores == tuple(sorted(json.loads(path.read_text())["scores"].values()))
+    assert found == read_calibration(path) and len(found.known.scores) == 4
+    scores = json.loads(path.read_text())["scores"]
+    for name, score in scores.items():  # as the command says them, beside the peaks by position
+        assert score == pytest.approx(read_decision(workdir, name)["score"], rel=1e-5)
+    assert np.expm1(found.peaks.max((1, 2))).tolist() == pytest.approx(list(scores.values()))
     assert path.stat().st_size < 10_000 and len(found.sha256) == 64
     # The rates are the user's to choose, and randomness has no scale.
     method = calibrated(method_of(false_alarms=0.2, mask="otsu"), path)
@@ -64,7 +69,8 @@ def test_a_calibration_of_other_settings_is_refused(tmp_path, other, word):
     path = tmp_path / "calibration.json"
     method = method_of(false_alarms=0.5)
     made = {"method": method.name, "settings": scale_settings(method), **other}
-    write_calibration(path, {"a": 1.0, "b": 2.0}, note={}, **made)
+    peaks = np.ones((16, 16), np.float32)
+    write_calibration(path, {"a": peaks, "b": 2 * peaks}, note={}, **made)
     with pytest.raises(ConfigError, match=word):
         calibrated(method, path)
 
@@ -74,9 +80,10 @@ def test_a_calibration_of_other_settings_is_refused(tmp_path, other, word):
     [
         "",
         "[]",
-        '{"format": 2}',
-        '{"format": 1, "method": "a", "settings": {}, "scores": {}}',
-        '{"format": 1, "method": "a", "settings": {}, "scores": {"a": NaN}}',
+        '{"format": 1, "method": "a", "settings": {}, "scores": {"a": 1.0}}',
+        '{"format": 2, "method": "a", "settings": {}, "peaks": {}}',
+        '{"format": 2, "method": "a", "settings": {}, "peaks": {"a": "no base64"}}',
+        '{"format": 2, "method": "a", "settings": {}, "peaks": {"a": "AAAA"}}',
     ],
 )
 def test_another_file_is_no_calibration(tmp_path, content):

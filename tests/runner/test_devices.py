@@ -1,19 +1,27 @@
 import dataclasses
+import functools
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssdnet_jax.cli.ssdnet import main
-from ssdnet_jax.config import PAPER, from_config_dict
+from ssdnet_jax.config import AUTO, PAPER, from_config_dict
+from ssdnet_jax.core.lanes import fit_lanes, init_lanes
+from ssdnet_jax.core.patch_statistics import WORKING_BYTES
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.runner import devices
 from ssdnet_jax.runner.devices import devices_that_fit, lane_bytes, lanes_that_fit
+
+AUTO_CHANNELS = 27  # of the features that the default setting fits, with VGG19 and colour
 
 SCRIPT = """
 import sys
@@ -159,23 +167,39 @@ def test_a_cpu_takes_one_lane(tiny):
     assert lanes_that_fit((32, 32, 1), from_config_dict(tiny).fit_settings) == 1
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_other_devices_take_what_their_memory_holds(tiny, monkeypatch):
     settings = from_config_dict(tiny).fit_settings
-    lane = lane_bytes((32, 32, 1), settings)
-    assert lane > 32 * 32 * 4
-    monkeypatch.setattr(devices, "lane_bytes", lambda *_: lane)  # which compiles
-    for held, expected in ((1, 1), (7, 4), (8, 8), (0.5, 1), (1000, 64)):
-        device = Accelerator(held * lane / 0.8 + 1)
-        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
-        assert lanes_that_fit((32, 32, 1), settings) == expected
+    for shape in ((32, 32, 1), (1024, 1024, 3)):  # where scoring takes most memory, and fitting
+        lane = max(lane_bytes(shape, settings), WORKING_BYTES)
+        for held, expected in ((1, 1), (7, 4), (8, 8), (0.5, 1), (1000, 64)):
+            device = Accelerator(held * lane / 0.8 + 1)
+            monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
+            assert lanes_that_fit(shape, settings) == expected
 
 
-@pytest.mark.usefixtures("fast_compilation")
-def test_lanes_are_counted_for_a_perceptual_loss_too(tiny, monkeypatch):
-    # The program cannot even be traced without weights.
-    vgg19 = random_vgg19_weights(0, channels=(2, 2, 2, 2))
-    loss = {**tiny["loss"], "w_perc": 1.0, "perceptual_size": 8, "patches_per_step": 2}
-    config = from_config_dict({**tiny, "loss": loss})
-    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator(2**40)])
-    assert lanes_that_fit((32, 32, 1), config.fit_settings, vgg19) == 64
+@pytest.mark.parametrize("view", ["image", "patch"])
+def test_the_memory_of_a_lane_is_no_less_than_xla_finds_and_not_much_more(view, tiny):
+    vgg19 = random_vgg19_weights(0)
+    perceptual = {"w_perc": 1.0, "perceptual_size": 16, "patches_per_step": 8}
+    loss = {**tiny["loss"], **perceptual, "perceptual_view": view}
+    settings = from_config_dict({**tiny, "loss": loss}).fit_settings
+    key, image = jax.random.split(jax.random.key(0), 1), jnp.zeros((1, 64, 64, 3))
+    start = functools.partial(init_lanes, settings=settings)
+    lanes = jax.eval_shape(start, key, image, image[..., 0], jnp.ones(1, bool))
+    block = jax.jit(functools.partial(fit_lanes, settings=settings))
+    found = block.lower(lanes, vgg19, jnp.int32(1)).compile().memory_analysis()
+    said = lane_bytes((64, 64, 3), settings)
+    assert 1 / 3 < found.temp_size_in_bytes / said < 1
+
+
+def test_the_memory_of_a_lane_is_that_of_the_committed_figures():
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / "scaling.json"
+    figures = json.loads(results.read_text())
+    for name, config, halved, channels in (
+        ("side_grid", PAPER, 1, 1),
+        ("side_auto", AUTO, 2, AUTO_CHANNELS),
+    ):
+        for side, figure in figures[name].items():
+            shape = (int(side) // halved, int(side) // halved, channels)
+            said = lane_bytes(shape, config.fit_settings) / 2**30
+            assert 1 / 3 < figure["step_temporary_gib"] / said < 1, (name, side)

@@ -37,7 +37,7 @@ def source(pixels=PICTURE, missing=None):
 def test_a_baseline_fills_a_work_folder(tmp_path):
     assert score(tmp_path, {"s/a.png": source()}).finished == 1
     actual = tifffile.imread(tmp_path / "maps" / "s" / "a.png.tiff")
-    raw = np.asarray(spectral_residual(resize_image(PICTURE, (64, 64))))
+    raw = np.asarray(spectral_residual(resize_image(PICTURE, (64, 88))))
     np.testing.assert_allclose(actual, resize_map(raw, (60, 80)), rtol=1e-5, atol=1e-7)
     with (tmp_path / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -67,7 +67,7 @@ def test_one_bad_image_spares_the_others(tmp_path):
 
 def test_missing_pixels_take_the_nearest_known_value(tmp_path):
     missing = np.zeros((60, 80), bool)
-    missing[20:30, 20:30] = True
+    missing[20:26, 20:26] = True  # less than a tile
     holed = np.where(missing[..., None], np.nan, PICTURE)
     assert score(tmp_path, {"a.png": source(holed, missing)}).finished == 1
     assert np.isfinite(tifffile.imread(tmp_path / "maps" / "a.png.tiff")).all()

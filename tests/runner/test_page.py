@@ -42,7 +42,7 @@ def found(peak=50.0, threshold=20.0):
     score_map[5:9, 10:16] = peak
     mask = score_map > threshold
     box = Defect(1, 10, 5, 6, 4, 24, peak, peak, 1e-4, 12.5, 6.5)
-    decision = Decision(peak, 2.0**-peak, bool(mask.any()), threshold, mask)
+    decision = Decision(peak, 2.0**-peak, bool(mask.any()), threshold, mask, score_map)
     image = np.full((40, 48, 1), 0.5, np.float32)
     return Localization(score_map, peak, decision, (box,) * bool(mask.any()), image)
 

@@ -105,9 +105,9 @@ class Run:
         return [(*(getattr(row, n) for n in vars(row) if n != "seconds"),) for row in rows]
 
     def files(self):
-        """Everything that is the same from run to run."""
-        root = self.workdir.path
-        paths = [p for p in root.glob("*/**/*") if p.is_file() and "params" not in p.parts]
+        """Everything that is the same from run to run; the page has the order of ending."""
+        root, others = self.workdir.path, {"params", "index"}
+        paths = [p for p in root.glob("*/**/*") if p.is_file() and not others & {*p.parts}]
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in paths}
 
 

@@ -1,7 +1,10 @@
 import os
 import platform
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jaxlib.version
@@ -311,3 +314,31 @@ def test_devices_stay_as_they_are_once_jax_has_started(no_device_count):
     before = jax.local_device_count()
     startup.make_cores_devices()
     assert jax.local_device_count() == before
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "told", "expected"),
+    [
+        ("cpu", None, None, "float32"),
+        ("gpu", "9.0", None, "tensorfloat32"),
+        ("gpu", "7.5", None, "float32"),
+        ("gpu", "gfx90a", None, "float32"),
+        ("gpu", "9.0", "highest", "highest"),
+        ("tpu", None, None, "bfloat16"),
+    ],
+)
+def test_the_precision_of_products_is_the_devices_unless_jax_was_told(
+    monkeypatch, platform, capability, told, expected
+):
+    device = SimpleNamespace(platform=platform, compute_capability=capability)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    with jax.default_matmul_precision(told):
+        assert startup.matmul_precision() == expected
+
+
+def test_a_run_does_not_import_what_it_does_not_need():
+    slow = ("flax", "matplotlib", "orbax", "scipy.stats", "skimage", "sklearn", "ray", "torch")
+    script = "import sys, ssdnet_jax.cli.ssdnet; print(*set(sys.argv[1:]) & set(sys.modules))"
+    command = [sys.executable, "-c", script, *slow]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
