@@ -65,6 +65,8 @@ def refusal(plan: Plan) -> str | None:
     """Why an image cannot be processed in tiles by this plan; None if it can."""
     if NETWORKS[plan.fit.network.kind].with_statistics is None:
         return f"config.network.kind {plan.fit.network.kind}, which needs a whole image"
+    if plan.score.method not in ("tiles", "patches"):
+        return f"config.score.method {plan.score.method}, which needs a whole image"
     if plan.fit.loss.w_perc or plan.score.alpha_perc:
         return "a perceptual term, which needs a whole image"
     if plan.fit.fit.permute_ratio:
