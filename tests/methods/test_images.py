@@ -202,19 +202,6 @@ def test_an_image_of_which_too_little_is_left_is_refused():
         resized_image(texture(), SMALL, ignored=np.zeros((9, 9), bool))
 
 
-def test_detail_is_the_image_at_twice_the_size_where_its_file_has_that_many_pixels():
-    large = np.random.default_rng(0).random((96, 80, 1), np.float32)
-    found = resized_image(large, Config(image_size=32), detailed=True)
-    assert found.detail.shape == (2 * found.fitted.shape[0], 2 * found.fitted.shape[1], 1)
-    np.testing.assert_array_equal(found.detail, found.detail.astype(np.float16))
-    assert np.abs(found.detail.mean() - large.mean()) < 0.01
-    assert resized_image(large, Config(image_size=32)).detail is None
-    assert resized_image(large[:36, :36], Config(image_size=32), detailed=True).detail is None
-    missing = large[..., 0] > 0.9
-    incomplete = resized_image(large, Config(image_size=32), missing=missing, detailed=True)
-    assert incomplete.detail is None
-
-
 def test_what_is_left_of_an_image_is_analysed_at_about_its_scale():
     """With features of pixels, so that small images may be fitted."""
     values = dataclasses.asdict(PAPER) | {"image_size": 128, "ground": "keep"}
