@@ -85,7 +85,11 @@ class Config:
         """
         base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            base.fit, permute_ratio=0.0, seeds=1, **dataclasses.asdict(self.inpaint)
+            base.fit,
+            permute_ratio=0.0,
+            seeds=1,
+            precision="float32",  # what is found stands in the image
+            **dataclasses.asdict(self.inpaint),
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         return FitSettings(network=base.network, loss=loss, fit=fit)

@@ -80,6 +80,8 @@ class FitConfig:
     )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
+    precision: Literal["float32", "bfloat16"] = "float32"  # of what the network's layers give, and
+    # of their products; parameters, statistics, losses, Adam and averages are always float32
 
 
 @dataclasses.dataclass(frozen=True)
