@@ -1,7 +1,8 @@
 """A step of a fit compiled for an NVIDIA H100 on a machine without one: bytes, launches, memory.
 
 Command:
-  python benchmarks/compiled_for_gpu.py --lanes=1,16,64 --json=benchmarks/results/compiled_for_gpu.json
+  python benchmarks/compiled_for_gpu.py --lanes=1,16,64 \
+    --json=benchmarks/results/compiled_for_gpu.json
 
 Needs JAX's CUDA plugin (pip install jax-cuda12-plugin jax-cuda12-pjrt, of the version of jax), and
 neither a GPU nor a driver: XLA compiles for a device that is described to it. Without a GPU it
@@ -85,7 +86,10 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=2.1e12, help="bytes a second")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"device": "NVIDIA H100 80GB, described; no GPU", "versions": versions()}
+    found: dict[str, Any] = {
+        "device": "NVIDIA H100 80GB, described; no GPU",
+        "versions": versions(),
+    }
     for name in arguments.settings.split(","):
         for precision in ("float32", "bfloat16"):
             for lanes in map(int, arguments.lanes.split(",")):

@@ -10,8 +10,6 @@ from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 
@@ -46,9 +44,7 @@ def test_errors_are_those_of_the_publications_formula():
             right = q @ S.T + weight * sum(mu @ S.T for mu in usual)
             W = right @ np.linalg.pinv(S @ S.T + weight * normal * S @ S.T)
             expected[row, column] = np.linalg.norm(q - W @ S)
-    errors = regression_errors(
-        jnp.asarray(features, jnp.float32), normal=normal, weight=weight
-    )
+    errors = regression_errors(jnp.asarray(features, jnp.float32), normal=normal, weight=weight)
     np.testing.assert_allclose(errors, expected, rtol=0.02)
 
 
