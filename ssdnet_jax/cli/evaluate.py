@@ -264,6 +264,7 @@ def _existing_maps(parsed: Arguments, folder: Path) -> MapSet:
         size=parsed.condition.evaluate_at,
         resized=parsed.resize_maps,
         decision=parsed.config.decision,
+        analysed=parsed.config.image_size,
     )
 
 

@@ -40,6 +40,7 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "score": _number(decision.score),
         "p_value": _number(decision.p_value),
         "anomalous": decision.anomalous,
+        "false_alarms": decision.false_alarms,
         "marked": bool(decision.mask.any()),
         "threshold": _number(decision.threshold),
         "calibrated_threshold": _number(

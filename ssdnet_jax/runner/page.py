@@ -110,6 +110,7 @@ class Page:
             "score": _short(decided["score"]),
             "threshold": _short(decided["calibrated_threshold"]),
             "p": _short(decided["p_value"]),
+            "rate": decided["false_alarms"],
             "width": decided["width"],
             "height": decided["height"],
             "count": len(decided["defects"]),

@@ -45,7 +45,7 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok", "error", or "gone": finished, but its file is no longer there
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
+    threshold: float | None = None  # of the raw map: what is above it stands out
     anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
