@@ -267,7 +267,7 @@ _DEFECT = {
 }
 _DECISION = {
     **{"width": 6, "height": 8, "score": 9.0, "p_value": 1e-6, "anomalous": True, "marked": True},
-    **{"threshold": 5.0, "calibrated_threshold": 4.0, "defects": [_DEFECT]},
+    **{"false_alarms": 0.01, "threshold": 5.0, "calibrated_threshold": 4.0, "defects": [_DEFECT]},
 }
 _COCO = {
     "images": [

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 DEFECT_FIELDS = tuple(field.name for field in dataclasses.fields(Defect))
 _SIDES = ("width", "height")
 _FLAGS = ("anomalous", "marked")
-_MEASURES = ("score", "p_value", "threshold", "calibrated_threshold")  # null: not a finite number
+_MEASURES = ("score", "p_value", "false_alarms", "threshold", "calibrated_threshold")  # or null
 
 
 def read_decision(path: Path) -> Json:
@@ -24,8 +24,9 @@ def read_decision(path: Path) -> Json:
 
     Returns:
       `width` and `height` in pixels; `anomalous`, `marked` (whether there is a mask); `score`,
-      `p_value`, `threshold`, `calibrated_threshold`, each None where it is not finite; `defects`,
-      each with `DEFECT_FIELDS`, `runs` (COCO's run lengths) and `polygon` (rings of points).
+      `p_value`, `false_alarms`, `threshold`, `calibrated_threshold`, each None where it is not
+      finite; `defects`, each with `DEFECT_FIELDS`, `runs` (COCO's run lengths) and `polygon` (rings
+      of points).
 
     Raises:
       InputError: the file cannot be read, or is none that a run has written.

@@ -15,7 +15,7 @@ NAMES = ("a.npy", "b.npy", "c.npy", "d.npy")
 
 DECISION = {
     **{"width": 2, "height": 2, "score": 1.0, "p_value": 0.5, "anomalous": False, "marked": False},
-    **{"threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
+    **{"false_alarms": 0.01, "threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
 }
 
 
