@@ -126,7 +126,7 @@ def normal_features(features: Float[Array, "n c"], *, count: int) -> Float[Array
 def solved(
     matrices: Float[Array, "*batch n n"], right: Float[Array, "*batch n"]
 ) -> Float[Array, "*batch n"]:
-    """x of A x = y for many small positive definite A: elimination without pivoting.
+    """Solves A x = y for many small positive definite A, by elimination without pivoting.
 
     `jnp.linalg.solve` of a batch can wait for good on a CPU, for threads of the pool that it
     occupies itself (jaxlib 0.10.2).
