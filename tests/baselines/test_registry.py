@@ -11,8 +11,6 @@ from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "winclip"])
 def test_only_the_random_methods_depend_on_the_key(name):
