@@ -22,7 +22,7 @@ def aota(
     features: Literal["vgg19", "filters"] = "vgg19",
     vgg19: VGG19Weights | None = None,
     neighbours: float = 0.25,
-    window: int = 9,
+    window: int = 5,
     stride: int = 4,
     blur: float = 3.0,
 ) -> Float[Array, "h w"]:

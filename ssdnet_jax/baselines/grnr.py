@@ -24,7 +24,7 @@ def grnr(
     vgg19: VGG19Weights | None = None,
     normal: int = 40,
     weight: float = 5.0,
-    strides: tuple[int, ...] = (4, 8),
+    strides: tuple[int, ...] = (2, 4),
     blur: float = 3.0,
 ) -> Float[Array, "h w"]:
     """Maps where neither the neighbours of a feature nor normal features explain it.
@@ -105,8 +105,8 @@ def regression_errors(
     ridge = _RIDGE * jnp.trace(products, axis1=2, axis2=3)[..., None, None] / 8
     by_neighbour = jnp.einsum("hwnc,hwc->hwn", neighbours, target)
     tiny = jnp.finfo(features.dtype).tiny
-    combined = jnp.linalg.solve(products + (ridge + tiny) * jnp.eye(8), by_neighbour[..., None])
-    explained = jnp.einsum("hwn,hwnc->hwc", combined[..., 0], neighbours)
+    combined = solved(products + (ridge + tiny) * jnp.eye(8), by_neighbour)
+    explained = jnp.einsum("hwn,hwnc->hwc", combined, neighbours)
     return jnp.linalg.norm(averaged - explained, axis=-1)
 
 
@@ -121,6 +121,22 @@ def normal_features(features: Float[Array, "n c"], *, count: int) -> Float[Array
 
     means = lax.map(mean_distance, centred, batch_size=_ROWS)
     return features[lax.top_k(-means, min(count, features.shape[0]))[1]]
+
+
+def solved(
+    matrices: Float[Array, "*batch n n"], right: Float[Array, "*batch n"]
+) -> Float[Array, "*batch n"]:
+    """Solves A x = y for many small positive definite A, by elimination without pivoting.
+
+    `jnp.linalg.solve` of a batch can wait for good on a CPU, for threads of the pool that it
+    occupies itself (jaxlib 0.10.2).
+    """
+    rows = jnp.concatenate([matrices, right[..., None]], axis=-1)
+    for i in range(matrices.shape[-1]):
+        pivot = rows[..., i : i + 1, :] / rows[..., i : i + 1, i : i + 1]
+        rows = rows - rows[..., i : i + 1] * pivot
+        rows = rows.at[..., i, :].set(pivot[..., 0, :])
+    return rows[..., -1]
 
 
 def _blocks(features: Float[Array, "h w c"], side: int) -> Float[Array, "hh ww c"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ssdnet_jax.baselines.pixels import check, check_features, check_odd, compiled, smooth
 from ssdnet_jax.core.features import feature_maps
-from ssdnet_jax.core.patch_statistics import median_sorted_tile, mirror, scale_channels
+from ssdnet_jax.core.patch_statistics import median_sorted_tile, scale_channels
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 
@@ -67,44 +67,50 @@ def qfca(
 def quantized_correspondence(
     values: Int[Array, "h w c"], *, bins: int, tile_size: int
 ) -> Float[Array, "h w"]:
-    """Mean over channels and tiles of the errors that the tiles around a pixel send to it, in bins.
+    """Mean over channels of the errors that the tiles around a pixel send to it, in bins.
+
+    Tiles lie within the map. Where fewer than `tile_size`**2 of them hold a pixel, as near the
+    border, the others are taken to have the median error.
 
     Args:
       values: in 0 to bins - 1.
       bins: number of values.
-      tile_size: side of a tile, odd. Tiles lie within the map, but for those around its border,
-        where it is mirrored.
+      tile_size: side of a tile, odd, in pixels of the map.
     """
     members = tile_size**2
     reference = median_sorted_tile(values.astype(jnp.float32), tile_size=tile_size)
 
     def of_channel(
-        channel: tuple[Int[Array, "h w"], Float[Array, " members"]],
+        value: Int[Array, "h w"], typical: Float[Array, " members"]
     ) -> Float[Array, "h w"]:
-        value, typical = channel
         # first[b, m]: sum of |b - typical| over the first m ranks.
         differences = jnp.abs(jnp.arange(bins)[:, None] - typical)
         first = jnp.pad(jnp.cumsum(differences, axis=1), ((0, 0), (1, 0)))
         held = value == jnp.arange(bins)[:, None, None]
-        counts = _tile_sums(held.astype(jnp.float32), tile_size)
+        counts = _window_sums(held.astype(jnp.float32), tile_size)
         upto = jnp.cumsum(counts, axis=0)
         ranks = jnp.stack([upto - counts, upto]).astype(jnp.int32)
         before, through = (jax.vmap(jnp.take)(first, each) for each in ranks)
         errors = (through - before) / jnp.maximum(counts, 1)
-        sent = _tile_sums(errors, tile_size) / members
-        return jnp.where(held, sent, 0).sum(0)
+        return jnp.where(held, _sent_back(errors, tile_size), 0).sum(0)
 
-    by_channel = (jnp.moveaxis(values, -1, 0), reference.T)
-    total, _ = lax.scan(
-        lambda sums, channel: (sums + of_channel(channel), None),
-        jnp.zeros(values.shape[:2]),
-        by_channel,
-    )
-    return total / values.shape[-1]
+    def add(total: Array, channel: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + of_channel(*channel), None
+
+    shape = values.shape[:2]
+    channels = (jnp.moveaxis(values, -1, 0), reference.T)
+    total = lax.scan(add, jnp.zeros(shape), channels)[0] / (members * values.shape[-1])
+    share = _sent_back(jnp.ones((1, *(n - tile_size + 1 for n in shape))), tile_size)[0] / members
+    return total + (1 - share) * jnp.median(total / share)
 
 
-def _tile_sums(x: Float[Array, "b h w"], size: int) -> Float[Array, "b h w"]:
-    """Sums over the tile around each position; the map is mirrored."""
-    padded = jnp.moveaxis(mirror(jnp.moveaxis(x, 0, -1), margin=size // 2), -1, 0)
-    rows = lax.reduce_window(padded, 0.0, lax.add, (1, size, 1), (1, 1, 1), "VALID")
+def _sent_back(of_tiles: Float[Array, "b h w"], size: int) -> Float[Array, "b hh ww"]:
+    """Sums over all tiles that hold a pixel; tiles are at [their top, their left]."""
+    around = size - 1
+    return _window_sums(jnp.pad(of_tiles, ((0, 0), (around, around), (around, around))), size)
+
+
+def _window_sums(x: Float[Array, "b h w"], size: int) -> Float[Array, "b hh ww"]:
+    """Sums over all windows of side `size` that lie within x."""
+    rows = lax.reduce_window(x, 0.0, lax.add, (1, size, 1), (1, 1, 1), "VALID")
     return lax.reduce_window(rows, 0.0, lax.add, (1, 1, size), (1, 1, 1), "VALID")
