@@ -66,7 +66,10 @@ class LossConfig:
 class FitConfig:
     """Optimization (paper sections 3.5 and 4.2)."""
 
-    learning_rate: float = 5e-3  # Adam, in [1e-12, 100]
+    learning_rate: float = 5e-3  # Adam, in [1e-12, 100]; with a schedule the largest
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls
+    # to 0 at the last step, as half a cosine
+    warmup_steps: int = 0  # steps, >= 0, in which the learning rate rises linearly to the above
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this

@@ -159,7 +159,8 @@ def fit_step(
     blown_up = ~finite | _is_blow_up(loss, level, config.blowup_factor)
 
     updates, optimizer = _optimizer(settings).update(gradient, state.current.optimizer)
-    advanced = Weights(state.current.params + state.rate * updates, optimizer)
+    rate = state.rate * learning_rate_share(state.step, state.history.shape[0], config)
+    advanced = Weights(state.current.params + rate * updates, optimizer)
 
     stop = jnp.where(loss < config.stop_threshold, StopReason.THRESHOLD, StopReason.RUNNING)
     stop = jnp.where(blown_up, StopReason.RUNNING, stop)
@@ -189,6 +190,24 @@ def fit_step(
         stop=stop.astype(jnp.int32),
         key=state.key,
     )
+
+
+def learning_rate_share(
+    step: Int[Array, ""], steps: int, config: FitConfig
+) -> Float[Array, ""] | float:
+    """What of `config.learning_rate` the schedule lets a step have, in (0, 1].
+
+    Args:
+      step: from 0.
+      steps: of the whole fit, if nothing ends it early.
+      config: schedule and warm-up.
+    """
+    share: Array | float = 1.0
+    warmup = min(config.warmup_steps, steps)
+    if config.schedule == "cosine":
+        after = jnp.maximum(step - warmup, 0) / max(steps - warmup, 1)
+        share = 0.5 * (1 + jnp.cos(jnp.pi * after))
+    return share * jnp.minimum(1.0, (step + 1) / warmup) if warmup else share
 
 
 def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[Array, "..."]]:

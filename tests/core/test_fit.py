@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.config import PAPER
-from ssdnet_jax.core.config import FitSettings, LossConfig
+from ssdnet_jax.core.config import FitConfig, FitSettings, LossConfig
 from ssdnet_jax.core.fit import (
     StopReason,
     fit_block,
     init_fit,
+    learning_rate_share,
     network_parameters,
     reconstruct,
     total_steps,
@@ -76,6 +77,40 @@ def test_steps_come_from_epochs_unless_they_are_given():
     by_epochs = changed(max_steps=0, epochs=3)
     assert total_steps((SIDE, SIDE), by_epochs) == 3 * -(-patches // 10)
     assert total_steps((SIDE, SIDE), SETTINGS) == 40
+
+
+def shares(steps, **fields):
+    config = FitConfig(**fields)
+    return [float(learning_rate_share(jnp.int32(step), steps, config)) for step in range(steps)]
+
+
+def test_a_constant_rate_has_no_schedule():
+    assert shares(3, schedule="constant") == [1.0, 1.0, 1.0]
+
+
+def test_the_rate_rises_linearly_over_the_warm_up():
+    np.testing.assert_allclose(shares(6, warmup_steps=4), [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-6)
+
+
+def test_the_rate_falls_as_half_a_cosine_from_the_end_of_the_warm_up():
+    found = shares(10, schedule="cosine", warmup_steps=2)
+    expected = [0.5, 1.0, *(0.5 + 0.5 * np.cos(np.pi * np.arange(8) / 8))]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert min(found) > 0
+
+
+def test_a_warm_up_longer_than_the_fit_ends_with_it():
+    assert shares(2, schedule="cosine", warmup_steps=9) == [0.5, 1.0]
+
+
+def test_a_step_moves_parameters_by_the_rate_of_its_schedule():
+    def moved(**fields):
+        settings = changed(blowup_factor=0.0, **fields)
+        state = init_jit(KEY, IMAGE, settings=settings)
+        after = block_jit(state, IMAGE, KNOWN, None, 1, settings=settings)
+        return np.asarray(after.current.params - state.current.params)
+
+    np.testing.assert_allclose(moved(warmup_steps=4), moved() / 4, rtol=1e-3, atol=1e-7)
 
 
 def test_blocks_give_the_same_fit_as_one_call():
