@@ -116,7 +116,7 @@ class Config:
     def compares_detail(self) -> bool:
         """Whether the score wants an image at twice the size at which it is analysed."""
         is_image = self.target_kind.is_image
-        return self.score.method == "tiles_and_marks" and not is_image
+        return self.score.method == "tiles" and self.score.detail == "auto" and not is_image
 
     def plan(
         self,
@@ -154,6 +154,7 @@ class Config:
             noisy=noisy,
             detailed=detailed and self.compares_detail,
         )
+        tiles_of_features = self.score.method == "tiles" and not self.target_kind.is_image
         return Plan(
             shape=shape,
             target=self.features.kind,
@@ -163,7 +164,7 @@ class Config:
             score=self.score,
             seeds=self.fit.seeds,
             masked=masked,
-            marks=whole and self.compares_detail,
+            marks=whole and tiles_of_features and self.score.marks == "all",
         )
 
 
@@ -232,7 +233,7 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     """
     kind = config.target_kind
     score, coarse_scale = config.score, 1.0 if kind.is_image else config.score.coarse_scale
-    if score.method in ("tiles", "tiles_and_marks"):
+    if score.method == "tiles":
         of_score = {"score.tile_size": kind.smallest_side(2 * score.tile_size - 1, coarse_scale)}
     else:
         of_score = {"score.patch_sizes": kind.smallest_side(max(score.patch_sizes), 1.0)}

@@ -328,8 +328,15 @@ def test_a_plan_says_what_is_done_to_an_image():
     assert (plan.shape, plan.target, plan.seeds) == ((64, 80), "pixels", 3)
     assert plan.fit == PAPER.fit_settings and plan.score == PAPER.score
     auto = AUTO.resolve_features(has_vgg19=True)
-    assert auto.plan((256, 256)).fitted == ("coarse", 1.0, 24, 1)
-    assert auto.plan((256, 256), noise=0.1).fitted == ("coarse", 0.75, 24, 1)
+    assert auto.plan((256, 256)).fitted[:3] == ("coarse", 1.0, 24)
+    assert auto.plan((256, 256), noise=0.1).fitted[:3] == ("coarse", 0.75, 24)
+    assert auto.plan((256, 256)).marks and not auto.plan((256, 256), whole=False).marks
+    assert auto.plan((256, 256), detailed=True).detailed
+    assert not auto.plan((256, 256), detailed=True, noise=0.1).detailed
+    without = dataclasses.replace(auto.score, marks="none", detail="none")
+    plain = dataclasses.replace(auto, score=without).plan((256, 256), detailed=True)
+    assert not (plain.marks or plain.detailed)
+    assert not dataclasses.replace(PAPER, score=auto.score).plan((256, 256)).marks
     with pytest.raises(ConfigError, match=r"found auto; expected.*resolve_features"):
         AUTO.plan((256, 256))
     with pytest.raises(ConfigError, match=r"config\.network.*20 x 400"):

@@ -89,8 +89,7 @@ class FitConfig:
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
-    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one;
-    # tiles_and_marks: with detail of the file and marks of the whitened image
+    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1
@@ -101,6 +100,10 @@ class ScoreConfig:
     coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
     agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
     # maps agree (a geometric mean), below it they are averaged
+    marks: Literal["all", "none"] = "all"  # lines, spots and coloured stripes of the whitened image
+    # beside tiles of features (`core.matched_filter`); none: tiles alone
+    detail: Literal["auto", "none"] = "auto"  # auto: features of the image at twice the size at
+    # which it is analysed are compared as well, where its file has that many pixels
 
 
 @dataclasses.dataclass(frozen=True)
