@@ -47,6 +47,15 @@ def refused(values, *words):
     return message
 
 
+def test_crops_hold_a_patch_and_are_not_for_the_perceptual_term():
+    refused({"fit": {"crop": 4}}, "config.fit.crop: found 4", "at least 17")
+    refused({"fit": {"crop": 24}, "loss": {"patch_sizes": [32]}}, "config.fit.crop", "at least 32")
+    of_pixels = {"features": {"kind": "pixels"}, "score": {"method": "patches"}}
+    values = {**of_pixels, "fit": {"crop": 64}, "loss": {"w_perc": 0.5}}
+    refused(values, "config.fit.crop: found 64 with config.loss.w_perc 0.5")
+    assert from_config_dict({"fit": {"crop": 17}}).fit.crop == 17
+
+
 def odd(limit):
     return st.integers(0, limit).map(lambda n: 2 * n + 1)
 
@@ -63,6 +72,7 @@ def configs(draw):
     }
     of_pixels = words["features.kind"] == "pixels"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
+    crop = draw(st.sampled_from([0, 5000]))
     alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
     positive = st.floats(1e-2, 1e2)
     any_number = st.floats(-1e300, 2**32)
@@ -88,11 +98,13 @@ def configs(draw):
         "loss.patch_sizes": tuple(sizes),
         "loss.patch_strides": entries(len(sizes), high=20),
         "loss.w_rec": draw(positive),
-        "loss.w_perc": draw(st.floats(0, 1e6)) if of_pixels else 0.0,
+        "loss.w_perc": draw(st.floats(0, 1e6)) if of_pixels and not crop else 0.0,
         "loss.perceptual_size": draw(st.integers(2, 512)),
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
         "fit.warmup_steps": draw(st.integers(0, 1000)),
+        "fit.crop": crop,
+        "fit.passes": draw(st.integers(1, 1000)),
         "fit.epochs": draw(count),
         "fit.max_steps": draw(st.integers(0, 10**6)),
         "fit.stop_threshold": draw(any_number),
@@ -165,6 +177,8 @@ def wrong_values():
         "score.agreement_scale": [0.0, -1.0],
         "fit.learning_rate": [0.0, -0.1],
         "fit.warmup_steps": [-1],
+        "fit.crop": [-1],
+        "fit.passes": [0],
         "fit.epochs": [0],
         "fit.max_steps": [-1],
         "fit.stop_threshold": [],

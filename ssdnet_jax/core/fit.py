@@ -21,6 +21,7 @@ from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameter
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _MEDIAN_WINDOW = 10  # steps: the loss level against which a blow-up is judged
+_PLACES = 3  # of which a crop is taken
 _MOST_UNDONE = 50  # restorations after which a fit is given up
 
 
@@ -50,7 +51,8 @@ class FitState(NamedTuple):
     Attributes:
       current: parameters and Adam's moments.
       good: those of the last step whose loss was not above the recent median.
-      average: running average of the reconstruction over good steps (times its weight).
+      average: running average over good steps (times its weight) of the reconstruction; where a
+        step sees a crop, of the parameters.
       weight: total weight in `average`, in [0, 1].
       history: loss of each step taken, NaN after them.
       step: steps taken.
@@ -62,7 +64,7 @@ class FitState(NamedTuple):
 
     current: Weights
     good: Weights
-    average: Float[Array, "h w c"]
+    average: Float[Array, "h w c"] | Float[Array, " parameters"]
     weight: Float[Array, ""]
     history: Float[Array, " steps"]
     step: Int[Array, ""]
@@ -89,7 +91,7 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
     return FitState(
         current=weights,
         good=weights,
-        average=jnp.zeros_like(image),
+        average=jnp.zeros_like(params if settings.fit.crop else image),
         weight=jnp.zeros((), jnp.float32),
         history=jnp.full((total_steps(image.shape[:2], settings),), jnp.nan, jnp.float32),
         step=jnp.zeros((), jnp.int32),
@@ -119,7 +121,10 @@ def fit_block(
       settings: static.
     """
     last = state.step + steps
-    features = losses.constant_features(image, known, vgg19, settings.loss)
+    # Of crops nothing is constant.
+    features = None
+    if not settings.fit.crop:
+        features = losses.constant_features(image, known, vgg19, settings.loss)
 
     def unfinished(state: FitState) -> Array:
         return (state.stop == StopReason.RUNNING) & (state.step < last)
@@ -143,8 +148,12 @@ def fit_step(
     `features` are `losses.constant_features`, if they are at hand.
     """
     config = settings.fit
+    if config.crop:
+        image, known = _random_crop(
+            _step_keys(state.key, state.step)[-1], image, known, config.crop
+        )
     (loss, output), gradient = jax.value_and_grad(_objective, has_aux=True)(
-        network_parameters(state, settings),
+        network_parameters(state, settings, channels=image.shape[-1]),
         state.key,
         state.step,
         image,
@@ -176,7 +185,8 @@ def fit_step(
     good = _choose(usual, state.current, state.good)
     stays = _choose(blown_up, good, state.current)
     memory = config.average_decay
-    average = memory * state.average + (1 - memory) * output
+    average = memory * state.average
+    average += (1 - memory) * (state.current.params if config.crop else output)
     return FitState(
         current=_choose(blown_up | (stop != StopReason.RUNNING), stays, advanced),
         good=good,
@@ -210,18 +220,63 @@ def learning_rate_share(
     return share * jnp.minimum(1.0, (step + 1) / warmup) if warmup else share
 
 
-def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[Array, "..."]]:
-    """Theta as `apply_network` takes it."""
-    structure = network_structure(settings.network, channels=state.average.shape[-1])
+def network_parameters(
+    state: FitState, settings: FitSettings, *, channels: int
+) -> PyTree[Float[Array, "..."]]:
+    """Theta of the last step as `apply_network` takes it, for images of so many channels."""
+    structure = network_structure(settings.network, channels=channels)
     return unflatten_parameters(state.current.params, structure)
 
 
-def reconstruct(state: FitState) -> Float[Array, "h w c"]:
+def reconstruct(
+    state: FitState,
+    image: Float[Array, "h w c"],
+    known: Float[Array, "h w"],
+    settings: FitSettings,
+) -> Float[Array, "h w c"]:
     """Mu = f_theta(y), the normal component: the running average of the fit's good outputs.
 
-    Adam now and then loses a fit within one step, so no single step is trusted.
+    Adam now and then loses a fit within one step, so no single step is trusted. No two crops share
+    outputs: after a fit to crops the mean of outputs is taken with the running average of the
+    parameters, each of a new corruption of the whole image.
+
+    Args:
+      state: of a fit of at least one step.
+      image: y, as for `fit_block`.
+      known: as for `fit_block`.
+      settings: static.
     """
-    return state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
+    average = state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
+    config = settings.fit
+    if not config.crop:
+        return average
+    structure = network_structure(settings.network, channels=image.shape[-1])
+    params = unflatten_parameters(average, structure)
+
+    def add(number: Array, total: Array) -> Array:
+        key = _step_keys(state.key, state.history.shape[0] + number)[-1]  # of no step
+        corrupted = _corrupt(key, image, known, config)
+        return total + apply_network(params, corrupted[None], settings.network)[0]
+
+    return lax.fori_loop(0, config.passes, add, jnp.zeros_like(image)) / config.passes
+
+
+def _random_crop(
+    key: PRNGKeyArray, image: Float[Array, "h w c"], known: Float[Array, "h w"], side: int
+) -> tuple[Float[Array, "hh ww c"], Float[Array, "hh ww"]]:
+    """A square of an image, or as much of it as the image has, and what is known of it.
+
+    Of a few places the one of which most is known, the first of those that are alike.
+    """
+    shape = [min(side, of_image) for of_image in image.shape[:2]]
+    room = jnp.array(known.shape) - jnp.array(shape) + 1
+    # The key's first two children are those of noise and mask.
+    corners = jax.random.randint(jax.random.fold_in(key, 2), (_PLACES, 2), 0, room)
+    crops = [lax.dynamic_slice(known, corner, shape) for corner in corners]
+    place = jnp.argmax(jnp.stack([jnp.count_nonzero(crop) for crop in crops]))
+    corner = corners[place]
+    cut = lax.dynamic_slice(image, (*corner, 0), (*shape, image.shape[2]))
+    return cut, lax.dynamic_slice(known, corner, shape)
 
 
 def _objective(
