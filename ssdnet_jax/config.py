@@ -85,7 +85,7 @@ class Config:
         """
         base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            base.fit, permute_ratio=0.0, seeds=1, crop=0, **dataclasses.asdict(self.inpaint)
+            base.fit, permute_ratio=0.0, seeds=1, crop_steps=0, **dataclasses.asdict(self.inpaint)
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         return FitSettings(network=base.network, loss=loss, fit=fit)
@@ -179,7 +179,7 @@ PAPER = Config(
         learning_rate=0.01,
         schedule="constant",
         warmup_steps=0,
-        crop=0,
+        crop_steps=0,
         max_steps=0,
         stop_threshold=1e-4,
         input_noise=0.01,
@@ -364,7 +364,7 @@ def _check_combinations(config: Config) -> None:
                 f"config.{name}: found {value:g} with config.features.kind "
                 f"{config.features.kind}; expected 0, features have no perceptual term"
             )
-    _check_crop(config)
+    _check_crops(config)
     if config.loss.w_rec == config.loss.w_perc == 0:
         raise ConfigError(
             "config.loss.w_rec: found 0 and config.loss.w_perc 0; expected one above 0"
@@ -377,16 +377,23 @@ def _check_combinations(config: Config) -> None:
         )
 
 
-def _check_crop(config: Config) -> None:
-    crop, least = config.fit.crop, max(smallest_side(config.network), *config.loss.patch_sizes)
-    if crop and config.loss.w_perc:
+def _check_crops(config: Config) -> None:
+    fit, least = config.fit, max(smallest_side(config.network), *config.loss.patch_sizes)
+    if not fit.crop_steps:
+        return
+    if config.loss.w_perc:
         raise ConfigError(
-            f"config.fit.crop: found {crop} with config.loss.w_perc {config.loss.w_perc:g}; "
-            f"expected 0, the perceptual term is not computed of crops"
+            f"config.fit.crop_steps: found {fit.crop_steps} with config.loss.w_perc "
+            f"{config.loss.w_perc:g}; expected 0, the perceptual term is not computed of crops"
         )
-    if 0 < crop < least:
+    if not fit.crop_steps < fit.max_steps:
         raise ConfigError(
-            f"config.fit.crop: found {crop}; expected 0, or at least {least}, as the network and "
+            f"config.fit.crop_steps: found {fit.crop_steps} with config.fit.max_steps "
+            f"{fit.max_steps}; expected fewer, the reconstruction is made by the other steps"
+        )
+    if fit.crop < least:
+        raise ConfigError(
+            f"config.fit.crop: found {fit.crop}; expected at least {least}, as the network and "
             f"config.loss.patch_sizes need"
         )
 
@@ -442,8 +449,8 @@ _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithm
     "loss.patches_per_step": 1e6,
     "fit.learning_rate": 100.0,
     "fit.warmup_steps": 1e6,
+    "fit.crop_steps": 1e6,
     "fit.crop": 65_536,
-    "fit.passes": 1000,
     "fit.epochs": 1e6,
     "fit.max_steps": 1e6,
     "fit.input_noise": 1000.0,
@@ -491,8 +498,8 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "loss.patches_per_step": _FROM_1,
     "fit.learning_rate": ("at least 1e-12", lambda v: v >= 1e-12),
     "fit.warmup_steps": _FROM_0,
-    "fit.crop": _FROM_0,
-    "fit.passes": _FROM_1,
+    "fit.crop_steps": _FROM_0,
+    "fit.crop": _FROM_1,
     "fit.epochs": _FROM_1,
     "fit.max_steps": _FROM_0,
     "fit.stop_threshold": _FINITE,

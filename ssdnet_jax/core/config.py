@@ -68,23 +68,21 @@ class FitConfig:
 
     learning_rate: float = 5e-3  # Adam, in [1e-12, 100]; with a schedule the largest
     schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls
-    # to 0 at the last step, as half a cosine
+    # to 0 at the last step, as half a cosine that begins after warm-up and crops
     warmup_steps: int = 0  # steps, >= 0, in which the learning rate rises linearly to the above
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
-    crop: int = 0  # pixels or features, >= 0: side of the random square of what is fitted that a
-    # step sees; 0: all of it
-    passes: int = 8  # >= 1; with crops, outputs of the fitted network whose mean is the
-    # reconstruction, each of another corruption of the input
+    crop_steps: int = 0  # steps, >= 0: the first so many see a random square of what is fitted, the
+    # others all of it, whose outputs alone are averaged
+    crop: int = 64  # pixels or features, >= 1: side of that square
     input_noise: float = 0.3  # standard deviation of Gaussian input noise, image units, >= 0
     mask_ratio: float = 0.5  # fraction of input pixels set to 0 at each step, in [0, 1)
     mask_block: int = 4  # pixels, side of the square blocks that are masked together, >= 1
     permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
     blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
     average_decay: float = (
-        0.97  # in [0, 1): memory of the reconstruction's running average; 0: none. With crops of
-        # the parameters', by which the reconstruction is made
+        0.97  # in [0, 1): memory of the reconstruction's running average; 0: none
     )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown

@@ -86,7 +86,8 @@ def represent(
     """
     at_scale = resized(image, scale=representation.scale)
     maps = feature_maps(at_scale, vgg19, kind=kind, stride=representation.stride)
-    features = standardize(getattr(maps, representation.layer), weights)
+    # Without the barrier a CPU computes these once for each product of them, and products slowly.
+    features = lax.optimization_barrier(standardize(getattr(maps, representation.layer), weights))
     return principal_components(features, count=representation.components, weights=weights)
 
 

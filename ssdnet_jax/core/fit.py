@@ -51,8 +51,8 @@ class FitState(NamedTuple):
     Attributes:
       current: parameters and Adam's moments.
       good: those of the last step whose loss was not above the recent median.
-      average: running average over good steps (times its weight) of the reconstruction; where a
-        step sees a crop, of the parameters.
+      average: running average of the reconstruction over good steps that see the whole image
+        (times its weight).
       weight: total weight in `average`, in [0, 1].
       history: loss of each step taken, NaN after them.
       step: steps taken.
@@ -64,7 +64,7 @@ class FitState(NamedTuple):
 
     current: Weights
     good: Weights
-    average: Float[Array, "h w c"] | Float[Array, " parameters"]
+    average: Float[Array, "h w c"]
     weight: Float[Array, ""]
     history: Float[Array, " steps"]
     step: Int[Array, ""]
@@ -91,7 +91,7 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
     return FitState(
         current=weights,
         good=weights,
-        average=jnp.zeros_like(params if settings.fit.crop else image),
+        average=jnp.zeros_like(image),
         weight=jnp.zeros((), jnp.float32),
         history=jnp.full((total_steps(image.shape[:2], settings),), jnp.nan, jnp.float32),
         step=jnp.zeros((), jnp.int32),
@@ -121,10 +121,7 @@ def fit_block(
       settings: static.
     """
     last = state.step + steps
-    # Of crops nothing is constant.
-    features = None
-    if not settings.fit.crop:
-        features = losses.constant_features(image, known, vgg19, settings.loss)
+    features = losses.constant_features(image, known, vgg19, settings.loss)
 
     def unfinished(state: FitState) -> Array:
         return (state.stop == StopReason.RUNNING) & (state.step < last)
@@ -148,20 +145,23 @@ def fit_step(
     `features` are `losses.constant_features`, if they are at hand.
     """
     config = settings.fit
-    if config.crop:
-        image, known = _random_crop(
-            _step_keys(state.key, state.step)[-1], image, known, config.crop
-        )
-    (loss, output), gradient = jax.value_and_grad(_objective, has_aux=True)(
-        network_parameters(state, settings, channels=image.shape[-1]),
-        state.key,
-        state.step,
-        image,
-        known,
-        vgg19,
-        features,
-        settings,
-    )
+    params = network_parameters(state, settings)
+    sees_all = state.step >= config.crop_steps
+
+    def of_all() -> tuple[tuple[Array, Array], PyTree[Array]]:
+        objective = jax.value_and_grad(_objective, has_aux=True)
+        return objective(params, state.key, state.step, image, known, vgg19, features, settings)
+
+    def of_crop() -> tuple[tuple[Array, Array], PyTree[Array]]:
+        crop = _random_crop(_step_keys(state.key, state.step)[-1], image, known, config.crop)
+        objective = jax.value_and_grad(_objective, has_aux=True)
+        (loss, _), gradient = objective(params, state.key, state.step, *crop, vgg19, None, settings)
+        return (loss, jnp.zeros_like(image)), gradient
+
+    if config.crop_steps:
+        (loss, output), gradient = lax.cond(sees_all, of_all, of_crop)
+    else:
+        (loss, output), gradient = of_all()
     gradient = flatten_parameters(gradient)
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
     level = _recent_median(state)
@@ -171,7 +171,8 @@ def fit_step(
     rate = state.rate * learning_rate_share(state.step, state.history.shape[0], config)
     advanced = Weights(state.current.params + rate * updates, optimizer)
 
-    stop = jnp.where(loss < config.stop_threshold, StopReason.THRESHOLD, StopReason.RUNNING)
+    reached = (loss < config.stop_threshold) & sees_all
+    stop = jnp.where(reached, StopReason.THRESHOLD, StopReason.RUNNING)
     stop = jnp.where(blown_up, StopReason.RUNNING, stop)
     undone = state.undone + blown_up
     stop = jnp.where(
@@ -185,13 +186,13 @@ def fit_step(
     good = _choose(usual, state.current, state.good)
     stays = _choose(blown_up, good, state.current)
     memory = config.average_decay
-    average = memory * state.average
-    average += (1 - memory) * (state.current.params if config.crop else output)
+    average = memory * state.average + (1 - memory) * output
+    averaged = ~blown_up & sees_all
     return FitState(
         current=_choose(blown_up | (stop != StopReason.RUNNING), stays, advanced),
         good=good,
-        average=jnp.where(blown_up, state.average, average),
-        weight=jnp.where(blown_up, state.weight, memory * state.weight + (1 - memory)),
+        average=jnp.where(averaged, average, state.average),
+        weight=jnp.where(averaged, memory * state.weight + (1 - memory), state.weight),
         history=state.history.at[state.step].set(loss),
         step=state.step + 1,
         undone=undone,
@@ -215,50 +216,24 @@ def learning_rate_share(
     share: Array | float = 1.0
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "cosine":
-        after = jnp.maximum(step - warmup, 0) / max(steps - warmup, 1)
+        before = max(warmup, config.crop_steps)
+        after = jnp.maximum(step - before, 0) / max(steps - before, 1)
         share = 0.5 * (1 + jnp.cos(jnp.pi * after))
     return share * jnp.minimum(1.0, (step + 1) / warmup) if warmup else share
 
 
-def network_parameters(
-    state: FitState, settings: FitSettings, *, channels: int
-) -> PyTree[Float[Array, "..."]]:
-    """Theta of the last step as `apply_network` takes it, for images of so many channels."""
-    structure = network_structure(settings.network, channels=channels)
+def network_parameters(state: FitState, settings: FitSettings) -> PyTree[Float[Array, "..."]]:
+    """Theta as `apply_network` takes it."""
+    structure = network_structure(settings.network, channels=state.average.shape[-1])
     return unflatten_parameters(state.current.params, structure)
 
 
-def reconstruct(
-    state: FitState,
-    image: Float[Array, "h w c"],
-    known: Float[Array, "h w"],
-    settings: FitSettings,
-) -> Float[Array, "h w c"]:
+def reconstruct(state: FitState) -> Float[Array, "h w c"]:
     """Mu = f_theta(y), the normal component: the running average of the fit's good outputs.
 
-    Adam now and then loses a fit within one step, so no single step is trusted. No two crops share
-    outputs: after a fit to crops the mean of outputs is taken with the running average of the
-    parameters, each of a new corruption of the whole image.
-
-    Args:
-      state: of a fit of at least one step.
-      image: y, as for `fit_block`.
-      known: as for `fit_block`.
-      settings: static.
+    Adam now and then loses a fit within one step, so no single step is trusted.
     """
-    average = state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
-    config = settings.fit
-    if not config.crop:
-        return average
-    structure = network_structure(settings.network, channels=image.shape[-1])
-    params = unflatten_parameters(average, structure)
-
-    def add(number: Array, total: Array) -> Array:
-        key = _step_keys(state.key, state.history.shape[0] + number)[-1]  # of no step
-        corrupted = _corrupt(key, image, known, config)
-        return total + apply_network(params, corrupted[None], settings.network)[0]
-
-    return lax.fori_loop(0, config.passes, add, jnp.zeros_like(image)) / config.passes
+    return state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
 
 
 def _random_crop(

@@ -95,7 +95,7 @@ def fit(
     active = jnp.ones(values.shape[0], bool)
     lanes = init_lanes(keys, values, known, active, plan.fit)
     lanes = fit_lanes(lanes, vgg19, total_steps(values.shape[1:3], plan.fit), plan.fit)
-    states, found = lanes.states, _results(lanes, plan.fit)
+    states, found = lanes.states, over_batch(_result, lanes.states)
     structure = network_structure(plan.fit.network, channels=values.shape[-1])
     params = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(found.params)
     return Fit(
@@ -133,8 +133,6 @@ def fit_lanes(
         return lanes._replace(states=jax.tree.map(lambda leaf: leaf[None], state))
 
     def constant(image: Array, known: Array) -> Array | None:
-        if settings.fit.crop:
-            return None
         return losses.constant_features(image, known, vgg19, settings.loss)
 
     features = jax.vmap(constant)(lanes.images, lanes.known)
@@ -171,11 +169,8 @@ def replace_lane(
 
 def lane_results(lanes: Lanes, chosen: Int[Array, " lanes"], settings: FitSettings) -> LaneResult:
     """What the chosen lanes have come to, in this order; see `core.fit.reconstruct`."""
-    return _results(jax.tree.map(lambda leaf: leaf[chosen], lanes), settings)
+    return over_batch(_result, jax.tree.map(lambda leaf: leaf[chosen], lanes.states))
 
 
-def _results(lanes: Lanes, settings: FitSettings) -> LaneResult:
-    def of_one(state: FitState, image: Array, known: Array) -> LaneResult:
-        return LaneResult(reconstruct(state, image, known, settings), state.current.params)
-
-    return over_batch(of_one, *lanes)
+def _result(state: FitState) -> LaneResult:
+    return LaneResult(reconstruct(state), state.current.params)

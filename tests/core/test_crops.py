@@ -51,7 +51,7 @@ def test_the_averaged_parameters_lie_between_those_of_the_steps():
     values, known = crops(6)
     fit = run(started(), values, known, settings=SETTINGS)
     average = averaged_parameters(fit, SETTINGS, channels=2)
-    last = network_parameters(fit.state, SETTINGS, channels=1)
+    last = network_parameters(fit.state, SETTINGS)
     assert jax.tree.structure(average) == jax.tree.structure(last)
     assert np.isclose(float(fit.weight), 1 - 0.5**6)
     kernel = average["output"]["kernel"]

@@ -45,12 +45,8 @@ def fit(key, image, known, vgg19, settings):
 fit_jit = jax.jit(fit, static_argnames="settings")
 apply = jax.jit(apply_skip_network, static_argnames="config")
 block_jit = jax.jit(fit_block, static_argnames="settings")
-_reconstruct_jit = jax.jit(reconstruct, static_argnames="settings")
+reconstruct_jit = jax.jit(reconstruct)
 init_jit = jax.jit(init_fit, static_argnames="settings")
-
-
-def reconstruct_jit(state, settings=SETTINGS):
-    return _reconstruct_jit(state, IMAGE, KNOWN, settings=settings)
 
 
 def changed(**fields):
@@ -103,6 +99,11 @@ def test_the_rate_falls_as_half_a_cosine_from_the_end_of_the_warm_up():
     assert min(found) > 0
 
 
+def test_the_rate_stays_while_steps_see_crops():
+    found = shares(6, schedule="cosine", warmup_steps=2, crop_steps=4)
+    np.testing.assert_allclose(found, [0.5, 1, 1, 1, 1, 0.5], rtol=1e-5)
+
+
 def test_a_warm_up_longer_than_the_fit_ends_with_it():
     assert shares(2, schedule="cosine", warmup_steps=9) == [0.5, 1.0]
 
@@ -117,49 +118,58 @@ def test_a_step_moves_parameters_by_the_rate_of_its_schedule():
     np.testing.assert_allclose(moved(warmup_steps=4), moved() / 4, rtol=1e-3, atol=1e-7)
 
 
-CROPS = dataclasses.replace(
-    SETTINGS, fit=dataclasses.replace(SETTINGS.fit, crop=16, passes=3, max_steps=60)
-)
+CROPS = changed(crop=16, crop_steps=30, max_steps=40)
 
 
-def test_a_fit_to_crops_reconstructs_the_whole_image():
+def test_a_fit_that_begins_with_crops_reconstructs_the_whole_image():
     state = fitted(CROPS)
     assert np.isfinite(state.history).all() and int(state.stop) == StopReason.MAX_STEPS
-    mu = reconstruct_jit(state, CROPS)
+    mu = reconstruct_jit(state)
     assert mu.shape == IMAGE.shape
     assert np.mean((mu - IMAGE) ** 2) < 0.3 * np.var(IMAGE)
 
 
-def test_after_crops_the_output_of_averaged_parameters_is_the_reconstruction():
-    still = dataclasses.replace(CROPS.fit, input_noise=0.0, average_decay=0.0, max_steps=3)
-    settings = dataclasses.replace(CROPS, fit=still)
-    before, after = (
-        block_jit(init_jit(KEY, IMAGE, settings=settings), IMAGE, KNOWN, None, n, settings=settings)
-        for n in (2, 3)
-    )
-    # Without memory the average is what the last step started from.
-    params = network_parameters(before, settings, channels=1)
-    expected = apply(params, IMAGE[None], config=SETTINGS.network)[0]
-    np.testing.assert_allclose(reconstruct_jit(after, settings), expected, rtol=1e-3, atol=1e-4)
+def test_only_outputs_of_the_whole_image_are_averaged():
+    state = init_jit(KEY, IMAGE, settings=CROPS)
+    state = block_jit(state, IMAGE, KNOWN, None, 30, settings=CROPS)
+    assert float(state.weight) == 0 and not np.asarray(state.average).any()
+    state = block_jit(state, IMAGE, KNOWN, None, 2, settings=CROPS)
+    assert float(state.weight) == pytest.approx(1 - CROPS.fit.average_decay**2)
+    assert np.asarray(state.average).any()
+
+
+def test_no_fit_stops_before_it_has_seen_the_whole_image():
+    settings = dataclasses.replace(CROPS, fit=dataclasses.replace(CROPS.fit, stop_threshold=1e9))
+    state = fitted(settings)
+    assert int(state.stop) == StopReason.THRESHOLD and int(state.step) == 31
 
 
 def test_a_crop_lies_where_most_is_known():
     known = jnp.zeros((SIDE, SIDE)).at[:, : SIDE // 2].set(1.0)
     wrong = jnp.where(known[..., None] > 0, IMAGE, 100.0)
-    settings = dataclasses.replace(CROPS, fit=dataclasses.replace(CROPS.fit, max_steps=20))
-    state = fit_jit(KEY, wrong, known, None, settings=settings)
-    clean = fit_jit(KEY, IMAGE, known, None, settings=settings)
+    state = fit_jit(KEY, wrong, known, None, settings=CROPS)
+    clean = fit_jit(KEY, IMAGE, known, None, settings=CROPS)
     np.testing.assert_array_equal(state.history, clean.history)
     assert (state.history > 0).all()  # no step saw only what is not known
 
 
 def test_an_image_smaller_than_the_crop_is_seen_whole():
-    whole = dataclasses.replace(CROPS.fit, crop=5 * SIDE, max_steps=4)
-    exact = dataclasses.replace(whole, crop=SIDE)
     histories = [
-        fitted(dataclasses.replace(CROPS, fit=config)).history for config in (whole, exact)
+        fitted(changed(crop=side, crop_steps=3, max_steps=4)).history for side in (SIDE, 5 * SIDE)
     ]
     np.testing.assert_array_equal(*histories)
+
+
+def test_lanes_in_crops_and_beyond_equal_fits_alone():
+    settings = changed(crop=16, crop_steps=3, max_steps=6)
+    step = jax.jit(jax.vmap(lambda state: fit_block(state, IMAGE, KNOWN, None, 2, settings)))
+    states = [init_jit(key, IMAGE, settings=settings) for key in (KEY, jax.random.key(7))]
+    states[1] = block_jit(states[1], IMAGE, KNOWN, None, 2, settings=settings)
+    both = step(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+    for lane, state in enumerate(states):
+        alone = block_jit(state, IMAGE, KNOWN, None, 2, settings=settings)
+        np.testing.assert_allclose(both.history[lane], alone.history, rtol=1e-3)
+        np.testing.assert_allclose(both.average[lane], alone.average, rtol=1e-2, atol=1e-4)
 
 
 def test_blocks_give_the_same_fit_as_one_call():
@@ -187,7 +197,7 @@ def test_the_parameters_after_a_stop_are_those_that_met_the_threshold():
     quiet = dict(input_noise=0.0, stop_threshold=float(np.median(fitted().history[10:20])))
     settings = changed(**quiet)
     state = fit_jit(KEY, IMAGE, KNOWN, None, settings=settings)
-    params = network_parameters(state, settings, channels=1)
+    params = network_parameters(state, settings)
     output = apply(params, IMAGE[None], config=SETTINGS.network)
     error = np.mean((output[0] - IMAGE) ** 2)
     assert error == pytest.approx(float(state.history[int(state.step) - 1]), rel=0.3)
