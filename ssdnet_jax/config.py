@@ -165,6 +165,7 @@ class Config:
             seeds=self.fit.seeds,
             masked=masked,
             marks=whole and tiles_of_features and self.score.marks == "all",
+            guided=whole and tiles_of_features and self.score.guide == "image",
         )
 
 

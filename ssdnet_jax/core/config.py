@@ -107,6 +107,8 @@ class ScoreConfig:
     # beside tiles of features (`core.matched_filter`); none: tiles alone
     detail: Literal["auto", "none"] = "auto"  # auto: features of the image at twice the size at
     # which it is analysed are compared as well, where its file has that many pixels
+    guide: Literal["image", "none"] = "image"  # what the map of tiles follows within a tile: edges
+    # of the image (`core.guided`); none: nothing
 
 
 @dataclasses.dataclass(frozen=True)

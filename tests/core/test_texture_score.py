@@ -33,7 +33,7 @@ PLAN = CONFIG.plan((72, 72))
 
 def without_marks(*, scale=4.0, side=72, **measured):
     """A plan of two representations or more, whose tiles alone are scored."""
-    config = dataclasses.replace(CONFIG.score, marks="none", agreement_scale=scale)
+    config = dataclasses.replace(CONFIG.score, marks="none", guide="none", agreement_scale=scale)
     return dataclasses.replace(CONFIG, score=config).plan((side, side), **measured)
 
 
