@@ -85,7 +85,7 @@ class Config:
         """
         base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            base.fit, permute_ratio=0.0, seeds=1, crop_steps=0, **dataclasses.asdict(self.inpaint)
+            base.fit, permute_ratio=0.0, seeds=1, whole_steps=0, **dataclasses.asdict(self.inpaint)
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         return FitSettings(network=base.network, loss=loss, fit=fit)
@@ -180,7 +180,7 @@ PAPER = Config(
         learning_rate=0.01,
         schedule="constant",
         warmup_steps=0,
-        crop_steps=0,
+        whole_steps=0,
         max_steps=0,
         stop_threshold=1e-4,
         input_noise=0.01,
@@ -380,19 +380,7 @@ def _check_combinations(config: Config) -> None:
 
 def _check_crops(config: Config) -> None:
     fit, least = config.fit, max(smallest_side(config.network), *config.loss.patch_sizes)
-    if not fit.crop_steps:
-        return
-    if config.loss.w_perc:
-        raise ConfigError(
-            f"config.fit.crop_steps: found {fit.crop_steps} with config.loss.w_perc "
-            f"{config.loss.w_perc:g}; expected 0, the perceptual term is not computed of crops"
-        )
-    if not fit.crop_steps < fit.max_steps:
-        raise ConfigError(
-            f"config.fit.crop_steps: found {fit.crop_steps} with config.fit.max_steps "
-            f"{fit.max_steps}; expected fewer, the reconstruction is made by the other steps"
-        )
-    if fit.crop < least:
+    if fit.whole_steps and fit.crop < least:
         raise ConfigError(
             f"config.fit.crop: found {fit.crop}; expected at least {least}, as the network and "
             f"config.loss.patch_sizes need"
@@ -450,7 +438,7 @@ _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithm
     "loss.patches_per_step": 1e6,
     "fit.learning_rate": 100.0,
     "fit.warmup_steps": 1e6,
-    "fit.crop_steps": 1e6,
+    "fit.whole_steps": 1e6,
     "fit.crop": 65_536,
     "fit.epochs": 1e6,
     "fit.max_steps": 1e6,
@@ -499,7 +487,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "loss.patches_per_step": _FROM_1,
     "fit.learning_rate": ("at least 1e-12", lambda v: v >= 1e-12),
     "fit.warmup_steps": _FROM_0,
-    "fit.crop_steps": _FROM_0,
+    "fit.whole_steps": _FROM_0,
     "fit.crop": _FROM_1,
     "fit.epochs": _FROM_1,
     "fit.max_steps": _FROM_0,

@@ -47,20 +47,12 @@ def refused(values, *words):
     return message
 
 
-def test_crops_hold_a_patch_leave_steps_and_are_not_for_the_perceptual_term():
-    def fit(**fields):
-        return {"crop_steps": 4, "max_steps": 5, **fields}
-
-    refused({"fit": fit(crop=4)}, "config.fit.crop: found 4", "at least 17")
-    refused({"fit": fit(crop=24), "loss": {"patch_sizes": [32]}}, "fit.crop", "at least 32")
-    for most in (0, 4):
-        refused({"fit": fit(max_steps=most)}, "config.fit.crop_steps: found 4", "fewer")
-    of_pixels = {"features": {"kind": "pixels"}, "score": {"method": "patches"}}
-    refused(
-        {**of_pixels, "fit": fit(), "loss": {"w_perc": 0.5}},
-        "config.fit.crop_steps: found 4 with config.loss.w_perc 0.5",
-    )
-    assert from_config_dict({"fit": fit(crop=17)}).fit.crop == 17
+def test_crops_hold_a_patch_and_what_the_network_needs():
+    refused({"fit": {"whole_steps": 4, "crop": 4}}, "config.fit.crop: found 4", "at least 17")
+    of_32 = {"patch_sizes": [32]}
+    refused({"fit": {"whole_steps": 4, "crop": 24}, "loss": of_32}, "fit.crop", "at least 32")
+    assert from_config_dict({"fit": {"whole_steps": 4, "crop": 17}}).fit.crop == 17
+    assert from_config_dict({"fit": {"whole_steps": 0, "crop": 4}}).fit.crop == 4
 
 
 def odd(limit):
@@ -79,9 +71,6 @@ def configs(draw):
     }
     of_pixels = words["features.kind"] == "pixels"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
-    most = draw(st.integers(0, 10**6))
-    of_crops = draw(st.booleans()) and most > 1
-    no_perceptual = of_crops or not of_pixels
     alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
     positive = st.floats(1e-2, 1e2)
     any_number = st.floats(-1e300, 2**32)
@@ -107,15 +96,15 @@ def configs(draw):
         "loss.patch_sizes": tuple(sizes),
         "loss.patch_strides": entries(len(sizes), high=20),
         "loss.w_rec": draw(positive),
-        "loss.w_perc": 0.0 if no_perceptual else draw(st.floats(0, 1e6)),
+        "loss.w_perc": draw(st.floats(0, 1e6)) if of_pixels else 0.0,
         "loss.perceptual_size": draw(st.integers(2, 512)),
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
         "fit.warmup_steps": draw(st.integers(0, 1000)),
-        "fit.crop_steps": draw(st.integers(1, most - 1)) if of_crops else 0,
+        "fit.whole_steps": draw(st.integers(0, 1000)),
         "fit.crop": draw(st.integers(5000, 6000)),
         "fit.epochs": draw(count),
-        "fit.max_steps": most,
+        "fit.max_steps": draw(st.integers(0, 10**6)),
         "fit.stop_threshold": draw(any_number),
         "fit.input_noise": draw(st.floats(0, 1e3)),
         "fit.mask_ratio": draw(share),
@@ -186,7 +175,7 @@ def wrong_values():
         "score.agreement_scale": [0.0, -1.0],
         "fit.learning_rate": [0.0, -0.1],
         "fit.warmup_steps": [-1],
-        "fit.crop_steps": [-1],
+        "fit.whole_steps": [-1],
         "fit.crop": [0],
         "fit.epochs": [0],
         "fit.max_steps": [-1],

@@ -73,8 +73,8 @@ class FitConfig:
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
-    crop_steps: int = 0  # steps, >= 0: the first so many see a random square of what is fitted, the
-    # others all of it, whose outputs alone are averaged
+    whole_steps: int = 0  # steps, >= 0: the last so many see all of what is fitted, and their
+    # outputs alone are averaged; those before see a random square of it. 0: all steps see all
     crop: int = 64  # pixels or features, >= 1: side of that square
     input_noise: float = 0.3  # standard deviation of Gaussian input noise, image units, >= 0
     mask_ratio: float = 0.5  # fraction of input pixels set to 0 at each step, in [0, 1)

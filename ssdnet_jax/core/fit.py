@@ -146,7 +146,8 @@ def fit_step(
     """
     config = settings.fit
     params = network_parameters(state, settings)
-    sees_all = state.step >= config.crop_steps
+    crops = _crop_steps(state.history.shape[0], config)
+    sees_all = state.step >= crops
 
     def of_all() -> tuple[tuple[Array, Array], PyTree[Array]]:
         objective = jax.value_and_grad(_objective, has_aux=True)
@@ -158,7 +159,7 @@ def fit_step(
         (loss, _), gradient = objective(params, state.key, state.step, *crop, vgg19, None, settings)
         return (loss, jnp.zeros_like(image)), gradient
 
-    if config.crop_steps:
+    if crops:
         (loss, output), gradient = lax.cond(sees_all, of_all, of_crop)
     else:
         (loss, output), gradient = of_all()
@@ -216,7 +217,7 @@ def learning_rate_share(
     share: Array | float = 1.0
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "cosine":
-        before = max(warmup, config.crop_steps)
+        before = max(warmup, _crop_steps(steps, config))
         after = jnp.maximum(step - before, 0) / max(steps - before, 1)
         share = 0.5 * (1 + jnp.cos(jnp.pi * after))
     return share * jnp.minimum(1.0, (step + 1) / warmup) if warmup else share
@@ -234,6 +235,11 @@ def reconstruct(state: FitState) -> Float[Array, "h w c"]:
     Adam now and then loses a fit within one step, so no single step is trusted.
     """
     return state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
+
+
+def _crop_steps(steps: int, config: FitConfig) -> int:
+    """How many steps of a fit see a crop, the first of them."""
+    return max(0, steps - config.whole_steps) if config.whole_steps else 0
 
 
 def _random_crop(

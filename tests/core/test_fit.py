@@ -100,7 +100,7 @@ def test_the_rate_falls_as_half_a_cosine_from_the_end_of_the_warm_up():
 
 
 def test_the_rate_stays_while_steps_see_crops():
-    found = shares(6, schedule="cosine", warmup_steps=2, crop_steps=4)
+    found = shares(6, schedule="cosine", warmup_steps=2, whole_steps=2)
     np.testing.assert_allclose(found, [0.5, 1, 1, 1, 1, 0.5], rtol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_a_step_moves_parameters_by_the_rate_of_its_schedule():
     np.testing.assert_allclose(moved(warmup_steps=4), moved() / 4, rtol=1e-3, atol=1e-7)
 
 
-CROPS = changed(crop=16, crop_steps=30, max_steps=40)
+CROPS = changed(crop=16, whole_steps=10, max_steps=40)
 
 
 def test_a_fit_that_begins_with_crops_reconstructs_the_whole_image():
@@ -144,6 +144,13 @@ def test_no_fit_stops_before_it_has_seen_the_whole_image():
     assert int(state.stop) == StopReason.THRESHOLD and int(state.step) == 31
 
 
+def test_a_fit_of_fewer_steps_than_are_to_see_the_whole_image_has_no_crops():
+    few = {"max_steps": 4, "whole_steps": 9}
+    np.testing.assert_array_equal(
+        fitted(changed(**few)).history, fitted(changed(max_steps=4)).history
+    )
+
+
 def test_a_crop_lies_where_most_is_known():
     known = jnp.zeros((SIDE, SIDE)).at[:, : SIDE // 2].set(1.0)
     wrong = jnp.where(known[..., None] > 0, IMAGE, 100.0)
@@ -155,13 +162,13 @@ def test_a_crop_lies_where_most_is_known():
 
 def test_an_image_smaller_than_the_crop_is_seen_whole():
     histories = [
-        fitted(changed(crop=side, crop_steps=3, max_steps=4)).history for side in (SIDE, 5 * SIDE)
+        fitted(changed(crop=side, whole_steps=1, max_steps=4)).history for side in (SIDE, 5 * SIDE)
     ]
     np.testing.assert_array_equal(*histories)
 
 
 def test_lanes_in_crops_and_beyond_equal_fits_alone():
-    settings = changed(crop=16, crop_steps=3, max_steps=6)
+    settings = changed(crop=16, whole_steps=3, max_steps=6)
     step = jax.jit(jax.vmap(lambda state: fit_block(state, IMAGE, KNOWN, None, 2, settings)))
     states = [init_jit(key, IMAGE, settings=settings) for key in (KEY, jax.random.key(7))]
     states[1] = block_jit(states[1], IMAGE, KNOWN, None, 2, settings=settings)
