@@ -80,7 +80,8 @@ def test_steps_come_from_epochs_unless_they_are_given():
 
 
 def shares(steps, **fields):
-    config = FitConfig(**fields)
+    plain = {"schedule": "constant", "warmup_steps": 0, "whole_steps": 0}
+    config = FitConfig(**{**plain, **fields})
     return [float(learning_rate_share(jnp.int32(step), steps, config)) for step in range(steps)]
 
 
