@@ -85,7 +85,12 @@ class Config:
         """
         base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            base.fit, permute_ratio=0.0, seeds=1, whole_steps=0, **dataclasses.asdict(self.inpaint)
+            base.fit,
+            permute_ratio=0.0,
+            seeds=1,
+            whole_steps=0,
+            precision="float32",  # what is found stands in the image
+            **dataclasses.asdict(self.inpaint),
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         return FitSettings(network=base.network, loss=loss, fit=fit)
@@ -510,6 +515,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "decision.false_alarms": _BETWEEN_0_AND_1,
     "decision.mask_false_alarms": _BETWEEN_0_AND_1,
     "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.other_regions": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.min_area": _FROM_0,
     "decision.max_defects": _FROM_0,

@@ -86,6 +86,8 @@ class FitConfig:
     )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
+    precision: Literal["float32", "bfloat16"] = "float32"  # of what the network's layers give, and
+    # of their products; parameters, statistics, losses, Adam and averages are always float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +135,10 @@ class DecisionConfig:
     mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
     # anything; an image between the two rates is called unsure
     peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
-    other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
-    # this share of the value that makes one significant
+    other_regions: float = 0.3  # in (0, 1]: where an image has a significant region, others count
+    # from this share of the mass that makes one significant
+    other_peaks: float = 0.6  # in (0, 1]: beside known good images, where an image has a
+    # significant peak, others count from this share of the value that makes one significant
     min_area: int = 0  # image pixels, >= 0: smaller defects are left out
     max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
     false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the

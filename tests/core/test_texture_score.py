@@ -17,8 +17,6 @@ from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 CONFIG = from_config_dict(
     {
         "image_size": 0,
