@@ -2,11 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from ssdnet_jax.core.adam import adam_step, init_adam
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def test_steps_are_those_of_optax():
