@@ -18,17 +18,19 @@ ROOMS: dict[str, set[str]] = {
     "config": {"core", "errors"},
     "data": {"core", "errors", "text"},
     "config_files": {"config", "errors", "text"},
+    "programs": {"core", "data"},
     "figures": {"data", "text"},
     "baselines": {"core", "data", "errors"},
     "evaluation": {"core", "data", "errors"},
-    "methods": {"core", "errors", "config", "data", "baselines"},
+    "methods": {"core", "errors", "config", "data", "programs", "baselines"},
     "runner": {
         *("core", "errors", "text", "config", "data", "figures", "baselines", "evaluation"),
-        *("methods",),
+        *("programs", "methods"),
     },
     "localize": {"core", "errors", "config", "data", "methods", "runner"},
     "experiments": {
-        *("errors", "config", "data", "config_files", "evaluation", "methods", "runner"),
+        *("errors", "config", "data", "config_files", "programs", "evaluation", "methods"),
+        *("runner",),
     },
     "reports": {
         *("core", "errors", "text", "data", "figures", "evaluation", "methods", "experiments"),

@@ -13,7 +13,7 @@ from ssdnet_jax.config import Config, field_names, from_config_dict, legal_words
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.localize import localize
-from ssdnet_jax.runner.programs import forget_programs
+from ssdnet_jax.programs import forget_programs
 
 SIDE = 40
 FEATURES: dict[str, Any] = {

@@ -40,19 +40,19 @@ _ROUNDING = 1e-5  # of a feature's size: deviations up to this are rounding, not
 
 
 class FeatureMaps(NamedTuple):
-    """Features of an image at half of its resolution.
+    """Features of an image at half of its resolution, or at every second of their positions.
 
     Attributes:
       fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the shorter wavelength).
       coarse: of larger ones (VGG19: conv2_2; filters: both wavelengths and the colours).
     """
 
-    fine: Float[Array, "h//2 w//2 f"]
-    coarse: Float[Array, "h//2 w//2 g"]
+    fine: Float[Array, "hh ww f"]
+    coarse: Float[Array, "hh ww g"]
 
 
 def feature_maps(
-    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, *, kind: Kind
+    image: Float[Array, "h w c"], vgg19: VGG19Weights | None, *, kind: Kind, stride: int = 1
 ) -> FeatureMaps:
     """Features of an image in [0, 1], which is mirrored at its borders.
 
@@ -60,8 +60,11 @@ def feature_maps(
       image: grey or RGB; an odd last row or column has no features of its own.
       vgg19: weights; may be None for "filters".
       kind: which features.
+      stride: 1 or 2, every which of their positions is kept in both directions.
     """
-    return _vgg19_maps(needed(vgg19), image) if kind == "vgg19" else _filter_maps(image)
+    if kind == "vgg19":
+        return _vgg19_maps(needed(vgg19), image, stride)
+    return FeatureMaps(*(every(maps, stride) for maps in _filter_maps(image)))
 
 
 def represent(
@@ -81,9 +84,10 @@ def represent(
       kind: which features.
       weights: `feature_weights`, or None where all of the image takes part.
     """
-    maps = feature_maps(resized(image, scale=representation.scale), vgg19, kind=kind)
-    features = every(getattr(maps, representation.layer), representation.stride)
-    features = standardize(features, weights)
+    at_scale = resized(image, scale=representation.scale)
+    maps = feature_maps(at_scale, vgg19, kind=kind, stride=representation.stride)
+    # Without the barrier a CPU computes these once for each product of them, and products slowly.
+    features = lax.optimization_barrier(standardize(getattr(maps, representation.layer), weights))
     return principal_components(features, count=representation.components, weights=weights)
 
 
@@ -184,15 +188,14 @@ def _eigenvectors_of_batch(
     return found, True
 
 
-def _vgg19_maps(weights: VGG19Weights, image: Array) -> FeatureMaps:
+def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps:
     mirrored = mirror(image, margin=_VGG19_MARGIN)[None]
-    fine = max_pool2x2(vgg19_features(weights, mirrored, layer="conv1_2"))
-    coarse = vgg19_features(weights, mirrored, layer="conv2_2")
-    first = _VGG19_MARGIN // 2
-    height, width = (side // 2 for side in image.shape[:2])
-    return FeatureMaps(
-        *(x[0, first : first + height, first : first + width] for x in (fine, coarse))
-    )
+    fine = every(max_pool2x2(vgg19_features(weights, mirrored, layer="conv1_2"))[0], stride)
+    # A third of the arithmetic is in this layer: what is not kept is not computed.
+    coarse = vgg19_features(weights, mirrored, layer="conv2_2", stride=stride)[0]
+    first = _VGG19_MARGIN // 2 // stride
+    height, width = (-(-(side // 2) // stride) for side in image.shape[:2])
+    return FeatureMaps(*(x[first : first + height, first : first + width] for x in (fine, coarse)))
 
 
 def _filter_maps(image: Array) -> FeatureMaps:

@@ -34,11 +34,16 @@ def smoothed_for(
     """`without_noise` where the standard deviation of the noise is known already."""
     width = _SMOOTHING * (noise - _HARMLESS_NOISE)
     width = jnp.minimum(width, _WIDEST)
-    grey = image.mean(-1, keepdims=True)
-    smooth = _smoothed(grey, width, most=_WIDEST)
-    if image.shape[-1] > 1:
-        smooth = smooth + _smoothed(image - grey, 2 * width, most=2 * _WIDEST)
-    return jnp.where(width > 0, smooth, image)
+
+    def smoothed() -> Array:
+        grey = image.mean(-1, keepdims=True)
+        smooth = _smoothed(grey, width, most=_WIDEST)
+        if image.shape[-1] > 1:
+            smooth = smooth + _smoothed(image - grey, 2 * width, most=2 * _WIDEST)
+        return smooth
+
+    # Few images need it, and it would be a tenth of their analysis.
+    return lax.cond(width > 0, smoothed, lambda: image)
 
 
 def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Array:

@@ -1,7 +1,7 @@
 """The skip encoder-decoder as Flax modules; `core.skip_network` is its pure face.
 
 In a file of its own, for importing Flax takes a third of a second and only tracing a network needs
-it: a run whose programs are on disk does not (`runner.programs`).
+it: a run whose programs are on disk does not (`programs`).
 """
 
 import functools

@@ -23,7 +23,11 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def vgg19_features(
-    weights: VGG19Weights, images: Float[Array, "b h w c"], *, layer: Layer = "conv2_2"
+    weights: VGG19Weights,
+    images: Float[Array, "b h w c"],
+    *,
+    layer: Layer = "conv2_2",
+    stride: int = 1,
 ) -> Float[Array, "b hh ww features"]:
     """Embeds images in [0, 1] of one (repeated) or three channels.
 
@@ -33,6 +37,8 @@ def vgg19_features(
       images: NHWC in [0, 1]; the ImageNet normalization is done here.
       layer: "conv2_2" (before the ReLU) or "relu2_2" (after it), at half of the images' height and
         width; or "conv1_2" (before the ReLU), at all of it.
+      stride: every which position of the last convolution is computed, from the first in both
+        directions; above 1 it cannot be differentiated quickly.
 
     Raises:
       ValueError: if `images` has neither one nor three channels, or `layer` is unknown.
@@ -46,12 +52,12 @@ def vgg19_features(
     x = (x - mean) / deviation
     x = x.astype(weights["conv1_1"]["kernel"].dtype)
     x = jax.nn.relu(_convolve(weights["conv1_1"], x))
-    x = _convolve(weights["conv1_2"], x)
     if layer == "conv1_2":
-        return x
+        return _convolve(weights["conv1_2"], x, stride)
+    x = _convolve(weights["conv1_2"], x)
     x = max_pool2x2(jax.nn.relu(x))
     x = jax.nn.relu(_convolve(weights["conv2_1"], x))
-    x = _convolve(weights["conv2_2"], x)
+    x = _convolve(weights["conv2_2"], x, stride)
     return jax.nn.relu(x) if layer == "relu2_2" else x
 
 
@@ -73,8 +79,21 @@ def max_pool2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     return x.max(axis=(2, 4))
 
 
-def _convolve(layer: Mapping[str, AnyArray], x: Array) -> Array:
-    return frozen_conv2d(x, layer["kernel"]) + layer["bias"]
+def _convolve(layer: Mapping[str, AnyArray], x: Array, stride: int = 1) -> Array:
+    if stride == 1:
+        return frozen_conv2d(x, layer["kernel"]) + layer["bias"]
+    return _convolution(x, layer["kernel"], stride) + layer["bias"]
+
+
+def _convolution(x: Array, kernel: AnyArray, stride: int = 1) -> Array:
+    margin = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        jnp.asarray(kernel),
+        window_strides=(stride, stride),
+        padding=((margin, margin), (margin, margin)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @jax.custom_vjp
@@ -87,13 +106,7 @@ def frozen_conv2d(
     (unlike `lax.conv`'s own gradients); since the kernel is shared, vmap only widens the batch.
     The kernel's gradient is zero by definition.
     """
-    return lax.conv_general_dilated(
-        x,
-        jnp.asarray(kernel),
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return _convolution(x, kernel)
 
 
 def _forward(x: Array, kernel: AnyArray) -> tuple[Array, AnyArray]:

@@ -13,7 +13,7 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import Evaluation, evaluate, write_metrics_csv
 from ssdnet_jax.experiments.scoring import Context, score_dataset, with_seed
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
-from ssdnet_jax.runner.programs import forget_programs
+from ssdnet_jax.programs import forget_programs
 
 _A_SWEEP = "a Sweep with variants and seeds"
 

@@ -11,15 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image, from_config_dict
+from ssdnet_jax.core import stages
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.noise import noise_deviation
-from ssdnet_jax.core.plan import Plan
-from ssdnet_jax.core.score import ScoreMaps, score
-from ssdnet_jax.core.target import Target, decode, encode, loss_weights, target_shape
+from ssdnet_jax.core.target import loss_weights, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.data.images import resize_image
@@ -44,31 +42,14 @@ from ssdnet_jax.methods.base import (
     placed_map,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
+from ssdnet_jax.programs import program
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
-_encode = jax.jit(encode, static_argnames="plan")
-_noise_deviation = jax.jit(noise_deviation)
 
-
-@functools.partial(jax.jit, static_argnames="plan")
-def _score(
-    target: Target,
-    reconstructions: Float[Array, "b seeds hh ww d"],
-    vgg19: VGG19Weights | None,
-    plan: Plan,
-) -> ScoreMaps:
-    """Of each seed; what does not depend on the reconstruction is computed once."""
-    of_seed = functools.partial(score, target, vgg19=vgg19, plan=plan)
-    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
-
-
-@functools.partial(jax.jit, static_argnames="plan")
-def _decode(
-    target: Target, reconstructions: Float[Array, "b seeds hh ww d"], plan: Plan
-) -> Float[Array, "b seeds hh ww c"]:
-    of_seed = functools.partial(decode, target, plan=plan)
-    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
+def _kept(function: Callable[..., Any], *arguments: Any, settings: Any = None) -> Any:
+    """What a stage of `core.stages` computes, by a program that is traced once a machine."""
+    return program(function, *arguments, settings=settings)(*arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +115,7 @@ class SSDnet:
         elif self._is_large(prepared):
             noise = large.sampled_noise(prepared.fitted, _valid_pixels(prepared))
         else:
-            noise = float(_noise_deviation(prepared.fitted, valid))
+            noise = float(_kept(stages.measure_noise, prepared.fitted, valid))
         masked = valid is not None
         plan = self.config.plan(
             prepared.fitted_missing.shape,
@@ -176,7 +157,8 @@ class SSDnet:
             masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
         if plan.detailed:
             details = gather([alone(known_to_be(prepared.detail)) for prepared in group], size)
-        targets = jax.block_until_ready(_encode(images, self.vgg19, plan, masks, details))
+        targets = _kept(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        jax.block_until_ready(targets)
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
             for place, prepared in enumerate(group)
@@ -233,8 +215,8 @@ class SSDnet:
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
-        maps = _score(target, reconstructions, self.vgg19, plan)
-        pictures = _decode(target, reconstructions, plan)
+        maps = _kept(stages.score_seeds, target, reconstructions, self.vgg19, settings=plan)
+        pictures = _kept(stages.decode_seeds, target, reconstructions, settings=plan)
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]

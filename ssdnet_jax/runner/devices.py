@@ -14,8 +14,8 @@ from ssdnet_jax.core.networks import network_structure
 from ssdnet_jax.core.patch_statistics import WORKING_BYTES
 from ssdnet_jax.core.skip_network import parameter_count
 from ssdnet_jax.errors import InputError
+from ssdnet_jax.programs import LANES, SHARED, Placement, program
 from ssdnet_jax.runner.memory import memory_limit
-from ssdnet_jax.runner.programs import LANES, SHARED, Placement, program
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
 _USABLE = 0.8  # share of a device's memory that lanes may take

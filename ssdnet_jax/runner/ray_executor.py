@@ -27,9 +27,9 @@ from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
+from ssdnet_jax.programs import forget_programs
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.page import Page, open_page
-from ssdnet_jax.runner.programs import forget_programs
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary
 from ssdnet_jax.runner.run import run as local_run
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin

@@ -17,7 +17,7 @@ from ssdnet_jax.data.weights import random_vgg19_weights
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 
-maps_of = jax.jit(feature_maps, static_argnames="kind")
+maps_of = jax.jit(feature_maps, static_argnames=("kind", "stride"))
 components_of = jax.jit(principal_components, static_argnames="count")
 features_of = jax.jit(vgg19_features, static_argnames="layer")
 resize = jax.jit(resized, static_argnames="scale")
@@ -43,6 +43,14 @@ def test_vgg19_maps_are_its_layers_of_the_mirrored_image():
     coarse = features_of(TINY, padded)
     for actual, expected in ((maps.fine, fine), (maps.coarse, coarse)):
         np.testing.assert_allclose(actual, np.asarray(expected)[0, 4:-4, 4:-4], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vgg19", "filters"])
+@pytest.mark.parametrize("shape", [(24, 32, 3), (26, 35, 1)])
+def test_with_a_stride_every_second_position_is_kept(kind, shape):
+    whole, some = (maps_of(image(*shape), TINY, kind=kind, stride=stride) for stride in (1, 2))
+    for actual, expected in zip(some, whole, strict=True):
+        np.testing.assert_allclose(actual, expected[::2, ::2], atol=1e-5)
 
 
 def test_filters_see_orientation_and_not_brightness():

@@ -12,7 +12,7 @@ from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 
-features_of = jax.jit(vgg19_features, static_argnames="layer")
+features_of = jax.jit(vgg19_features, static_argnames=("layer", "stride"))
 
 
 def images(channels=3):
@@ -42,6 +42,12 @@ def test_relu2_2_is_conv2_2_without_its_negative_part():
     assert (features < 0).any()
     rectified = features_of(TINY, images(), layer="relu2_2")
     np.testing.assert_array_equal(rectified, np.maximum(features, 0))
+
+
+@pytest.mark.parametrize("layer", ["conv1_2", "conv2_2", "relu2_2"])
+def test_a_stride_computes_every_second_position_of_the_last_layer(layer):
+    whole, some = (features_of(TINY, images(), layer=layer, stride=stride) for stride in (1, 2))
+    np.testing.assert_allclose(some, whole[:, ::2, ::2], atol=1e-5)
 
 
 def test_image_gradient_equals_that_of_lax_conv():

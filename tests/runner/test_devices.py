@@ -33,7 +33,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.methods.base import Job, alone
 from ssdnet_jax.runner.batching import fit_stream
-from ssdnet_jax.runner.programs import forget_programs
+from ssdnet_jax.programs import forget_programs
 
 settings = from_config_dict({
     "image_size": 32,

@@ -15,19 +15,22 @@ from typing import Any
 import jax
 import jaxlib.version
 import numpy as np
-import optax
 from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssdnet_jax.core import registry
+from ssdnet_jax.core.adam import AdamState
 from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
+from ssdnet_jax.core.matched_filter import Marks
+from ssdnet_jax.core.score import ScoreMaps
+from ssdnet_jax.core.target import Target
 from ssdnet_jax.data.files import write_atomically
 
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 
-for _type in (FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState):
+for _type in (FitState, Weights, AdamState, Lanes, LaneResult, Target, Marks, ScoreMaps):
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
 
 
@@ -121,7 +124,9 @@ def _program(
     folder = _CONFIG.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
         return plain
-    name = _digest(function.__qualname__, leaves, structure, settings, donate, placement)
+    name = _digest(
+        function.__module__, function.__qualname__, leaves, structure, settings, donate, placement
+    )
     path = Path(folder) / f"ssdnet-{name}.stablehlo"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
@@ -154,8 +159,8 @@ def _digest(*parts: Any) -> str:
         _CONFIG.jax_default_prng_impl,
         _CONFIG.jax_threefry_partitionable,
     )
-    versions = (jax.__version__, jaxlib.version.__version__, optax.__version__)
+    versions = (jax.__version__, jaxlib.version.__version__)
     digest = hashlib.sha256(repr((parts, flags, versions)).encode())
-    for source in sorted((Path(__file__).parents[1] / "core").glob("*.py")):
+    for source in sorted((Path(__file__).parent / "core").glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]

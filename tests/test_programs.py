@@ -9,7 +9,7 @@ import pytest
 
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import fit_block, init_fit
-from ssdnet_jax.runner.programs import forget_programs, program
+from ssdnet_jax.programs import forget_programs, program
 
 X = jnp.arange(6.0).reshape(2, 3)
 
