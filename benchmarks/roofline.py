@@ -84,7 +84,7 @@ def example(name: str) -> tuple[FitSettings, np.ndarray]:
         image = np.random.default_rng(0).standard_normal((128, 128, AUTO_CHANNELS), np.float32)
     else:
         config, image = ssdnet_jax.load_config(name), grid_texture((256, 256), period=16, seed=0)
-    fit = dataclasses.replace(config.fit, max_steps=100_000, whole_steps=0, stop_threshold=-1e9)
+    fit = dataclasses.replace(config.fit, max_steps=100_000, stop_threshold=-1e9)
     return FitSettings(config.network, config.loss, fit), image
 
 

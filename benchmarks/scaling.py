@@ -106,7 +106,7 @@ def measure(axis: str, value: int) -> dict[str, Any]:
 
 
 def without_stop(settings: FitSettings) -> FitSettings:
-    fit = dataclasses.replace(settings.fit, max_steps=10_000, whole_steps=0, stop_threshold=-1e9)
+    fit = dataclasses.replace(settings.fit, max_steps=10_000, stop_threshold=-1e9)
     return dataclasses.replace(settings, fit=fit)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import jaxlib.version
 import numpy as np
+import optax
 from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssdnet_jax.core import registry
-from ssdnet_jax.core.adam import AdamState
 from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.matched_filter import Marks
@@ -30,7 +30,11 @@ from ssdnet_jax.data.files import write_atomically
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 
-for _type in (FitState, Weights, AdamState, Lanes, LaneResult, Target, Marks, ScoreMaps):
+_TYPES = (
+    *(FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState),
+    *(Target, Marks, ScoreMaps),
+)
+for _type in _TYPES:
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
 
 
@@ -159,7 +163,7 @@ def _digest(*parts: Any) -> str:
         _CONFIG.jax_default_prng_impl,
         _CONFIG.jax_threefry_partitionable,
     )
-    versions = (jax.__version__, jaxlib.version.__version__)
+    versions = (jax.__version__, jaxlib.version.__version__, optax.__version__)
     digest = hashlib.sha256(repr((parts, flags, versions)).encode())
     for source in sorted((Path(__file__).parent / "core").glob("*.py")):
         digest.update(source.read_bytes())

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ssdnet_jax.core import corruption, losses
-from ssdnet_jax.core.adam import AdamState, adam_step, init_adam
 from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.config import FitConfig, FitSettings
 from ssdnet_jax.core.networks import apply_network, init_network, network_structure
@@ -42,7 +42,7 @@ class Weights(NamedTuple):
     """
 
     params: Float[Array, " parameters"]
-    optimizer: AdamState
+    optimizer: optax.OptState
 
 
 class FitState(NamedTuple):
@@ -87,7 +87,7 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
     params = flatten_parameters(
         init_network(parameter_key, settings.network, channels=image.shape[-1])
     )
-    weights = Weights(params, init_adam(params))
+    weights = Weights(params, _optimizer(settings).init(params))
     return FitState(
         current=weights,
         good=weights,
@@ -168,9 +168,7 @@ def fit_step(
     level = _recent_median(state)
     blown_up = ~finite | _is_blow_up(loss, level, config.blowup_factor)
 
-    updates, optimizer = adam_step(
-        gradient, state.current.optimizer, learning_rate=config.learning_rate
-    )
+    updates, optimizer = _optimizer(settings).update(gradient, state.current.optimizer)
     rate = state.rate * learning_rate_share(state.step, state.history.shape[0], config)
     advanced = Weights(state.current.params + rate * updates, optimizer)
 
@@ -306,6 +304,10 @@ def _corrupt(key: PRNGKeyArray, image: Array, known: Array, config: FitConfig) -
         )
         image = corruption.hide(image, hidden)
     return corruption.hide(image, known == 0)
+
+
+def _optimizer(settings: FitSettings) -> optax.GradientTransformation:
+    return optax.adam(settings.fit.learning_rate)
 
 
 def _recent_median(state: FitState) -> Float[Array, ""]:
