@@ -58,6 +58,13 @@ class Placement:
             donate_argnums=donate,
         )
 
+    def placed(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments on these devices; what another program left on one of them is moved."""
+        return tuple(
+            jax.device_put(argument, self._sharding(spec))
+            for argument, spec in zip(arguments, self.arguments, strict=True)
+        )
+
     def divided(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as each device runs it."""
         if not self.on_each:

@@ -66,12 +66,12 @@ class LossConfig:
 class FitConfig:
     """Optimization (paper sections 3.5 and 4.2)."""
 
-    learning_rate: float = 5e-3  # Adam, in [1e-12, 100]; with a schedule the largest
-    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls
+    learning_rate: float = 2e-2  # Adam, in [1e-12, 100]; with a schedule the largest
+    schedule: Literal["constant", "cosine"] = "cosine"  # of the learning rate; cosine: it falls
     # to 0 at the last step, as half a cosine that begins after warm-up and crops
-    warmup_steps: int = 0  # steps, >= 0, in which the learning rate rises linearly to the above
+    warmup_steps: int = 4  # steps, >= 0, in which the learning rate rises linearly to the above
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
-    max_steps: int = 120  # steps, >= 0; 0: as many as the epochs ask for
+    max_steps: int = 40  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
     whole_steps: int = 0  # steps, >= 0: the last so many see all of what is fitted, and their
     # outputs alone are averaged; those before see a random square of it. 0: all steps see all
@@ -82,7 +82,7 @@ class FitConfig:
     permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
     blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
     average_decay: float = (
-        0.97  # in [0, 1): memory of the reconstruction's running average; 0: none
+        0.85  # in [0, 1): memory of the reconstruction's running average; 0: none
     )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown

@@ -155,6 +155,6 @@ def _kept(
 
     def call(*given: Any) -> Any:
         kept = program(function, *given, settings=settings, donate=donate, placement=placement)
-        return kept(*given)
+        return kept(*(placement.placed(given) if placement else given))
 
     return call
