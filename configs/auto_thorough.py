@@ -18,6 +18,5 @@ def get_config() -> ConfigDict:
     config.fit.learning_rate = 5e-3
     config.fit.schedule = "constant"
     config.fit.warmup_steps = 0
-    config.fit.whole_steps = 0
     config.fit.average_decay = 0.97
     return config

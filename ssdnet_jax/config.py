@@ -88,7 +88,6 @@ class Config:
             base.fit,
             permute_ratio=0.0,
             seeds=1,
-            whole_steps=0,
             precision="float32",  # what is found stands in the image
             **dataclasses.asdict(self.inpaint),
         )
@@ -185,7 +184,6 @@ PAPER = Config(
         learning_rate=0.01,
         schedule="constant",
         warmup_steps=0,
-        whole_steps=0,
         max_steps=0,
         stop_threshold=1e-4,
         input_noise=0.01,
@@ -370,7 +368,6 @@ def _check_combinations(config: Config) -> None:
                 f"config.{name}: found {value:g} with config.features.kind "
                 f"{config.features.kind}; expected 0, features have no perceptual term"
             )
-    _check_crops(config)
     if config.loss.w_rec == config.loss.w_perc == 0:
         raise ConfigError(
             "config.loss.w_rec: found 0 and config.loss.w_perc 0; expected one above 0"
@@ -380,15 +377,6 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(
             f"config.score.alpha_rec: found {alphas:g} as its sum with config.score.alpha_perc; "
             f"expected 1 (paper, Eq. 3)"
-        )
-
-
-def _check_crops(config: Config) -> None:
-    fit, least = config.fit, max(smallest_side(config.network), *config.loss.patch_sizes)
-    if fit.whole_steps and fit.crop < least:
-        raise ConfigError(
-            f"config.fit.crop: found {fit.crop}; expected at least {least}, as the network and "
-            f"config.loss.patch_sizes need"
         )
 
 
@@ -444,8 +432,6 @@ _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithm
     "loss.patches_per_step": 1e6,
     "fit.learning_rate": 100.0,
     "fit.warmup_steps": 1e6,
-    "fit.whole_steps": 1e6,
-    "fit.crop": 65_536,
     "fit.epochs": 1e6,
     "fit.max_steps": 1e6,
     "fit.input_noise": 1000.0,
@@ -493,8 +479,6 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "loss.patches_per_step": _FROM_1,
     "fit.learning_rate": ("at least 1e-12", lambda v: v >= 1e-12),
     "fit.warmup_steps": _FROM_0,
-    "fit.whole_steps": _FROM_0,
-    "fit.crop": _FROM_1,
     "fit.epochs": _FROM_1,
     "fit.max_steps": _FROM_0,
     "fit.stop_threshold": _FINITE,

@@ -47,14 +47,6 @@ def refused(values, *words):
     return message
 
 
-def test_crops_hold_a_patch_and_what_the_network_needs():
-    refused({"fit": {"whole_steps": 4, "crop": 4}}, "config.fit.crop: found 4", "at least 17")
-    of_32 = {"patch_sizes": [32]}
-    refused({"fit": {"whole_steps": 4, "crop": 24}, "loss": of_32}, "fit.crop", "at least 32")
-    assert from_config_dict({"fit": {"whole_steps": 4, "crop": 17}}).fit.crop == 17
-    assert from_config_dict({"fit": {"whole_steps": 0, "crop": 4}}).fit.crop == 4
-
-
 def odd(limit):
     return st.integers(0, limit).map(lambda n: 2 * n + 1)
 
@@ -101,8 +93,6 @@ def configs(draw):
         "loss.patches_per_step": draw(count),
         "fit.learning_rate": draw(positive),
         "fit.warmup_steps": draw(st.integers(0, 1000)),
-        "fit.whole_steps": draw(st.integers(0, 1000)),
-        "fit.crop": draw(st.integers(5000, 6000)),
         "fit.epochs": draw(count),
         "fit.max_steps": draw(st.integers(0, 10**6)),
         "fit.stop_threshold": draw(any_number),
@@ -176,8 +166,6 @@ def wrong_values():
         "score.agreement_scale": [0.0, -1.0],
         "fit.learning_rate": [0.0, -0.1],
         "fit.warmup_steps": [-1],
-        "fit.whole_steps": [-1],
-        "fit.crop": [0],
         "fit.epochs": [0],
         "fit.max_steps": [-1],
         "fit.stop_threshold": [],

@@ -68,14 +68,11 @@ class FitConfig:
 
     learning_rate: float = 2e-2  # Adam, in [1e-12, 100]; with a schedule the largest
     schedule: Literal["constant", "cosine"] = "cosine"  # of the learning rate; cosine: it falls
-    # to 0 at the last step, as half a cosine that begins after warm-up and crops
+    # to 0 at the last step, as half a cosine that begins after warm-up
     warmup_steps: int = 4  # steps, >= 0, in which the learning rate rises linearly to the above
     epochs: int = 10  # >= 1; one epoch is ceil(patches / patches_per_step) steps
     max_steps: int = 40  # steps, >= 0; 0: as many as the epochs ask for
     stop_threshold: float = 0.0  # the fit ends when the loss of Eq. 2 first falls below this
-    whole_steps: int = 0  # steps, >= 0: the last so many see all of what is fitted, and their
-    # outputs alone are averaged; those before see a random square of it. 0: all steps see all
-    crop: int = 64  # pixels or features, >= 1: side of that square
     input_noise: float = 0.3  # standard deviation of Gaussian input noise, image units, >= 0
     mask_ratio: float = 0.5  # fraction of input pixels set to 0 at each step, in [0, 1)
     mask_block: int = 4  # pixels, side of the square blocks that are masked together, >= 1

@@ -21,7 +21,6 @@ from ssdnet_jax.core.skip_network import flatten_parameters, unflatten_parameter
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _MEDIAN_WINDOW = 10  # steps: the loss level against which a blow-up is judged
-_PLACES = 3  # of which a crop is taken
 _MOST_UNDONE = 50  # restorations after which a fit is given up
 
 
@@ -51,8 +50,7 @@ class FitState(NamedTuple):
     Attributes:
       current: parameters and Adam's moments.
       good: those of the last step whose loss was not above the recent median.
-      average: running average of the reconstruction over good steps that see the whole image
-        (times its weight).
+      average: running average of the reconstruction over good steps (times its weight).
       weight: total weight in `average`, in [0, 1].
       history: loss of each step taken, NaN after them.
       step: steps taken.
@@ -145,24 +143,16 @@ def fit_step(
     `features` are `losses.constant_features`, if they are at hand.
     """
     config = settings.fit
-    params = network_parameters(state, settings)
-    crops = _crop_steps(state.history.shape[0], config)
-    sees_all = state.step >= crops
-
-    def of_all() -> tuple[tuple[Array, Array], PyTree[Array]]:
-        objective = jax.value_and_grad(_objective, has_aux=True)
-        return objective(params, state.key, state.step, image, known, vgg19, features, settings)
-
-    def of_crop() -> tuple[tuple[Array, Array], PyTree[Array]]:
-        crop = _random_crop(_step_keys(state.key, state.step)[-1], image, known, config.crop)
-        objective = jax.value_and_grad(_objective, has_aux=True)
-        (loss, _), gradient = objective(params, state.key, state.step, *crop, vgg19, None, settings)
-        return (loss, jnp.zeros_like(image)), gradient
-
-    if crops:
-        (loss, output), gradient = lax.cond(sees_all, of_all, of_crop)
-    else:
-        (loss, output), gradient = of_all()
+    (loss, output), gradient = jax.value_and_grad(_objective, has_aux=True)(
+        network_parameters(state, settings),
+        state.key,
+        state.step,
+        image,
+        known,
+        vgg19,
+        features,
+        settings,
+    )
     gradient = flatten_parameters(gradient)
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient))
     level = _recent_median(state)
@@ -172,8 +162,7 @@ def fit_step(
     rate = state.rate * learning_rate_share(state.step, state.history.shape[0], config)
     advanced = Weights(state.current.params + rate * updates, optimizer)
 
-    reached = (loss < config.stop_threshold) & sees_all
-    stop = jnp.where(reached, StopReason.THRESHOLD, StopReason.RUNNING)
+    stop = jnp.where(loss < config.stop_threshold, StopReason.THRESHOLD, StopReason.RUNNING)
     stop = jnp.where(blown_up, StopReason.RUNNING, stop)
     undone = state.undone + blown_up
     stop = jnp.where(
@@ -188,12 +177,11 @@ def fit_step(
     stays = _choose(blown_up, good, state.current)
     memory = config.average_decay
     average = memory * state.average + (1 - memory) * output
-    averaged = ~blown_up & sees_all
     return FitState(
         current=_choose(blown_up | (stop != StopReason.RUNNING), stays, advanced),
         good=good,
-        average=jnp.where(averaged, average, state.average),
-        weight=jnp.where(averaged, memory * state.weight + (1 - memory), state.weight),
+        average=jnp.where(blown_up, state.average, average),
+        weight=jnp.where(blown_up, state.weight, memory * state.weight + (1 - memory)),
         history=state.history.at[state.step].set(loss),
         step=state.step + 1,
         undone=undone,
@@ -217,8 +205,7 @@ def learning_rate_share(
     share: Array | float = 1.0
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "cosine":
-        before = max(warmup, _crop_steps(steps, config))
-        after = jnp.maximum(step - before, 0) / max(steps - before, 1)
+        after = jnp.maximum(step - warmup, 0) / max(steps - warmup, 1)
         share = 0.5 * (1 + jnp.cos(jnp.pi * after))
     return share * jnp.minimum(1.0, (step + 1) / warmup) if warmup else share
 
@@ -235,29 +222,6 @@ def reconstruct(state: FitState) -> Float[Array, "h w c"]:
     Adam now and then loses a fit within one step, so no single step is trusted.
     """
     return state.average / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
-
-
-def _crop_steps(steps: int, config: FitConfig) -> int:
-    """How many steps of a fit see a crop, the first of them."""
-    return max(0, steps - config.whole_steps) if config.whole_steps else 0
-
-
-def _random_crop(
-    key: PRNGKeyArray, image: Float[Array, "h w c"], known: Float[Array, "h w"], side: int
-) -> tuple[Float[Array, "hh ww c"], Float[Array, "hh ww"]]:
-    """A square of an image, or as much of it as the image has, and what is known of it.
-
-    Of a few places the one of which most is known, the first of those that are alike.
-    """
-    shape = [min(side, of_image) for of_image in image.shape[:2]]
-    room = jnp.array(known.shape) - jnp.array(shape) + 1
-    # The key's first two children are those of noise and mask.
-    corners = jax.random.randint(jax.random.fold_in(key, 2), (_PLACES, 2), 0, room)
-    crops = [lax.dynamic_slice(known, corner, shape) for corner in corners]
-    place = jnp.argmax(jnp.stack([jnp.count_nonzero(crop) for crop in crops]))
-    corner = corners[place]
-    cut = lax.dynamic_slice(image, (*corner, 0), (*shape, image.shape[2]))
-    return cut, lax.dynamic_slice(known, corner, shape)
 
 
 def _objective(

@@ -343,7 +343,6 @@ def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> _Network:
     picture = analysed.picture
     # Its crops are drawn here, each from another part of the picture.
     settings = picture.plan.fit
-    settings = dataclasses.replace(settings, fit=dataclasses.replace(settings.fit, whole_steps=0))
     fit_key, place_key, statistics_key = jax.random.split(key, 3)
     crops = _crops(analysed, place_key)
     first = next(crops)

@@ -78,7 +78,7 @@ def test_steps_come_from_epochs_unless_they_are_given():
 
 
 def shares(steps, **fields):
-    plain = {"schedule": "constant", "warmup_steps": 0, "whole_steps": 0}
+    plain = {"schedule": "constant", "warmup_steps": 0}
     config = FitConfig(**{**plain, **fields})
     return [float(learning_rate_share(jnp.int32(step), steps, config)) for step in range(steps)]
 
@@ -98,11 +98,6 @@ def test_the_rate_falls_as_half_a_cosine_from_the_end_of_the_warm_up():
     assert min(found) > 0
 
 
-def test_the_rate_stays_while_steps_see_crops():
-    found = shares(6, schedule="cosine", warmup_steps=2, whole_steps=2)
-    np.testing.assert_allclose(found, [0.5, 1, 1, 1, 1, 0.5], rtol=1e-5)
-
-
 def test_a_warm_up_longer_than_the_fit_ends_with_it():
     assert shares(2, schedule="cosine", warmup_steps=9) == [0.5, 1.0]
 
@@ -115,67 +110,6 @@ def test_a_step_moves_parameters_by_the_rate_of_its_schedule():
         return np.asarray(after.current.params - state.current.params)
 
     np.testing.assert_allclose(moved(warmup_steps=4), moved() / 4, rtol=1e-3, atol=1e-7)
-
-
-CROPS = changed(crop=16, whole_steps=10, max_steps=40)
-
-
-def test_a_fit_that_begins_with_crops_reconstructs_the_whole_image():
-    state = fitted(CROPS)
-    assert np.isfinite(state.history).all() and int(state.stop) == StopReason.MAX_STEPS
-    mu = reconstruct_jit(state)
-    assert mu.shape == IMAGE.shape
-    assert np.mean((mu - IMAGE) ** 2) < 0.3 * np.var(IMAGE)
-
-
-def test_only_outputs_of_the_whole_image_are_averaged():
-    state = init_jit(KEY, IMAGE, settings=CROPS)
-    state = block_jit(state, IMAGE, KNOWN, None, 30, settings=CROPS)
-    assert float(state.weight) == 0 and not np.asarray(state.average).any()
-    state = block_jit(state, IMAGE, KNOWN, None, 2, settings=CROPS)
-    assert float(state.weight) == pytest.approx(1 - CROPS.fit.average_decay**2)
-    assert np.asarray(state.average).any()
-
-
-def test_no_fit_stops_before_it_has_seen_the_whole_image():
-    settings = dataclasses.replace(CROPS, fit=dataclasses.replace(CROPS.fit, stop_threshold=1e9))
-    state = fitted(settings)
-    assert int(state.stop) == StopReason.THRESHOLD and int(state.step) == 31
-
-
-def test_a_fit_of_fewer_steps_than_are_to_see_the_whole_image_has_no_crops():
-    few = {"max_steps": 4, "whole_steps": 9}
-    np.testing.assert_array_equal(
-        fitted(changed(**few)).history, fitted(changed(max_steps=4)).history
-    )
-
-
-def test_a_crop_lies_where_most_is_known():
-    known = jnp.zeros((SIDE, SIDE)).at[:, : SIDE // 2].set(1.0)
-    wrong = jnp.where(known[..., None] > 0, IMAGE, 100.0)
-    state = fit_jit(KEY, wrong, known, None, settings=CROPS)
-    clean = fit_jit(KEY, IMAGE, known, None, settings=CROPS)
-    np.testing.assert_array_equal(state.history, clean.history)
-    assert (state.history > 0).all()  # no step saw only what is not known
-
-
-def test_an_image_smaller_than_the_crop_is_seen_whole():
-    histories = [
-        fitted(changed(crop=side, whole_steps=1, max_steps=4)).history for side in (SIDE, 5 * SIDE)
-    ]
-    np.testing.assert_array_equal(*histories)
-
-
-def test_lanes_in_crops_and_beyond_equal_fits_alone():
-    settings = changed(crop=16, whole_steps=3, max_steps=6)
-    step = jax.jit(jax.vmap(lambda state: fit_block(state, IMAGE, KNOWN, None, 2, settings)))
-    states = [init_jit(key, IMAGE, settings=settings) for key in (KEY, jax.random.key(7))]
-    states[1] = block_jit(states[1], IMAGE, KNOWN, None, 2, settings=settings)
-    both = step(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
-    for lane, state in enumerate(states):
-        alone = block_jit(state, IMAGE, KNOWN, None, 2, settings=settings)
-        np.testing.assert_allclose(both.history[lane], alone.history, rtol=1e-3)
-        np.testing.assert_allclose(both.average[lane], alone.average, rtol=1e-2, atol=1e-4)
 
 
 def test_blocks_give_the_same_fit_as_one_call():
