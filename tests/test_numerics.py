@@ -182,6 +182,7 @@ def test_a_range_in_which_values_cannot_be_told_apart_is_refused(tiny, text):
 
 # What makes a run longer, but no number odder: only the largest of these that is tried.
 LONGEST = {"image_size": 127, "fit.seeds": 3, "fit.max_steps": 65, "inpaint.max_steps": 65}
+LONGEST |= {f"network.channels_{part}": 127 for part in ("down", "up", "skip")}  # memory likewise
 RANGES = ("auto", "full", "0,1", "0,1.1e-6", "0.5,0.50001", "0.999998,1")
 _PROGRAMS_AT_ONCE = 40  # hundreds of them would end the process
 

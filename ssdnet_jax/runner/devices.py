@@ -102,11 +102,12 @@ def check_memory(shape: tuple[int, int, int], settings: FitSettings) -> None:
     """
     if jax.local_devices()[0].platform != "cpu":
         return
-    needed, limit = _LEAST * _image_bytes(shape, settings), memory_limit()
+    limit = memory_limit()
+    needed = _LEAST * (_image_bytes(shape, settings) + _parameter_bytes(shape[2], settings))
     if needed > limit:
         raise InputError(
             f"a fit of {shape[0]} x {shape[1]} takes at least {needed / 2**30:.1f} GiB of memory; "
-            f"found {limit / 2**30:.1f} GiB, expected a smaller --image_size"
+            f"found {limit / 2**30:.1f} GiB, expected a smaller --image_size or a narrower network"
         )
 
 
@@ -117,6 +118,12 @@ def _image_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
         width[0] for width in (network.channels_down, network.channels_up, network.channels_skip)
     )
     return 4 * _VALUES_A_CHANNEL * channels * shape[0] * shape[1]
+
+
+def _parameter_bytes(channels: int, settings: FitSettings) -> int:
+    """What a fit keeps of the network's parameters; more than of the image in wide networks."""
+    structure = network_structure(settings.network, channels=channels)
+    return 4 * _VALUES_A_PARAMETER * parameter_count(structure)
 
 
 def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
@@ -130,14 +137,13 @@ def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
       settings: of the fits.
     """
     loss, (height, width, channels) = settings.loss, shape
-    structure = network_structure(settings.network, channels=channels)
-    values = _VALUES_A_PARAMETER * parameter_count(structure)
+    values = 0
     if loss.w_perc:
         seen = height * width
         if loss.perceptual_view == "patch":
             seen = loss.patches_per_step * loss.perceptual_size**2 * len(loss.patch_sizes)
         values += _VGG19_VALUES * seen
-    return _image_bytes(shape, settings) + 4 * values
+    return _image_bytes(shape, settings) + _parameter_bytes(channels, settings) + 4 * values
 
 
 def _kept(

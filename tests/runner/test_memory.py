@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import jax
@@ -59,3 +60,10 @@ def test_a_fit_that_memory_cannot_hold_is_refused_before_it_begins(monkeypatch):
     check_memory((256, 256, 24), settings)
     with pytest.raises(InputError, match=r"6000 x 4000 takes at least \d+\.\d GiB.*8\.0 GiB"):
         check_memory((6000, 4000, 24), settings)
+    network = dataclasses.replace(settings.network, channels_down=(4096,), channels_up=(4096,))
+    wide = dataclasses.replace(settings, network=dataclasses.replace(network, channels_skip=(4,)))
+    with pytest.raises(InputError, match=r"256 x 256 takes at least \d+\.\d GiB.*narrower network"):
+        check_memory((256, 256, 24), wide)
+    monkeypatch.setattr(devices, "memory_limit", lambda: 4 * 2**30)
+    with pytest.raises(InputError, match="32 x 32"):  # the parameters alone
+        check_memory((32, 32, 24), wide)
