@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssdnet_jax.core.calibration import usual_spread
 from ssdnet_jax.core.decision import Defect, defect_pixels
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.outlines import polygon, run_lengths
@@ -27,7 +26,6 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Defect))
 def write_decision(workdir: Workdir, relative: str, result: Localization) -> None:
     """Writes decisions/PATH.json."""
     decision = result.decision
-    median, spread = usual_spread(result.score_map)
     height, width = decision.mask.shape
     defects = []
     pixels = defect_pixels(decision.mask, result.defects)
@@ -44,9 +42,7 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "anomalous": decision.anomalous,
         "marked": bool(decision.mask.any()),
         "threshold": _number(decision.threshold),
-        "calibrated_threshold": _number(
-            (decision.threshold - median) / spread if spread > 0 else 0.0
-        ),
+        "calibrated_threshold": _number(decision.calibrated_threshold),
         "defects": defects,
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
