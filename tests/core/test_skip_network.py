@@ -300,7 +300,7 @@ def test_an_odd_image_keeps_its_size_also_without_skip_connections():
 @pytest.mark.parametrize(
     ("config", "side"),
     [
-        (skip_config((8, 12), (8, 12), (4, 4)), 32),
+        (skip_config((8,), (8,), (4,)), 32),
         (skip_config((8,), (8,), (4,), padding="zero", kernel_down=5), 25),
     ],
     ids=["coarse form", "literal merge of odd sides"],
@@ -319,7 +319,6 @@ def test_bfloat16_images_give_output_and_gradients_of_float32_ones_up_to_its_rou
 
     (exact, g), (found, g_found) = judged(jnp.float32), judged(jnp.bfloat16)
     assert found.dtype == g_found.dtype == jnp.float32
-    # 8 bits of a value; each layer rounds, and differences of gradients are smaller than they.
-    np.testing.assert_allclose(found, exact, atol=0.05 * float(jnp.std(exact)) + 0.01)
-    assert not np.array_equal(found, exact)
+    # 8 bits of a value, and each layer rounds.
+    assert 0 < jnp.linalg.norm(found - exact) < 0.05 * jnp.linalg.norm(exact - exact.mean())
     assert jnp.linalg.norm(g_found - g) < 0.1 * jnp.linalg.norm(g)
