@@ -169,6 +169,7 @@ class Config:
             seeds=self.fit.seeds,
             masked=masked,
             marks=whole and tiles_of_features and self.score.marks == "all",
+            guided=whole and tiles_of_features and self.score.guide == "image",
         )
 
 
@@ -494,6 +495,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "decision.false_alarms": _BETWEEN_0_AND_1,
     "decision.mask_false_alarms": _BETWEEN_0_AND_1,
     "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.other_regions": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.min_area": _FROM_0,
     "decision.max_defects": _FROM_0,

@@ -103,6 +103,8 @@ class ScoreConfig:
     # beside tiles of features (`core.matched_filter`); none: tiles alone
     detail: Literal["auto", "none"] = "auto"  # auto: features of the image at twice the size at
     # which it is analysed are compared as well, where its file has that many pixels
+    guide: Literal["image", "none"] = "image"  # what the map of tiles follows within a tile: edges
+    # of the image (`core.guided`); none: nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +129,10 @@ class DecisionConfig:
     mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
     # anything; an image between the two rates is called unsure
     peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
-    other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
-    # this share of the value that makes one significant
+    other_regions: float = 0.3  # in (0, 1]: where an image has a significant region, others count
+    # from this share of the mass that makes one significant
+    other_peaks: float = 0.6  # in (0, 1]: beside known good images, where an image has a
+    # significant peak, others count from this share of the value that makes one significant
     min_area: int = 0  # image pixels, >= 0: smaller defects are left out
     max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
     false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the

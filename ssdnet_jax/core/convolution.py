@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import widened
+
 Padding = Literal["reflection", "zero"]
 
 
@@ -102,8 +104,8 @@ def column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> A
     """Each channel of `a` times each of `b`, summed over pixels: (m, n), in float32."""
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     if b.shape[1] == 1:  # a sum over rows as they lie; the product would first transpose `a`
-        return jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=0)[:, None]
-    return jnp.matmul(a.T, b, preferred_element_type=jnp.float32)
+        return jnp.sum(widened(a) * widened(b), axis=0)[:, None]
+    return jnp.matmul(a.T, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
 
 
 def _row_products(x: Array, kernel: Float[Array, "k k i o"]) -> Float[Array, "b hh ww o"]:

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
-from ssdnet_jax.core.patch_statistics import gaussian, mirror
+from ssdnet_jax.core.patch_statistics import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
 _MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
@@ -102,7 +102,7 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
     directions = 1 if shape.width == shape.length else _DIRECTIONS
     angles = jnp.arange(directions) * (math.pi / directions)
     energy, _ = lax.scan(strongest, jnp.zeros(channels.shape[:2], channels.dtype), angles)
-    amplitude = jnp.sqrt(_smoothed(energy, _SMOOTHING * shape.width) * math.prod(sides))
+    amplitude = jnp.sqrt(smoothed(energy, _SMOOTHING * shape.width) * math.prod(sides))
     return amplitude * _border_shares(amplitude)
 
 
@@ -164,16 +164,3 @@ def _transfer(sides: tuple[int, int], shape: Shape, angle: Array) -> Float[Array
     along = columns * jnp.cos(angle) + rows * jnp.sin(angle)
     across = rows * jnp.cos(angle) - columns * jnp.sin(angle)
     return jnp.exp(-0.5 * (lax.square(shape.length * along) + lax.square(shape.width * across)))
-
-
-def _smoothed(values: Float[Array, "h w"], deviation: float) -> Float[Array, "h w"]:
-    """Convolved with a Gaussian, mirrored at the borders."""
-    radius = min(math.ceil(3 * deviation), min(values.shape) - 1)
-    smooth = mirror(values[..., None], margin=radius)[..., 0]
-    for axis, side in enumerate(values.shape):
-        parts = [
-            float(weight) * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(gaussian(2 * radius + 1, deviation))
-        ]
-        smooth = jnp.stack(parts).sum(0)
-    return smooth

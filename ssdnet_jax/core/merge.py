@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import widened
 from ssdnet_jax.core.convolution import matmul
 from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import EPSILON
@@ -149,7 +150,7 @@ def _weighted(tap: Callable[[int, int], Array], weights: _Taps) -> Array:
     for i, a, weight in weights:
         along = weight if isinstance(weight, float) else weight[:, None, None]
         x = tap(i, a)
-        terms.append(jnp.multiply(along, x.astype(jnp.float32)))
+        terms.append(jnp.multiply(along, widened(x)))
     return functools.reduce(lax.add, terms).astype(x.dtype)
 
 
@@ -161,7 +162,7 @@ def doubled_moments(
 
 
 def _moments(x: Array) -> tuple[Array, Array]:
-    x = x.astype(jnp.float32)
+    x = widened(x)
     mean = jnp.mean(x, axis=(0, 1, 2))
     return mean, jnp.mean(lax.square(x - mean), axis=(0, 1, 2))
 
@@ -172,7 +173,7 @@ def _doubled_moments(x: Array) -> tuple[Array, Array]:
 
 
 def _doubled_moments_forward(x: Array) -> tuple[tuple[Array, Array], tuple[Array]]:
-    count, values = x.size // x.shape[3], x.astype(jnp.float32)
+    count, values = x.size // x.shape[3], widened(x)
     mean = jnp.sum(values, axis=(0, 1, 2)) / count
     # The squares of doubled pixels sum to the quadratic form of the Gram matrix of doubling. Each
     # coarse pixel weighs the same in the sum of doubled pixels, so the mean is that of x.
@@ -184,7 +185,7 @@ def _doubled_moments_forward(x: Array) -> tuple[tuple[Array, Array], tuple[Array
 def _doubled_moments_backward(saved: tuple[Array], g: tuple[Array, Array]) -> tuple[Array]:
     (weighted,) = saved
     count = weighted.size // weighted.shape[3]
-    dx = g[0] / count + weighted.astype(jnp.float32) * (g[1] / (2 * count))
+    dx = g[0] / count + widened(weighted) * (g[1] / (2 * count))
     return (dx.astype(weighted.dtype),)
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import widened
+
 EPSILON = 1e-5  # torch's default, part of the network's definition
 
 LEAKY_SLOPE = 0.2
@@ -40,7 +42,7 @@ def normalize(
 
 
 def _forward(x: Array, scale: Array, shift: Array, slope: float) -> tuple[Array, tuple[Array, ...]]:
-    count, values = x.size // x.shape[-1], x.astype(jnp.float32)
+    count, values = x.size // x.shape[-1], widened(x)
     mean = jnp.sum(values, axis=(0, 1, 2)) / count
     variance = jnp.sum(lax.square(values - mean), axis=(0, 1, 2)) / count
     inverse_deviation = lax.rsqrt(variance + EPSILON)
@@ -51,7 +53,7 @@ def _forward(x: Array, scale: Array, shift: Array, slope: float) -> tuple[Array,
 
 def _backward(slope: float, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     x, mean, inverse_deviation, scale, shift = saved
-    count, values, g = x.size // x.shape[-1], x.astype(jnp.float32), g.astype(jnp.float32)
+    count, values, g = x.size // x.shape[-1], widened(x), widened(g)
     if slope != 1:
         y = (values - mean) * (inverse_deviation * scale) + shift
         g = jnp.where(y > 0, g, slope * g)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ssdnet_jax.core.arrays import widened
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.convolution import Padding
 from ssdnet_jax.core.merge import merged_convolution
@@ -102,7 +103,7 @@ class Convolution(nn.Module):
         """
         kernel, bias = self.parameters(x.shape[-1])
         y = padded_conv2d(x, kernel, self.stride, padding=self.padding)
-        return y.astype(jnp.float32) + bias if constants else y
+        return widened(y) + bias if constants else y
 
     @nn.compact
     def parameters(

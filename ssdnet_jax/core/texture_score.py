@@ -6,7 +6,8 @@ fine features, of coarse ones and of what the fit left of them are compared with
 tile (`core.patch_statistics`), and each map's distances are measured in its own spread over the
 image, which makes them comparable with one another, and comparable between images after. What
 counts is where the maps agree, those most that see something (`core.trust`). Thin and small marks,
-which tiles smear, are added from the whitened image (`core.matched_filter`).
+which tiles smear, are added from the whitened image (`core.matched_filter`). Where within a tile
+they lie, the image says (`core.guided`).
 """
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core import trust
 from ssdnet_jax.core.calibration import in_quartiles
+from ssdnet_jax.core.guided import follow
 from ssdnet_jax.core.patch_statistics import (
     correspondence_errors,
     median_sorted_tile,
@@ -46,6 +48,8 @@ def tile_score(
     unusual and the others do not ends lower than one on which they agree, which also narrows what
     is marked around a defect, since each map spreads in its own way.
 
+    The agreement, with marks, then follows the image in logarithms.
+
     A target without compared representations, as the image itself, has the latter map alone.
     """
     parts = (*target.compared, target.values - reconstruction)
@@ -71,6 +75,8 @@ def tile_score(
         )
         tiles = trust.agreement(logarithms(jnp.stack([*maps, *of_colour])), valid)
         found = trust.with_marks(tiles, logarithms(jnp.stack(of_marks)), marks.unevenness, valid)
+    if target.guide is not None:
+        found = follow(found, target.guide, valid)
     return from_raw(scale * jnp.expm1(found), valid)
 
 

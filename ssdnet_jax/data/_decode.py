@@ -59,8 +59,13 @@ def decode(path: Path) -> RawImage:
         with library_messages() as messages:
             raw = _decode(path, file, page)
         return dataclasses.replace(raw, notes=raw.notes + summary(messages))
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:  # also of a length in a damaged file
+        raise InputError(
+            f"{path}: takes more memory than there is, or says so because it is damaged; expected "
+            f"a smaller or complete image file"
+        ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image that can be read; expected {EXPECTED}") from error
     except PermissionError as error:

@@ -76,7 +76,7 @@ def read_image(
             f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
         )
 
-    with np.errstate(over="ignore"):  # becomes infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite; NaN of any kind stays NaN
         pixels = np.array(raw.samples, np.float32, order="C")
     pixels[valueless] = 0
     if raw.full_scale == 1.0:

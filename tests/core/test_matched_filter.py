@@ -8,8 +8,6 @@ from ssdnet_jax.core.matched_filter import LINE, SPOT, Shape, mark_map, marks_of
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.evaluation.metrics import auprc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 marks = jax.jit(marks_of)
 one_map = jax.jit(mark_map, static_argnames="shape")
 SHAPE = (64, 72)

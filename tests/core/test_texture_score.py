@@ -17,8 +17,6 @@ from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 CONFIG = from_config_dict(
     {
         "image_size": 0,
@@ -33,7 +31,7 @@ PLAN = CONFIG.plan((72, 72))
 
 def without_marks(*, scale=4.0, side=72, **measured):
     """A plan of two representations or more, whose tiles alone are scored."""
-    config = dataclasses.replace(CONFIG.score, marks="none", agreement_scale=scale)
+    config = dataclasses.replace(CONFIG.score, marks="none", guide="none", agreement_scale=scale)
     return dataclasses.replace(CONFIG, score=config).plan((side, side), **measured)
 
 

@@ -7,8 +7,6 @@ from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.trust import agreement, peak, places, with_marks
 from ssdnet_jax.evaluation.metrics import auprc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 agree = jax.jit(agreement)
 mixed = jax.jit(with_marks)
 in_places = jax.jit(places)

@@ -26,7 +26,6 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 STORE_OPTIONS = {"object_store_memory": 100 * 2**20}  # bytes; Ray's least is 75 MB
 
 
@@ -391,7 +390,8 @@ def test_tasks_on_gpus_are_those_of_a_local_run(workers_environment, tmp_path, c
 def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny):
     words = [
         line.strip()
-        for line in config_help(from_config_dict(tiny)).splitlines()
+        # The example has 256 pixels: of one that is shrunk by more than 4 there is a word.
+        for line in config_help(from_config_dict({**tiny, "image_size": 64})).splitlines()
         if line.startswith("--")
     ]
     command = [sys.executable, "-m", "ssdnet_jax", *words, f"--workdir={tmp_path}"]
