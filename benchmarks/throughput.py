@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256, help="pixels of synthetic textures")
     parser.add_argument("--lanes", default="0", help="with commas between; 0: the run's choice")
     parser.add_argument("--steps", type=int, help="of a fit; by default those of the setting")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--heatmaps", choices=record.HEATMAPS, default="all")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -90,6 +91,8 @@ def main() -> None:
         "device": "none" if arguments.device == "none" else device_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "input": arguments.input or f"{arguments.side} px synthetic textures, PNG",
+        "steps": method.config.fit.max_steps,
+        "precision": arguments.precision,
         "versions": versions(),
         "rows": rows,
     }
@@ -99,11 +102,9 @@ def main() -> None:
 
 
 def method_of(arguments: argparse.Namespace) -> SSDnet:
-    config = AUTO
-    if arguments.steps:
-        config = dataclasses.replace(
-            config, fit=dataclasses.replace(config.fit, max_steps=arguments.steps)
-        )
+    fit = dataclasses.replace(AUTO.fit, precision=arguments.precision)
+    fit = dataclasses.replace(fit, max_steps=arguments.steps or fit.max_steps)
+    config = dataclasses.replace(AUTO, fit=fit)
     config = make_ssdnet(config, None).config if arguments.device == "none" else config
     return (Ready if arguments.device == "none" else Watched)(config)
 

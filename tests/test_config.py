@@ -350,7 +350,7 @@ def test_inpainting_reconstructs_pixels_of_the_whole_image():
         {
             **PIXELS,
             "loss": {"w_rec": 0.0, "w_perc": 1.0, "patch_sizes": 64, "patch_strides": 64},
-            "fit": {"permute_ratio": 0.5, "learning_rate": 0.5},
+            "fit": {"permute_ratio": 0.5, "learning_rate": 0.5, "precision": "bfloat16"},
             "inpaint": {"max_steps": 7, "stop_threshold": 0.5, "mask_ratio": 0.25},
         }
     )
@@ -360,6 +360,7 @@ def test_inpainting_reconstructs_pixels_of_the_whole_image():
     assert (settings.fit.max_steps, settings.fit.stop_threshold) == (7, 0.5)
     assert settings.fit.mask_ratio == 0.25
     assert settings.fit.learning_rate == 0.5
+    assert settings.fit.precision == "float32"  # what is found stands in the image
     assert config.fit_settings.fit == config.fit
 
 

@@ -69,6 +69,8 @@ class Decision:
       mask: bool (H, W), the anomalous pixels; none where the image is good.
       calibrated: float32 (H, W), the map in calibrated units, and relative to the usual level of
         each position where known good images say so: what `score` is the largest value of.
+      usual: of the raw map, its median and the spread that is the unit of `calibrated`
+        (`core.calibration.usual_spread`).
 
     Where no pixel takes part, the score and the threshold are NaN, and the image is not anomalous.
     """
@@ -80,6 +82,13 @@ class Decision:
     threshold: float
     mask: np.ndarray
     calibrated: np.ndarray
+    usual: tuple[float, float] = (0.0, 1.0)  # of a map that has calibrated units
+
+    @property
+    def calibrated_threshold(self) -> float:
+        """`threshold` in calibrated units; 0 for a map without any spread."""
+        median, spread = self.usual
+        return (self.threshold - median) / spread if spread > 0 else 0.0
 
 
 def decide(
@@ -102,7 +111,13 @@ def decide(
     if not np.isfinite(score_map).any():
         nothing = np.zeros(score_map.shape, bool)
         unknown = np.full(score_map.shape, np.nan, np.float32)
-        return Decision(math.nan, 1.0, False, config.false_alarms, math.nan, nothing, unknown), ()
+        unusual = (math.nan, 0.0)
+        return (
+            Decision(
+                math.nan, 1.0, False, config.false_alarms, math.nan, nothing, unknown, unusual
+            ),
+            (),
+        )
     median, spread = usual_spread(score_map)
     calibrated = on_scale(score_map, median, spread)
     of_parts: OfParts
@@ -139,6 +154,7 @@ def decide(
         threshold=median + threshold * spread,
         mask=mask,
         calibrated=calibrated.astype(np.float32),
+        usual=(median, spread),
     )
     return decision, defects
 
@@ -259,6 +275,8 @@ def defect_pixels(
     """Which pixels of its box belong to each defect of a mask."""
     from scipy import ndimage
 
+    if not defects:
+        return []
     labels, _ = ndimage.label(mask, structure=TOUCHING)
     areas = np.bincount(labels.ravel())
     of_place: dict[tuple[int, ...], list[int]] = {}

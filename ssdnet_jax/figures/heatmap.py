@@ -21,7 +21,7 @@ from ssdnet_jax.figures.png import write_png
 OUTLINE = (255, 40, 60)  # of masks
 _TEXT, _MUTED = "#1c1c1c", "#5f6670"
 _VERDICTS = {"anomalous": "#b3261e", "unsure": "#8a5a00", "good": "#1b6e3c"}
-_LEAST_SIDE, _MOST_SIDE = 320, 512  # of a square panel; others have its area, pixels
+_LEAST_SIDE, _MOST_SIDE = 320, 400  # of a square panel; others have its area, pixels
 _LONGEST, _THINNEST = 1100, 24  # sides of a panel of any shape, pixels
 _MARGIN, _GAP, _LABEL, _HEADER = 12, 12, 20, 52
 _BAR, _BAR_ROOM = 12, 58  # the colour bar, and what it takes with its numbers

@@ -47,7 +47,7 @@ def find_ground(pixels: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     small, small_known = pixels[::step, ::step], known[::step, ::step]
     if not small_known.any():
         return None
-    low, high = np.percentile(small[small_known], [0.1, 99.9])
+    low, high = np.percentile(small if small_known.all() else small[small_known], [0.1, 99.9])
     span = float(high - low)
     ground = np.zeros(small_known.shape, bool)
     alike = ground.copy()
@@ -142,10 +142,12 @@ def _opened(mask: np.ndarray, radius: int) -> np.ndarray:
     """Without what is narrower than 2 `radius` + 1; beyond the border it goes on."""
     from scipy import ndimage
 
-    square = np.ones((2 * radius + 1,) * 2, bool)
-    padded = np.pad(mask, 2 * radius, mode="edge")
-    opened = ndimage.binary_opening(padded, square)
-    return opened[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    # One axis after the other, which the opening by a square can do, on edges that are repeated.
+    found = np.pad(mask, 2 * radius, mode="edge").view(np.uint8)
+    for filtered in (ndimage.minimum_filter1d, ndimage.maximum_filter1d):
+        for axis in (0, 1):
+            found = filtered(found, 2 * radius + 1, axis, mode="constant", cval=0)
+    return found[2 * radius : -2 * radius, 2 * radius : -2 * radius].view(bool)
 
 
 def _lies_around_one_part(

@@ -101,7 +101,7 @@ def resized_image(
     ignored = _as_mask(ignored, unknown.shape, "ignored")
     _check_values(pixels, ~(unknown | ignored))
     pixels = _in_range(pixels, unknown)
-    if all((pixels[..., 0] == pixels[..., c]).all() for c in range(pixels.shape[2])):
+    if all((pixels[..., 0] == pixels[..., c]).all() for c in range(1, pixels.shape[2])):
         pixels = pixels[..., :1]  # grey, whether it was read from a file or not
     ground = None
     if config.ground == "auto":

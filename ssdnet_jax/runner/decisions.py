@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssdnet_jax.core.calibration import usual_spread
 from ssdnet_jax.core.decision import defect_pixels
 from ssdnet_jax.data.decision_file import DEFECT_FIELDS, Json, read_decision
 from ssdnet_jax.data.files import write_atomically
@@ -25,7 +24,6 @@ DEFECT_TABLES = ("defects.csv", "defects.coco.json", "defects.geojson")
 def write_decision(workdir: Workdir, relative: str, result: Localization) -> None:
     """Writes decisions/PATH.json."""
     decision = result.decision
-    median, spread = usual_spread(result.score_map)
     height, width = decision.mask.shape
     defects = []
     pixels = defect_pixels(decision.mask, result.defects)
@@ -43,9 +41,7 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "false_alarms": decision.false_alarms,
         "marked": bool(decision.mask.any()),
         "threshold": _number(decision.threshold),
-        "calibrated_threshold": _number(
-            (decision.threshold - median) / spread if spread > 0 else 0.0
-        ),
+        "calibrated_threshold": _number(decision.calibrated_threshold),
         "defects": defects,
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnet_jax.core.calibration import usual_spread
 from ssdnet_jax.data.fits_file import write_fits, write_tiled_note
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.methods.base import FittedLocalization, Localization, Method, TiledLocalization
@@ -230,10 +229,10 @@ def _details(result: Localization) -> str:
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
     """The map, and what is above the usual, in calibrated units."""
-    median, spread = usual_spread(result.score_map)
-    if not spread > 0:  # also where nothing was judged
-        return result.decision.calibrated, 1.0
-    return result.decision.calibrated, (result.decision.threshold - median) / spread
+    decision = result.decision
+    _, spread = decision.usual
+    # Without a spread also where nothing was judged.
+    return decision.calibrated, decision.calibrated_threshold if spread > 0 else 1.0
 
 
 @functools.cache  # once a process

@@ -256,3 +256,15 @@ def test_vmapped_fits_compile_without_convolutions():
     text = jax.jit(lanes).lower(keys, jnp.stack([IMAGE, IMAGE])).as_text()
     assert "stablehlo.dot_general" in text
     assert "convolution" not in text
+
+
+def test_bfloat16_is_what_layers_give_and_nothing_else():
+    state = fitted(changed(precision="bfloat16"))
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+    assert np.median(state.history[-5:]) < 0.2 * state.history[0]
+    assert int(state.undone) == 0
+    same_key = fitted()
+    assert not np.array_equal(state.history, same_key.history)
+    difference = reconstruct_jit(state) - reconstruct_jit(same_key)
+    assert np.mean(difference**2) < 0.1 * np.mean((reconstruct_jit(same_key) - IMAGE) ** 2)

@@ -54,3 +54,16 @@ def test_lanes_are_normalized_apart():
     lanes = np.stack([x, 100 * x])
     batched = jax.jit(jax.vmap(normalize, (0, None, None)))(lanes, scale, shift)
     np.testing.assert_allclose(batched[0], jax.jit(normalize)(x, scale, shift), atol=1e-5)
+
+
+def test_statistics_of_bfloat16_are_sums_in_float32():
+    """A channel of little variance beside its mean, of more pixels than bfloat16 can count."""
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(16 + generator.standard_normal((1, 64, 64, 2), np.float32), jnp.bfloat16)
+    scale, shift = jnp.ones(2), jnp.zeros(2)
+    y, vjp = jax.vjp(normalize, x, scale, shift)
+    dx, dscale, dshift = vjp(jnp.ones_like(y))
+    assert (y.dtype, dx.dtype, dscale.dtype, dshift.dtype) == (x.dtype, x.dtype, *["float32"] * 2)
+    exact = literal(x.astype(jnp.float32), scale, shift)
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8, atol=1e-4)
+    np.testing.assert_array_equal(dshift, [64 * 64] * 2)

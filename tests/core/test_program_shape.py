@@ -6,6 +6,7 @@ turns into convolutions that are slow inside a loop or under vmap, fails here.
 
 import dataclasses
 import functools
+import math
 import re
 
 import jax
@@ -89,7 +90,7 @@ def test_a_compiled_step_has_no_convolution(small_step):
     assert " dot(" in small_step
 
 
-def lane_program(settings, vgg19, *, side, channels, lanes=3):
+def lane_program(settings, vgg19, *, side, channels, lanes=3, platforms=None):
     """StableHLO of a block of steps of several lanes, the loop included.
 
     The network has its first two scales: further ones are made in the same way.
@@ -107,7 +108,8 @@ def lane_program(settings, vgg19, *, side, channels, lanes=3):
         functools.partial(init_lanes, settings=settings), keys, images, known, active
     )
     block = jax.jit(functools.partial(fit_lanes, settings=settings))
-    text = block.lower(start, vgg19, jnp.int32(5)).as_text()
+    lowered = block.trace(start, vgg19, jnp.int32(5)).lower(lowering_platforms=platforms)
+    text = lowered.as_text()
     assert "stablehlo.while" in text and "dot_general" in text
     return text
 
@@ -132,6 +134,24 @@ def test_lanes_are_batched_products_without_any_convolution(settings, channels):
     text = lane_program(settings, None, side=64, channels=channels)
     assert "stablehlo.convolution" not in text
     assert "batching_dims = [0] x [0]" in text
+
+
+def test_all_products_of_a_bfloat16_fit_are_of_bfloat16():
+    """Of a GPU's program; parameters' gradients, sums over all pixels, are float32."""
+    settings = dataclasses.replace(
+        AUTO.fit_settings, fit=dataclasses.replace(AUTO.fit, precision="bfloat16", seeds=1)
+    )
+    text = lane_program(settings, None, side=32, channels=AUTO_CHANNELS, platforms=("cuda",))
+    tensor = r"tensor<(.*)x(\w+)>"
+    line = rf"stablehlo\.dot_general .* : \({tensor}, {tensor}\) -> {tensor}"
+    products = [
+        (kinds[0], kinds[1], kinds[2])
+        for *sizes, kinds in ((m[0], m[2], (m[1], m[3], m[5])) for m in re.findall(line, text))
+        if min(math.prod(map(int, size.split("x"))) for size in sizes) > 3 * 200
+    ]  # without those of a kernel and one number a channel
+    assert len(products) >= 20
+    assert {(left, right) for left, right, _ in products} == {("bf16", "bf16")}
+    assert {result for _, _, result in products} == {"bf16", "f32"}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

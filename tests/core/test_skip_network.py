@@ -293,3 +293,30 @@ def test_an_odd_image_keeps_its_size_also_without_skip_connections():
     config = NetworkConfig(channels_down=(2, 3), channels_up=(2, 3), channels_skip=(0, 0))
     params = init(jax.random.key(0), config=config, channels=1)
     assert apply(params, jnp.zeros((1, 13, 17, 1)), config=config).shape == (1, 13, 17, 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "side"),
+    [
+        (skip_config((8,), (8,), (4,)), 32),
+        (skip_config((8,), (8,), (4,), padding="zero", kernel_down=5), 25),
+    ],
+    ids=["coarse form", "literal merge of odd sides"],
+)
+def test_bfloat16_images_give_output_and_gradients_of_float32_ones_up_to_its_rounding(config, side):
+    params = init(jax.random.key(0), config, channels=3)
+    x, target = jax.random.uniform(jax.random.key(1), (2, 1, side, side, 3))
+
+    def judged(kind):
+        def loss(params):
+            output = apply_skip_network(params, x.astype(kind), config)
+            return jnp.mean((output - target) ** 2), output
+
+        (_, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return output, flatten_parameters(gradient)
+
+    (exact, g), (found, g_found) = judged(jnp.float32), judged(jnp.bfloat16)
+    assert found.dtype == g_found.dtype == jnp.float32
+    # 8 bits of a value, and each layer rounds.
+    assert 0 < jnp.linalg.norm(found - exact) < 0.05 * jnp.linalg.norm(exact - exact.mean())
+    assert jnp.linalg.norm(g_found - g) < 0.1 * jnp.linalg.norm(g)
