@@ -160,7 +160,10 @@ def stretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarra
     if used is None:
         return pixels
     low, high = used
-    return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
+    # In place: a large image is held often enough.
+    found = np.subtract(pixels, low, dtype=np.float32)
+    found /= np.float32(high - low)
+    return np.clip(found, 0, 1, out=found)
 
 
 def unstretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 What is done is that of `methods.ssdnet`, in passes over the image: sums for the means, standard
 deviations and principal directions of the features; a fit to random crops; a pass for the scale of
-components and the typical tile; a pass for distances. No more is held at once than the image, its
-maps at the resolution of the features, and what one tile needs, so memory hardly depends on how
-much is computed.
+components and the typical tile; a pass for distances. A pass computes the features of each tile
+once, all representations together, and forgets them band by band (`methods.bands`). No more is held
+at once than the image, its maps, and the features of a few bands.
 """
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from ssdnet_jax.core import streamed
 from ssdnet_jax.core.crops import averaged_parameters, fit_crops, init_crop_fit
 from ssdnet_jax.core.features import Kind
 from ssdnet_jax.core.fit import StopReason, total_steps
+from ssdnet_jax.core.frozen_network import alignment
 from ssdnet_jax.core.networks import Network
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, TARGETS
@@ -29,10 +32,13 @@ from ssdnet_jax.core.score import patch_score
 from ssdnet_jax.core.streamed import Basis, Source, Sums
 from ssdnet_jax.core.tiling import Tile, tile_grid
 from ssdnet_jax.core.vgg19 import VGG19Weights
+from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, even_spans, trimmed, windows
 from ssdnet_jax.methods.base import Progress, Report
 
 STEP = 32  # pixels: tiles start at multiples, which stay whole at all scales and strides
-_FEATURE_MARGIN = 32  # pixels beyond which a feature sees nothing, at half of the image's size
+_SMOOTHED = 11  # pixels that smoothing of noise reaches, and halving
+_SEEN = 10  # pixels that a feature sees around it, at its scale, and resizing to it
+_ROWS = 256  # of a map that are enlarged at a time
 _MOST_SORTED_TILES = 20_000  # of which the typical tile is the median: all, or evenly spread ones
 _CROPS_FOR_STATISTICS = 8  # of which the network's normalization takes its statistics
 _KNOWN = 0.5  # share of a crop that must take part
@@ -47,7 +53,6 @@ class TiledFit(NamedTuple):
       losses: float32 (steps,), the loss of each step.
       stop: why the fit ended.
       restorations: how often the guard undid a blow-up.
-      params: theta, one vector a seed.
     """
 
     raw: np.ndarray
@@ -106,7 +111,7 @@ def fit_in_tiles(
     keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
     analysed = analyse(image, valid, vgg19, plan, tiling, noise=noise, report=report)
     fits = [_fitted(analysed, key, report) for key in keys]
-    maps = [_raw_map(analysed, fit, report)[: image.shape[0], : image.shape[1]] for fit in fits]
+    maps = [_raw_map(analysed, fit, report) for fit in fits]
     return TiledFit(
         raw=maps[0] if len(maps) == 1 else np.median(maps, axis=0),
         losses=fits[0].losses,
@@ -157,17 +162,46 @@ class _Picture:
     def network(self) -> Network:
         return NETWORKS[self.plan.fit.network.kind]
 
+    @property
+    def feature_margin(self) -> int:
+        """Pixels beyond which no feature of any representation sees anything."""
+        if self.is_image:
+            return 0
+        scales = [part.scale for part in (self.plan.fitted, *self.plan.compared)]
+        return -(-math.ceil(_SMOOTHED + _SEEN / min(scales)) // STEP) * STEP
+
     def grid(self, margin: int) -> list[Tile]:
-        """Tiles with at least this margin, in pixels."""
+        """Tiles that contribute about `tiling.side` pixels, with at least this margin in pixels."""
         margin = -(-margin // STEP) * STEP
         side = self.tiling.side + 2 * margin
-        side = -(-side // STEP) * STEP + 2 * STEP
         return tile_grid(self.shape, side=side, margin=margin, step=STEP)
 
     @property
+    def axis(self) -> int:
+        """The image's longer axis, 0 or 1."""
+        return int(self.image.shape[1] > self.image.shape[0])
+
+    @property
+    def bands(self) -> list[list[Tile]]:
+        """Tiles of features, those across the longer axis together, in order along it."""
+        axis = self.axis
+
+        def start(tile: Tile) -> int:
+            return tile.start[axis]
+
+        tiles = sorted(self.grid(self.feature_margin), key=start)
+        return [list(band) for _, band in itertools.groupby(tiles, key=start)]
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the image, mirrored to multiples of STEP at its bottom and right."""
-        height, width = (side + -side % STEP for side in self.image.shape[:2])
+        """Height and width of the image, mirrored at its bottom and right.
+
+        They are multiples of STEP, and of what the network's strides need at its scale.
+        """
+        step = STEP
+        while (step * self.scale) % alignment(self.plan.fit.network):
+            step += STEP
+        height, width = (side + -side % step for side in self.image.shape[:2])
         return height, width
 
     def cut(self, place: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,23 +218,22 @@ class _Picture:
         return image, valid
 
     def judged(self, found: np.ndarray) -> np.ndarray:
-        """Of a map of the mirrored image, the values of pixels that take part."""
-        found = found[: self.image.shape[0], : self.image.shape[1]]
+        """Of a map of the image, the values of pixels that take part."""
         return found.ravel() if self.valid is None else found[self.valid]
 
 
 class Part(NamedTuple):
-    """A feature representation that the score compares, or what the fit left of one.
+    """What the score compares: components of features, or what the fit left of them.
 
     Attributes:
-      get: (pixels of a tile, 1 where they take part) -> its components and how well each is known.
-      scale: positions a pixel of the image.
-      margin: pixels of a tile's border beyond which its distances are those of the whole image.
+      sources: with their bases, side by side; none for the image itself.
+      scale: positions a pixel.
+      fit: whose reconstruction is taken away; None for components as they are.
     """
 
-    get: Callable[[np.ndarray, np.ndarray], tuple[Array, Array]]
+    sources: tuple[tuple[Source, Basis], ...]
     scale: float
-    margin: int
+    fit: "_Network | None" = None
 
 
 class Analysed(NamedTuple):
@@ -210,19 +243,9 @@ class Analysed(NamedTuple):
     fitted: tuple[tuple[Source, Basis], ...]  # side by side what the network is fitted to
     compared: tuple[tuple[Source, Basis], ...]
 
-    def grid(self, margin: int) -> list[Tile]:
-        """The image's tiles with at least this margin, in pixels."""
-        return self.picture.grid(margin)
-
     def compared_parts(self) -> list[Part]:
         """The representations that are compared beside the residual."""
-        reach = streamed.score_margin(self.picture.plan.score.tile_size)
-        parts = []
-        for source, basis in self.compared:
-            get = functools.partial(_components, self, source=source, basis=basis)
-            margin = _FEATURE_MARGIN + int(2 * reach / source.scale) + 1
-            parts.append(Part(get, source.scale / 2, margin))
-        return parts
+        return [Part((pair,), pair[0].scale / 2) for pair in self.compared]
 
 
 def analyse(
@@ -242,22 +265,23 @@ def analyse(
     fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
-    tiles = picture.grid(2 * _FEATURE_MARGIN)
+    tiles = [tile for band in picture.bands for tile in band]
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
         image, valid = picture.cut(tile.outer)
-        of_sources = _values(picture, image, valid, sources)
-        for source, (values, weights) in zip(sources, of_sources, strict=True):
-            inner = tile.scaled(source.scale / 2).inner_of_outer
-            of_inner = np.zeros(weights.shape, np.float32)
-            of_inner[inner] = np.asarray(weights)[inner]
-            if source not in totals:
-                shift = np.asarray(values).mean((0, 1), dtype=np.float64)
-                totals[source] = (_no_sums(), shift)
-            sums, shift = totals[source]
-            found = _sums_of(values, of_inner, shift.astype(np.float32))
-            added = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), sums, found)
-            totals[source] = (added, shift)
+        for alike in _of_one_scale(sources):
+            of_sources = _values(picture, image, valid, alike)
+            for source, (values, weights) in zip(alike, of_sources, strict=True):
+                inner = tile.scaled(source.scale / 2).inner_of_outer
+                of_inner = np.zeros(weights.shape, np.float32)
+                of_inner[inner] = np.asarray(weights)[inner]
+                if source not in totals:
+                    shift = np.asarray(values).mean((0, 1), dtype=np.float64)
+                    totals[source] = (_no_sums(), shift)
+                sums, shift = totals[source]
+                found = _sums_of(values, of_inner, shift.astype(np.float32))
+                added = jax.tree.map(lambda x, y: x + np.asarray(y, np.float64), sums, found)
+                totals[source] = (added, shift)
         report(Progress("features", done + 1, len(tiles), float("nan")))
     # The sums are of values less the shift as float32 has it.
     bases = {
@@ -269,6 +293,15 @@ def analyse(
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
     )
+
+
+def _of_one_scale(sources: Sequence[Source]) -> list[tuple[Source, ...]]:
+    """The sources in groups that are computed together: those of a scale share layers.
+
+    Not all together, which takes more memory.
+    """
+    scales = dict.fromkeys(source.scale for source in sources)
+    return [tuple(s for s in dict.fromkeys(sources) if s.scale == scale) for scale in scales]
 
 
 def _no_sums() -> Sums:
@@ -304,29 +337,56 @@ def _values(
 
 _sums_of = jax.jit(streamed.sums_of)
 _difference = jax.jit(jnp.subtract)
-_in_basis = jax.jit(streamed.in_basis)
+
+
+@functools.partial(jax.jit, static_argnames=("sources", "kind"))
+def _jitted_components(
+    image: Array,
+    valid: Array,
+    noise: Array,
+    vgg19: VGG19Weights | None,
+    bases: tuple[Basis, ...],
+    sources: tuple[Source, ...],
+    kind: Kind,
+) -> list[tuple[Array, Array]]:
+    found = _jitted_values(image, valid, noise, vgg19, sources, kind)
+    return [
+        (streamed.in_basis(values, basis), weights)
+        for (values, weights), basis in zip(found, bases, strict=True)
+    ]
 
 
 def _components(
-    analysed: Analysed, image: np.ndarray, valid: np.ndarray, source: Source, basis: Basis
-) -> tuple[Array, Array]:
-    ((values, weights),) = _values(analysed.picture, image, valid, (source,))
-    return _in_basis(values, basis), weights
+    picture: _Picture, image: np.ndarray, valid: np.ndarray, parts: Sequence[Part]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Components of a tile, and how well they are known, of each part before its fit."""
+    known = dict(pair for part in parts for pair in part.sources)
+    noise = jnp.float32(picture.noise)
+    found: dict[Source, tuple[Array, Array]] = {}
+    for alike in _of_one_scale(tuple(known)):
+        bases = tuple(known[source] for source in alike)
+        made = _jitted_components(
+            image, valid, noise, picture.vgg19, bases, alike, kind=picture.kind
+        )
+        found |= zip(alike, made, strict=True)
+    result = []
+    for part in parts:
+        if not part.sources:
+            result.append((image, valid))
+            continue
+        values = [np.asarray(found[source][0]) for source, _ in part.sources]
+        weights = np.asarray(found[part.sources[0][0]][1])
+        together = values[0] if len(values) == 1 else np.concatenate(values, axis=-1)
+        result.append((together, weights))
+    return result
 
 
-def _fitted_values(analysed: Analysed, image: np.ndarray, valid: np.ndarray) -> tuple[Array, Array]:
+def _fitted_values(
+    analysed: Analysed, image: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """What the network sees of a tile, and how well it is known."""
-    if analysed.picture.is_image:
-        return jnp.asarray(image), jnp.asarray(valid)
-    sources, bases = zip(*analysed.fitted, strict=True)
-    found = _values(analysed.picture, image, valid, sources)
-    parts = [_in_basis(x, basis) for (x, _), basis in zip(found, bases, strict=True)]
-    return _side_by_side(parts), found[0][1]
-
-
-@jax.jit
-def _side_by_side(parts: list[Array]) -> Array:
-    return jnp.concatenate(parts, axis=-1)
+    picture = analysed.picture
+    return _components(picture, image, valid, [Part(analysed.fitted, picture.scale)])[0]
 
 
 class _Network(NamedTuple):
@@ -384,8 +444,7 @@ _fit_crops = jax.jit(fit_crops, static_argnames="settings", donate_argnums=0)
 def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What is fitted, in random crops of which enough takes part, and what it counts there."""
     picture = analysed.picture
-    margin = 0 if picture.is_image else _FEATURE_MARGIN
-    shape = picture.shape
+    margin, shape = picture.feature_margin, picture.shape
     outer = [min(side, picture.tiling.crop + 2 * margin) for side in shape]
     kept = tuple(
         slice(None)
@@ -408,8 +467,7 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
             if share >= _KNOWN:
                 break
         image, valid = best[1]
-        # Cut by numpy: JAX would compile each cut anew.
-        values, known = (np.asarray(x)[kept] for x in _fitted_values(analysed, image, valid))
+        values, known = (x[kept] for x in _fitted_values(analysed, image, valid))
         yield values, known / np.maximum(known.mean(), np.float32(1e-6))
 
 
@@ -420,7 +478,7 @@ def _jitted_reconstruction(
     return apply(params, statistics, values[None], config)[0]
 
 
-def _reconstruction(picture: _Picture, fit: _Network, values: Array) -> Array:
+def _reconstruction(picture: _Picture, fit: _Network, values: np.ndarray) -> Array:
     apply = picture.network.with_statistics
     assert apply is not None
     config = picture.plan.fit.network
@@ -428,52 +486,40 @@ def _reconstruction(picture: _Picture, fit: _Network, values: Array) -> Array:
 
 
 def _raw_map(analysed: Analysed, fit: _Network, report: Report) -> np.ndarray:
-    """The raw map of the padded image; see `core.score`."""
+    """The raw map of the image; see `core.score`."""
     picture = analysed.picture
-    reach = picture.network.receptive_margin
-    assert reach is not None
-    of_network = int(reach(picture.plan.fit.network) / picture.scale)
     if picture.plan.score.method == "patches":
-        return _patch_map(analysed, fit, of_network, report)
-    score_margin = streamed.score_margin(picture.plan.score.tile_size)
-
-    def residual(image: np.ndarray, valid: np.ndarray) -> tuple[Array, Array]:
-        values, known = _fitted_values(analysed, image, valid)
-        return _difference(values, _reconstruction(picture, fit, values)), known
-
-    margin = of_network + 2 * _FEATURE_MARGIN + int(score_margin / picture.scale) + 1
-    parts = [*analysed.compared_parts(), Part(residual, picture.scale, margin)]
-    total = 2 * sum(len(analysed.grid(part.margin)) for part in parts)
+        return _patch_map(analysed, fit, report)
+    parts = [*analysed.compared_parts(), Part(analysed.fitted, picture.scale, fit)]
+    total = 2 * sum(map(len, picture.bands))
     count = iter(range(1, total + 1))
 
     def show() -> None:
         report(Progress("score", next(count), total, float("nan")))
 
-    # `core.texture_score.agreement`, one map at a time.
-    logarithms: np.ndarray | None = None
-    agreement_scale = picture.plan.score.agreement_scale
-    for part in parts:
-        found = scaled_distances(analysed, part, show)
-        if len(parts) == 1:
-            return found
-        # In place: these are as large as the image.
-        np.maximum(found, 0, out=found)
-        found /= np.float32(agreement_scale)
-        np.log1p(found, out=found)
-        logarithms = found if logarithms is None else np.add(logarithms, found, out=found)
-    assert logarithms is not None
-    logarithms /= np.float32(len(parts))
-    np.expm1(logarithms, out=logarithms)
-    logarithms *= np.float32(agreement_scale)
-    return logarithms
+    found = scaled_distances(analysed, parts, show)
+    if len(parts) == 1:
+        return next(found)
+    # `core.texture_score.agreement`, one map at a time and in place: each is as large as the image.
+    scale = np.float32(picture.plan.score.agreement_scale)
+    agreed = np.zeros(picture.image.shape[:2], np.float32)
+    for distances in found:
+        np.maximum(distances, 0, out=distances)
+        distances /= scale
+        np.log1p(distances, out=distances)
+        agreed += distances
+    agreed /= np.float32(len(parts))
+    np.expm1(agreed, out=agreed)
+    agreed *= scale
+    return agreed
 
 
-def _patch_map(analysed: Analysed, fit: _Network, of_network: int, report: Report) -> np.ndarray:
+def _patch_map(analysed: Analysed, fit: _Network, report: Report) -> np.ndarray:
     """Eq. 3 without its min-max scaling, of what was fitted."""
     picture = analysed.picture
-    config = picture.plan.score
-    patch = max(config.patch_sizes)
-    tiles = picture.grid(of_network + 2 * _FEATURE_MARGIN + int(2 * patch / picture.scale))
+    reach = _network_margin(picture) + 2 * max(picture.plan.score.patch_sizes)
+    tiles = picture.grid(picture.feature_margin + int(reach / picture.scale))
+    height, width = picture.image.shape[:2]
     raw = np.zeros(picture.shape, np.float32)
     for done, tile in enumerate(tiles):
         image, valid = picture.cut(tile.outer)
@@ -482,7 +528,14 @@ def _patch_map(analysed: Analysed, fit: _Network, of_network: int, report: Repor
         found = _patch_raw(values, mu, known, picture.plan, image.shape[:2])
         raw[tile.inner] = np.asarray(found)[tile.inner_of_outer]
         report(Progress("score", done + 1, len(tiles), float("nan")))
-    return raw
+    return raw[:height, :width]
+
+
+def _network_margin(picture: _Picture) -> int:
+    """Positions beyond which nothing reaches a value that the network reconstructs."""
+    reach = picture.network.receptive_margin
+    assert reach is not None
+    return reach(picture.plan.fit.network)
 
 
 @functools.partial(jax.jit, static_argnames=("plan", "shape"))
@@ -502,115 +555,244 @@ class _Scale(NamedTuple):
 
 
 def scaled_distances(
-    analysed: Analysed, part: Part, show: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Tile distances of a part (`core.texture_score`), in quartiles, at the image's size.
+    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None] = lambda: None
+) -> Iterator[np.ndarray]:
+    """Tile distances of parts (`core.texture_score`), in quartiles, at the image's size.
 
     Args:
       analysed: the image.
-      part: of it.
-      show: called after each tile, twice a tile.
+      parts: of it, all of which are computed in two passes.
+      show: called after each tile of features, twice a tile.
     """
-    picture, scale = analysed.picture, part.scale
-    size = picture.plan.score.tile_size
-    tiles = analysed.grid(part.margin)
-    reference = _reference(picture, part, tiles, show)
-    shape = tuple(int(scale * side) for side in picture.shape)
-    total, known = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    window = _window_sides(tiles, scale, streamed.score_margin(size))
-    for tile in tiles:
-        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile.outer)))
-        at_scale = tile.scaled(scale)
-        places = _window(at_scale, window, streamed.score_margin(size))
-        found = _known_distances(components[places], weights[places], *reference, tile_size=size)
-        inner = tuple(
-            slice(i.start - p.start, i.stop - p.start)
-            for i, p in zip(at_scale.inner_of_outer, places, strict=True)
-        )
-        for whole, of_tile in zip((total, known), found, strict=True):
-            whole[at_scale.inner] = np.asarray(of_tile)[inner]
-        show()
+    maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
+    for part in parts:
+        yield _in_quartiles(analysed.picture, *maps.pop(0), part.scale)  # and forgotten
+
+
+def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
+    references = [_Reference(analysed.picture, part) for part in parts]
+    for of_parts in _sweep(analysed, parts, show):
+        for reference, of_part in zip(references, of_parts, strict=True):
+            for window in of_part:
+                reference.add(window)
+    return [reference.result() for reference in references]
+
+
+def _distances(
+    analysed: Analysed, parts: Sequence[Part], scales: Sequence["_Scale"], show: Callable[[], None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`streamed.known_distances` over the image, of each part."""
+    picture = analysed.picture
+    maps = []
+    for part in parts:
+        shape = [int(part.scale * side) for side in picture.shape]
+        maps.append((np.zeros(shape, np.float32), np.zeros(shape, np.float32)))
+    for of_parts in _sweep(analysed, parts, show):
+        for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
+            for window in of_part:
+                found = _known_distances(
+                    *(window.values, window.weights, scale.extremes, scale.reference),
+                    tile_size=picture.plan.score.tile_size,
+                )
+                for whole, of_window in zip(sums, found, strict=True):
+                    whole[window.place] = np.asarray(of_window)[window.inner]
+    return maps
+
+
+_known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size")
+
+
+def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Distances whose unknown share is what is usual in the image."""
     counted = known > 1 - 1e-5
     if counted.mean() < 0.5:  # as where little is known of the image
         counted = known >= min(0.5, float(known.max()))
     usual = np.median(total[counted] / known[counted])
-    distances = total + (1 - known) * usual
-    at_pixels = np.asarray(_resized(distances, picture.shape))
+    return np.asarray(total + (1 - known) * usual)
+
+
+def _in_quartiles(
+    picture: _Picture, total: np.ndarray, known: np.ndarray, scale: float
+) -> np.ndarray:
+    """Distances at a scale as `core.calibration.in_quartiles`, at the image's size."""
+    at_pixels = _enlarged(_completed(total, known), scale, picture.image.shape[:2])
     median, quartile = np.quantile(picture.judged(at_pixels), [0.5, 0.75])
     spread = np.float32(quartile - median)
     if spread <= 0:
         return np.zeros_like(at_pixels)
-    scaled = at_pixels - np.float32(median)
-    scaled /= spread
-    return scaled
+    at_pixels -= np.float32(median)
+    at_pixels /= spread
+    return at_pixels
 
 
-_resized = jax.jit(functools.partial(jax.image.resize, method="linear"), static_argnums=1)
-_known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size")
-
-
-def _window_sides(tiles: Sequence[Tile], scale: float, margin: int) -> tuple[int, int]:
-    """Of the windows that hold a tile's inner part and `margin` around it, the same for all."""
-    at_scale = [tile.scaled(scale) for tile in tiles]
-    rows, columns = (
-        min(
-            max(t.inner_stop[axis] - t.inner_start[axis] for t in at_scale) + 2 * margin,
-            at_scale[0].stop[axis] - at_scale[0].start[axis],
-        )
-        for axis in (0, 1)
+def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.ndarray:
+    """The upper left of a map, resized as by `jax.image.resize`, linearly, without its copies."""
+    if scale == 1:
+        return found[: shape[0], : shape[1]].copy()
+    result = np.empty(shape, np.float32)
+    (up, down, below), (left, right, beside) = (
+        _neighbours(side, n, scale) for side, n in zip(shape, found.shape, strict=True)
     )
-    return rows, columns
+    for start in range(0, shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        share = below[rows, None]
+        band = found[up[rows]] * (1 - share) + found[down[rows]] * share
+        result[rows] = band[:, left] * (1 - beside) + band[:, right] * beside
+    return result
 
 
-def _window(tile: Tile, sides: tuple[int, int], margin: int) -> tuple[slice, ...]:
-    places = []
-    for axis, side in enumerate(sides):
-        length = tile.stop[axis] - tile.start[axis]
-        first = tile.inner_start[axis] - tile.start[axis] - margin
-        first = min(max(first, 0), length - side)
-        places.append(slice(first, first + side))
-    return tuple(places)
+def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
+    places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
+    first = places.astype(int)
+    share = (places - first).astype(np.float32)
+    return first, np.minimum(first + 1, length - 1), share
 
 
-def _reference(
-    picture: _Picture, part: Part, tiles: Sequence[Tile], show: Callable[[], None]
-) -> _Scale:
-    """Extremes of the components and the typical tile, over the image."""
-    size, scale = picture.plan.score.tile_size, part.scale
-    shape = [int(scale * side) for side in picture.shape]
-    every = max(1, int(np.sqrt(shape[0] * shape[1] / size**2 / _MOST_SORTED_TILES)))
-    lows, highs, sorted_tiles, shares = [], [], [], []
+def _sweep(
+    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]
+) -> Iterator[list[Iterator[Window]]]:
+    """A pass over the image: of each band the windows of each part, in any order.
+
+    What is around a window's inner part suffices for the distances of its tiles. Features are
+    computed once.
+    """
+    picture, axis = analysed.picture, analysed.picture.axis
+    kept = [(Bands(axis), Bands(axis)) for _ in parts]
+    ways = [_Ways.of(picture, part) for part in parts]
+    todo = iter(picture.bands)
+    for number in range(len(picture.bands)):
+        along = [way.along[number] for way in ways]
+        for cut, (values, weights) in zip(along, kept, strict=True):
+            values.forget(cut.start)
+            weights.forget(cut.start)
+        while any(v.stop < cut.stop for cut, (v, _) in zip(along, kept, strict=True)):
+            made = _band(analysed, parts, next(todo), show)
+            for (values, weights), of_part in zip(kept, made, strict=True):
+                values.append(of_part[0])
+                weights.append(of_part[1])
+        yield [
+            _windows(picture, part, way, cut, *of_part)
+            for part, way, cut, of_part in zip(parts, ways, along, kept, strict=True)
+        ]
+
+
+class _Ways(NamedTuple):
+    """How a part is cut into windows."""
+
+    along: list[Cut]  # the longer axis, one a band
+    across: list[Cut]
+    margin: int  # that distances need around a window's inner part
+    trimmed: tuple[int, int]  # shape of what they are computed of
+
+    @classmethod
+    def of(cls, picture: _Picture, part: Part) -> "_Ways":
+        axis, scale = picture.axis, part.scale
+        margin = streamed.score_margin(picture.plan.score.tile_size)
+        inner = [band[0].scaled(scale) for band in picture.bands]
+        along = [(tile.inner_start[axis], tile.inner_stop[axis]) for tile in inner]
+        most = max(1, int(picture.tiling.side * scale))
+        across = even_spans(int(picture.shape[1 - axis] * scale), most)
+        sides = [max(b - a for a, b in spans) + 2 * margin for spans in (along, across)]
+        reach, align = 0, 1
+        if part.fit is not None:
+            reach, align = _network_margin(picture), alignment(picture.plan.fit.network)
+        return cls(
+            cuts(along, margin=margin + reach, align=align),
+            cuts(across, margin=margin + reach, align=align),
+            margin,
+            (sides[axis], sides[1 - axis]),
+        )
+
+
+def _windows(
+    picture: _Picture, part: Part, way: _Ways, along: Cut, values: Bands, weights: Bands
+) -> Iterator[Window]:
+    for window in windows(values, weights, along, way.across, picture.axis):
+        if part.fit is not None:
+            left = _difference(window.values, _reconstruction(picture, part.fit, window.values))
+            window = window._replace(values=np.asarray(left))
+        yield trimmed(window, margin=way.margin, shape=way.trimmed)
+
+
+def _band(
+    analysed: Analysed, parts: Sequence[Part], tiles: Sequence[Tile], show: Callable[[], None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Components of a band, and how well they are known, of each part."""
+    picture = analysed.picture
+    columns: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in parts]
     for tile in tiles:
-        components, weights = (np.asarray(x) for x in part.get(*picture.cut(tile.outer)))
-        at_scale = tile.scaled(scale)
-        counted = weights[at_scale.inner_of_outer] >= 0.5
+        made = _components(picture, *picture.cut(tile.outer), parts)
+        for column, part, (values, weights) in zip(columns, parts, made, strict=True):
+            inner = tile.scaled(part.scale).inner_of_outer
+            # Copied: a part of an array would hold all of it.
+            column.append((values[inner].copy(), weights[inner].copy()))
+        show()
+    across = 1 - picture.axis
+    return [
+        (
+            np.concatenate([values for values, _ in column], axis=across),
+            np.concatenate([weights for _, weights in column], axis=across),
+        )
+        for column in columns
+    ]
+
+
+class _Reference:
+    """Gathers the extremes of a part's components and its typical tile, over the image."""
+
+    def __init__(self, picture: _Picture, part: Part):
+        self._size = picture.plan.score.tile_size
+        self._shape = [int(part.scale * side) for side in picture.shape]
+        most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
+        self._every = max(1, math.ceil(np.sqrt(most)))
+        self._lows: list[np.ndarray] = []
+        self._highs: list[np.ndarray] = []
+        self._tiles: list[np.ndarray] = []
+        self._shares: list[float] = []
+
+    def add(self, window: Window) -> None:
+        size = self._size
+        counted = window.weights[window.inner] >= 0.5
         if counted.any():
-            inner = components[at_scale.inner_of_outer][counted]
-            lows.append(inner.min(0))
-            highs.append(inner.max(0))
-        rows, columns = (_tile_starts(at_scale, axis, shape[axis], size, every) for axis in (0, 1))
+            known = window.values[window.inner][counted]
+            self._lows.append(known.min(0))
+            self._highs.append(known.max(0))
+        rows, columns = (
+            self._starts(place, inner, length)
+            for place, inner, length in zip(window.place, window.inner, self._shape, strict=True)
+        )
         for row in rows:
             for column in columns:
                 place = (slice(row, row + size), slice(column, column + size))
-                sorted_tiles.append(np.sort(components[place].reshape(size**2, -1), axis=0))
-                shares.append(weights[place].mean())
-        show()
-    extremes = np.stack([np.min(lows, axis=0), np.max(highs, axis=0)])
-    enough = min(16, len(shares))
-    chosen = np.asarray(shares) >= min(np.sort(shares)[-enough], 1 - 1e-5)
-    of_them = np.stack([t for t, is_chosen in zip(sorted_tiles, chosen, strict=True) if is_chosen])
-    middle = (len(of_them) - 1) // 2
-    typical = np.partition(of_them, middle, axis=0)[middle]
-    low, high = extremes
-    return _Scale(extremes, (typical - low) / (high - low + np.float32(1e-8)))
+                tile = window.values[place].reshape(size**2, -1)
+                self._tiles.append(np.sort(tile, axis=0))
+                self._shares.append(float(window.weights[place].mean()))
 
+    def _starts(self, place: slice, inner: slice, length: int) -> list[int]:
+        """Starts, within the window, of the sorted tiles that begin in its inner part."""
+        size = self._size
+        numbers = range(-(-place.start // size), -(-place.stop // size))
+        return [
+            number * size - place.start + inner.start
+            for number in numbers
+            if number % self._every == 0 and (number + 1) * size <= length
+        ]
 
-def _tile_starts(tile: Tile, axis: int, length: int, size: int, every: int) -> list[int]:
-    """Starts, within the tile, of the sorted tiles that begin in its inner part."""
-    first, stop = tile.inner_start[axis], tile.inner_stop[axis]
-    numbers = range(-(-first // size), -(-stop // size))
-    return [
-        number * size - tile.start[axis]
-        for number in numbers
-        if number % every == 0 and (number + 1) * size <= length
-    ]
+    def result(self) -> _Scale:
+        extremes = np.stack([np.min(self._lows, axis=0), np.max(self._highs, axis=0)])
+        shares = np.asarray(self._shares)
+        enough = min(16, len(shares))
+        chosen = shares >= min(np.sort(shares)[-enough], 1 - 1e-5)
+        middle = (int(chosen.sum()) - 1) // 2
+        of_them = [tile for tile, is_chosen in zip(self._tiles, chosen, strict=True) if is_chosen]
+        self._tiles.clear()
+        # Place by place: all of them together are as large as a band.
+        typical = np.stack(
+            [
+                np.partition(np.stack([tile[place] for tile in of_them]), middle, axis=0)[middle]
+                for place in range(self._size**2)
+            ]
+        )
+        low, high = extremes
+        return _Scale(extremes, (typical - low) / (high - low + np.float32(1e-8)))
