@@ -39,6 +39,7 @@ STEP = 32  # pixels: tiles start at multiples, which stay whole at all scales an
 _SMOOTHED = 11  # pixels that smoothing of noise reaches, and halving
 _SEEN = 10  # pixels that a feature sees around it, at its scale, and resizing to it
 _ROWS = 256  # of a map that are enlarged at a time
+_COUNTED = 1 << 25  # pixels: of larger images, tiles that hold about as many tell the statistics
 _MOST_SORTED_TILES = 20_000  # of which the typical tile is the median: all, or evenly spread ones
 _CROPS_FOR_STATISTICS = 8  # of which the network's normalization takes its statistics
 _KNOWN = 0.5  # share of a crop that must take part
@@ -193,6 +194,17 @@ class _Picture:
         return [list(band) for _, band in itertools.groupby(tiles, key=start)]
 
     @property
+    def counted(self) -> list[Tile]:
+        """The tiles that tell the statistics of features: all, or evenly spread ones."""
+        every = -(-self.image.shape[0] * self.image.shape[1] // _COUNTED)
+        return [
+            tile
+            for row, band in enumerate(self.bands)
+            for column, tile in enumerate(band)
+            if (column + row * max(1, every // 2)) % every == 0
+        ]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the image, mirrored at its bottom and right.
 
@@ -265,7 +277,7 @@ def analyse(
     fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
-    tiles = [tile for band in picture.bands for tile in band]
+    tiles = picture.counted
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
         image, valid = picture.cut(tile.outer)
@@ -491,7 +503,7 @@ def _raw_map(analysed: Analysed, fit: _Network, report: Report) -> np.ndarray:
     if picture.plan.score.method == "patches":
         return _patch_map(analysed, fit, report)
     parts = [*analysed.compared_parts(), Part(analysed.fitted, picture.scale, fit)]
-    total = 2 * sum(map(len, picture.bands))
+    total = len(picture.counted) + sum(map(len, picture.bands))
     count = iter(range(1, total + 1))
 
     def show() -> None:
@@ -561,8 +573,8 @@ def scaled_distances(
 
     Args:
       analysed: the image.
-      parts: of it, all of which are computed in two passes.
-      show: called after each tile of features, twice a tile.
+      parts: of it, all of which are computed in two passes, the first over `counted` tiles.
+      show: called after each tile of a pass.
     """
     maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
     for part in parts:
@@ -570,12 +582,44 @@ def scaled_distances(
 
 
 def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
-    references = [_Reference(analysed.picture, part) for part in parts]
-    for of_parts in _sweep(analysed, parts, show):
-        for reference, of_part in zip(references, of_parts, strict=True):
-            for window in of_part:
-                reference.add(window)
+    picture = analysed.picture
+    references = [_Reference(picture, part) for part in parts]
+    tiles = picture.counted
+    if len(tiles) == sum(map(len, picture.bands)):
+        for of_parts in _sweep(analysed, parts, show):
+            for reference, of_part in zip(references, of_parts, strict=True):
+                for window in of_part:
+                    reference.add(window)
+        return [reference.result() for reference in references]
+    for tile in tiles:
+        made = _components(picture, *picture.cut(tile.outer), parts)
+        for reference, part, of_part in zip(references, parts, made, strict=True):
+            reference.add(_window_of_tile(picture, part, tile, *of_part))
+        show()
     return [reference.result() for reference in references]
+
+
+def _window_of_tile(
+    picture: _Picture, part: Part, tile: Tile, values: np.ndarray, weights: np.ndarray
+) -> Window:
+    """What can be taken from a tile alone, without its neighbours."""
+    at_scale, size = tile.scaled(part.scale), picture.plan.score.tile_size
+    margin = 0
+    if part.fit is not None:
+        margin = _network_margin(picture)
+        values = np.asarray(_difference(values, _reconstruction(picture, part.fit, values)))
+    inner, place = [], []
+    for axis in (0, 1):
+        start, stop = at_scale.start[axis], at_scale.stop[axis]
+        first, last = at_scale.inner_start[axis], at_scale.inner_stop[axis]
+        if start > 0:
+            first = max(first, start + margin)
+        if tile.stop[axis] < picture.shape[axis]:
+            last = min(last, stop - margin - size)
+        last = max(first, last)
+        place.append(slice(first, last))
+        inner.append(slice(first - start, last - start))
+    return Window(values, weights, (inner[0], inner[1]), (place[0], place[1]))
 
 
 def _distances(

@@ -66,6 +66,17 @@ def test_a_large_image_is_localized_with_its_defect(planted):
     np.testing.assert_array_equal(result.score_map, again.score_map)
 
 
+def test_of_a_very_large_image_evenly_spread_tiles_tell_the_statistics(planted, monkeypatch):
+    image, mask = planted
+    whole = localize(image, configuration())
+    monkeypatch.setattr("ssdnet_jax.methods.large._COUNTED", image.size // 2)
+    result = localize(image, configuration())
+    assert mask[np.unravel_index(result.score_map.argmax(), mask.shape)]
+    assert not np.array_equal(result.score_map, whole.score_map)
+    correlation = np.corrcoef(result.score_map.ravel(), whole.score_map.ravel())[0, 1]
+    assert correlation > 0.95
+
+
 def test_what_takes_no_part_has_no_value_and_no_influence(planted):
     image, mask = planted
     ignored = np.zeros(mask.shape, bool)
@@ -76,13 +87,23 @@ def test_what_takes_no_part_has_no_value_and_no_influence(planted):
     np.testing.assert_array_equal(first.score_map, second.score_map)
 
 
-def test_of_pixels_the_map_does_not_depend_on_the_tiles(planted):
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "features": {"kind": "pixels"},
+            "score": {"method": "patches"},
+            "loss": {"patch_sizes": 16, "patch_strides": 8},
+        },
+        {},
+    ],
+    ids=["patches of pixels", "tiles of features"],
+)
+def test_the_map_of_a_fit_does_not_depend_on_the_tiles(planted, fields, wide):
     image, _ = planted
-    config = configuration(
-        features={"kind": "pixels"},
-        score={"method": "patches"},
-        loss={"patch_sizes": 16, "patch_strides": 8},
-    )
+    image = image if wide else image.transpose(1, 0, 2)
+    config = configuration(**fields)
     plan = config.plan(image.shape[:2])
     maps = [
         fit_in_tiles(
@@ -96,8 +117,9 @@ def test_of_pixels_the_map_does_not_depend_on_the_tiles(planted):
         ).raw
         for side in (64, 352)
     ]
-    np.testing.assert_allclose(maps[0], maps[1], atol=1e-3 * np.ptp(maps[1]))
-    assert np.ptp(maps[1]) > 0
+    apart = np.abs(maps[0] - maps[1]) / np.ptp(maps[1])
+    # Sums over other tiles are rounded otherwise, which here and there changes an order.
+    assert apart.max() < 1e-2 and np.quantile(apart, 0.999) < 1e-3
 
 
 def test_noise_of_a_large_image_is_that_of_the_whole(planted):
