@@ -7,9 +7,10 @@ Command:
 Each picture is fitted once at each size of its shorter side (0: its own), and the fit is scored
 with each side of tiles. AP is the average precision of a picture's pixels at the size of its file.
 "256 and 512" are maps of two sizes, merged as the score merges maps
-(`core.texture_score.agreement`). With --planted, stains of 3 to 100 pixels are planted into the good pictures instead, a picture with
-one of each, and the AP of one is that of all pixels but the other stains. Pictures that are in the
-JSON already are kept; the table of what is there is printed at the end.
+(`core.texture_score.agreement`). With --planted, stains of 3 to 100 pixels are planted into the
+good pictures instead, a picture with one of each, and the AP of one is that of all pixels but the
+other stains. Pictures that are in the JSON already are kept; the table of what is there is printed
+at the end.
 """
 
 import argparse
