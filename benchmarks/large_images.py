@@ -104,7 +104,7 @@ def tiles(texture: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
             light = 0.97 + 0.03 * np.sin((top + 2 * left) / 3000)
             found = found * light + generator.normal(0, 0.01, found.shape)
             away = np.hypot(rows[:, None] - middle[0], columns - middle[1])
-            stain = 1 / (1 + np.exp(away - DEFECT / 2))
+            stain = 1 / (1 + np.exp(np.minimum(away - DEFECT / 2, 50)))
             found = found * (1 - stain[..., None] * np.array([0.2, 0.5, 0.5]))
             yield (255 * np.clip(found, 0, 1)).round().astype(np.uint8)
 

@@ -134,6 +134,7 @@ def _stored_rows(
 ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Of a page that lies in its file as it is: some rows at a time."""
     height, width, planes = page.imagelength, page.imagewidth, _planes(page)
+    assert page.dtype is not None  # of a plain page
     stored = np.dtype(page.parent.byteorder + page.dtype.char)
     samples = page.samplesperpixel // planes
     row = width * samples

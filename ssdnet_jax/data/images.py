@@ -103,7 +103,7 @@ class _Picture:
             self.missing[place] = np.isnan(samples).any(axis=-1)
         if raw.alpha is not None:
             self.ignored[place] = raw.alpha == 0
-            self.partial += np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
+            self.partial += int(np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1)))
         with np.errstate(over="ignore", invalid="ignore"):  # infinite; NaN of any kind stays NaN
             self.pixels[place] = samples
         self.pixels[place] /= np.float32(raw.full_scale)

@@ -132,8 +132,8 @@ def trimmed(window: Window, *, margin: int, shape: tuple[int, int]) -> Window:
       shape: the same for all windows of a kind, at least that of the inner part and its margins.
     """
     places = []
-    for inner, length, side in zip(window.inner, window.weights.shape, shape, strict=True):
-        start = min(max(inner.start - margin, 0), max(length - side, 0))
+    for taken, length, side in zip(window.inner, window.weights.shape, shape, strict=True):
+        start = min(max(taken.start - margin, 0), max(length - side, 0))
         places.append(slice(start, min(start + side, length)))
     inner = tuple(
         slice(i.start - p.start, i.stop - p.start)
