@@ -63,8 +63,8 @@ def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None])
         return [reference.result() for reference in references]
     for tile in tiles:
         made = components(picture, *picture.cut(tile.outer), parts)
-        for reference, part, of_part in zip(references, parts, made, strict=True):
-            reference.add(_window_of_tile(picture, part, tile, *of_part))
+        for reference, part, (values, weights) in zip(references, parts, made, strict=True):
+            reference.add(_window_of_tile(picture, part, tile, values, weights))
         show()
     return [reference.result() for reference in references]
 
