@@ -135,6 +135,7 @@ class Stages:
             "processor_seconds": round(processor - self._processor, 1),
             "peak_gib": round(peak_memory(), 2),
         }
+        print(self._name, json.dumps(self.found[self._name]), file=sys.stderr, flush=True)
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
         self._name, self._clock, self._processor = name, clock, processor
 
@@ -169,7 +170,7 @@ def measured(path: Path, weights: Path | None, steps: int, workdir: Path) -> dic
     result = ssdnet_jax.localize(pixels, config, vgg19=vgg19, report=report)
     del pixels
     stages.enter("write")
-    write_result(Workdir(workdir), path.name, result)
+    write_result(Workdir(workdir, {}), path.name, result)
     stages.enter("end")
     return {
         "pixels": shape[:2],
