@@ -119,25 +119,26 @@ def in_a_process(path: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 class Stages:
-    """Seconds and peak memory of one stage after another."""
+    """Seconds and peak memory of stages, each of which is told of when a part of it has ended."""
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, float]] = {}
-        self._name = "start"
         self._clock, self._processor = time.monotonic(), 0.0
 
-    def enter(self, name: str) -> None:
-        if name == self._name:
-            return
+    def ended(self, name: str) -> None:
         clock, processor = time.monotonic(), time.process_time()
-        self.found[self._name] = {
-            "seconds": round(clock - self._clock, 1),
-            "processor_seconds": round(processor - self._processor, 1),
-            "peak_gib": round(peak_memory(), 2),
-        }
-        print(self._name, json.dumps(self.found[self._name]), file=sys.stderr, flush=True)
+        if name not in self.found:
+            print(json.dumps(self.found), file=sys.stderr, flush=True)
+        stage = self.found.setdefault(
+            name, {"seconds": 0.0, "processor_seconds": 0.0, "peak_gib": 0.0}
+        )
+        stage["seconds"] = round(stage["seconds"] + clock - self._clock, 2)
+        stage["processor_seconds"] = round(
+            stage["processor_seconds"] + processor - self._processor, 2
+        )
+        stage["peak_gib"] = max(stage["peak_gib"], round(peak_memory(), 2))
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
-        self._name, self._clock, self._processor = name, clock, processor
+        self._clock, self._processor = clock, processor
 
 
 def peak_memory() -> float:
@@ -157,21 +158,17 @@ def measured(path: Path, weights: Path | None, steps: int, workdir: Path) -> dic
     config = dataclasses.replace(ssdnet_jax.load_config("auto"), image_size=0)
     if steps:
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, max_steps=steps))
-    stages.enter("read")
+    stages.ended("start")
     pixels = ssdnet_jax.read_image(path).pixels
     shape = pixels.shape
-    stages.enter("prepare")
-
-    def report(progress: Any) -> None:
-        # Behind the last tile come quartiles and the verdict.
-        ended = progress.stage == "score" and progress.step >= progress.total
-        stages.enter("decide" if ended else progress.stage)
-
-    result = ssdnet_jax.localize(pixels, config, vgg19=vgg19, report=report)
+    stages.ended("read")
+    result = ssdnet_jax.localize(
+        pixels, config, vgg19=vgg19, report=lambda progress: stages.ended(progress.stage)
+    )
+    stages.ended("decide")  # quartiles and the verdict
     del pixels
-    stages.enter("write")
     write_result(Workdir(workdir, {}), path.name, result)
-    stages.enter("end")
+    stages.ended("write")
     return {
         "pixels": shape[:2],
         "steps": result.steps,
