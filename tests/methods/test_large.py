@@ -124,6 +124,19 @@ def test_the_map_of_a_fit_does_not_depend_on_the_tiles(planted, fields, wide):
     assert apart.max() < 1e-2 and np.quantile(apart, 0.999) < 1e-3
 
 
+def test_scattered_missing_pixels_take_the_nearest_value_and_hide_no_defect(planted):
+    image, mask = planted
+    missing = np.random.default_rng(3).random(mask.shape) < 0.05
+    result = localize(image, configuration(), missing=missing)
+    assert mask[np.unravel_index(result.score_map.argmax(), mask.shape)]
+    np.testing.assert_array_equal(result.image[~missing], image[~missing])
+    # The value of a neighbour, of which each has 24 within two pixels.
+    around = np.stack([np.roll(image, (i, j), (0, 1)) for i in range(-2, 3) for j in range(-2, 3)])
+    inner = missing.copy()
+    inner[:2] = inner[-2:] = inner[:, :2] = inner[:, -2:] = False
+    assert (around == result.image)[:, inner].any(axis=0).mean() > 0.99
+
+
 def test_noise_of_a_large_image_is_that_of_the_whole(planted):
     image, _ = planted
     assert sampled_noise(image, None) == pytest.approx(float(noise_deviation(jnp.asarray(image))))
