@@ -5,7 +5,7 @@
 
 reads the maps of finished runs (RUNS/{ssdnet,fca,spectral_residual}/NAME, with the names below),
 scores no image, and writes benchmarks/results/decisions_HALF.json. Every second picture of each set
-in sorted order is in half A, on which the constants of `core.extremes`, `core.ranking` and
+in sorted order is in half A, on which the constants of `core.regions`, `core.ranking` and
 `DecisionConfig` were chosen; half B was looked at once, after that. Beside whole good pictures
 there are good halves: of a defective picture the first half (left, right, top, bottom) without a
 defect in it nor within a twenty-fifth of its side.
@@ -27,7 +27,7 @@ from scipy import ndimage, stats
 from ssdnet_jax.core.calibration import calibrated_score, in_units
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import POSITIONS, Calibration, peaks_by_position
-from ssdnet_jax.core.decision import decide, otsu_threshold
+from ssdnet_jax.core.decision import Decision, decide, otsu_threshold
 from ssdnet_jax.core.ranking import discoveries, merged, rank_p_values
 from ssdnet_jax.data.score_maps import read_map
 
@@ -46,7 +46,7 @@ SETS = {
     "mvtec512_wood": "unseen/mvtec512_wood",
 }
 METHODS = ("ssdnet", "fca", "spectral_residual")
-PIXELS = 256**2  # at which all maps were made, but for resizing
+SIDE = 256  # shorter side at which all pictures were analysed, pixels
 DRAWS = 200  # folders that are put together at random
 
 
@@ -57,6 +57,7 @@ class Case:
     set: str
     kind: str  # "good", "half" (a good part of a defective picture) or "bad"
     score_map: np.ndarray
+    resolution: float  # pixels at which it was analysed for each of the map
     truth: np.ndarray | None = None  # bool, of a bad one
 
 
@@ -68,15 +69,16 @@ def read_cases(shared: Path, runs: Path, half: str) -> Iterator[Case]:
         for picture in pictures[half == "B" :: 2]:
             path = runs / name / "maps" / picture.parent.name / f"{picture.name}.tiff"
             score_map = read_map(path)
+            resolution = (SIDE / min(score_map.shape)) ** 2
             if picture.parent.name == "good":
-                yield Case(name, "good", score_map)
+                yield Case(name, "good", score_map, resolution)
                 continue
             folder = root / "ground_truth" / picture.parent.name
             (mask,) = folder.glob(f"{picture.stem}_mask.*")
             truth = np.asarray(Image.open(mask).convert("L")) > 127
-            yield Case(name, "bad", score_map, truth)
+            yield Case(name, "bad", score_map, resolution, truth)
             if (part := good_half(truth)) is not None:
-                yield Case(name, "half", score_map[part])
+                yield Case(name, "half", score_map[part], resolution)
 
 
 def good_half(truth: np.ndarray) -> tuple[slice, slice] | None:
@@ -115,9 +117,14 @@ def by_set(cases: list[Case], hit: np.ndarray) -> dict[str, Any]:
     return table
 
 
+def decided_of(case: Case) -> Decision:
+    """The decision by the map alone, with the default rates."""
+    return decide(case.score_map, resolution=case.resolution)[0]
+
+
 def picture_verdicts(cases: list[Case]) -> dict[str, Any]:
     """Each picture by its own map, at two rates."""
-    p_values = np.array([decide(case.score_map)[0].p_value for case in cases])
+    p_values = np.array([decided_of(case).p_value for case in cases])
     return {f"{rate:g}": by_set(cases, p_values <= rate) for rate in (0.01, 0.05)}
 
 
@@ -135,7 +142,7 @@ def folder_verdicts(cases: list[Case]) -> dict[str, Any]:
     """Folders of a set's good material and random bad pictures, a fifth of all, and none at all."""
     rate = DecisionConfig().false_discoveries
     table: dict[str, Any] = {}
-    decided = np.array([(d.score, d.p_value) for d in (decide(c.score_map)[0] for c in cases)])
+    decided = np.array([(d.score, d.p_value) for d in (decided_of(c) for c in cases)])
 
     def called_anomalous(scores_and_p_values: np.ndarray) -> np.ndarray:
         scores, own = scores_and_p_values.T
@@ -227,7 +234,7 @@ def masks(cases: list[Case]) -> dict[str, Any]:
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     empty: Counter[tuple[str, bool]] = Counter()
     for case in cases:
-        mask = decide(case.score_map)[0].mask
+        mask = decided_of(case).mask
         if case.truth is None:
             empty[case.kind, not mask.any()] += 1
             continue
@@ -235,7 +242,7 @@ def masks(cases: list[Case]) -> dict[str, Any]:
         found = {
             "best_threshold": best_f1(case.score_map, case.truth),
             "otsu": f1(case.score_map > otsu_threshold(case.score_map), case.truth),
-            "pixels_independent": f1(units > math.log2(PIXELS / 0.1), case.truth),
+            "pixels_independent": f1(units > math.log2(SIDE**2 / 0.1), case.truth),
             "share_of_peak": f1(units > 0.4 * np.nanmax(units), case.truth),
             "two_thresholds": f1(two_thresholds(units), case.truth),
             "written": f1(mask, case.truth),
@@ -277,7 +284,7 @@ def main() -> None:
         result[method] = {
             "picture": picture_verdicts(cases),
             "plain_maximum": {"limit": round(limit, 2), **plain_maximum(cases, limit)},
-            "pixels_independent": plain_maximum(cases, math.log2(PIXELS / 0.1)),
+            "pixels_independent": plain_maximum(cases, math.log2(SIDE**2 / 0.1)),
             "folder": folder_verdicts(cases),
             "masks": masks(cases),
         }

@@ -1,4 +1,4 @@
-"""Fuzzing for a given time: image files, weights, configurations, flags and tables of results.
+"""Fuzzing for a given time: images, weights, settings, flags, results, calibrations and labels.
 
     python benchmarks/fuzz.py --minutes=60
 
@@ -31,15 +31,21 @@ import numpy as np
 
 from ssdnet_jax.cli import evaluate, rescore, ssdnet
 from ssdnet_jax.config import AUTO, field_names, from_config_dict, to_config_dict
+from ssdnet_jax.core.conformal import POSITIONS
+from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.fits_file import StoredFits, read_fits, write_fits
 from ssdnet_jax.data.images import read_image, search_images, with_pages
+from ssdnet_jax.data.labels import image_shape, read_label
+from ssdnet_jax.data.regions import ignored_regions
 from ssdnet_jax.data.safetensors_file import read_safetensors
 from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.data.torch_checkpoint import read_torch_checkpoint
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import SSDnetError
+from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.rescore import read_run
-from ssdnet_jax.runner.workdir import COLUMNS, read_rows
+from ssdnet_jax.runner.workdir import COLUMNS, Workdir, read_rows
 
 SECONDS = 10.0  # that a round may take
 _ODD = (0, 1, 2, 127, 128, 254, 255)
@@ -141,14 +147,12 @@ def weights_round(generator: random.Random, folder: Path) -> object:
         path.write_bytes(damaged(buffer.getvalue(), generator))
         return load_vgg19_weights(path)
     if kind == "safetensors":
-        side = generator.choice((3, 3, 3, *_ODD, -1, 2**40, 10**4000, 1e308, None, "a", [1]))
-        header = {"x": {"dtype": "F32", "shape": [side, 2], "data_offsets": [0, 24]}}
-        with contextlib.suppress(ValueError):
-            encoded = json.dumps(header).encode()
-            content = len(encoded).to_bytes(8, "little") + encoded + bytes(24)
-            path.write_bytes(damaged(content, generator) if side == 3 else content)
-            return read_safetensors(path, ["x"])
-        return None
+        header = {"x": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}}
+        is_odd = generator.random() < 0.5
+        encoded = damaged_json(header, generator) if is_odd else json.dumps(header).encode()
+        content = len(encoded).to_bytes(8, "little") + encoded + bytes(24)
+        path.write_bytes(content if is_odd else damaged(content, generator))
+        return read_safetensors(path, ["x"])
     data = (
         b"\x80\x02}q\x00X\x01\x00\x00\x00xq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07\x00"
     )
@@ -221,8 +225,8 @@ FLAGS = (
 
 
 def results_round(generator: random.Random, folder: Path) -> object:
-    """results.csv, run.json and fits of a work folder."""
-    kind = generator.choice(("rows", "run", "fits"))
+    """results.csv, run.json, fits and decisions of a work folder."""
+    kind = generator.choice(("rows", "run", "fits", "decisions"))
     row = "a.png,ok,1.5,0.5,0.1,10,0.01,2.5," + "," * max(0, len(COLUMNS) - 9)
     table = "\n".join([",".join(COLUMNS), row, row, ""]).encode()
     if kind == "rows":
@@ -232,12 +236,16 @@ def results_round(generator: random.Random, folder: Path) -> object:
         (folder / "results.csv").write_bytes(damaged(table, generator))
         return read_rows(folder / "results.csv")
     if kind == "run":
-        note = json.dumps({"method": "ssdnet", "config": to_config_dict(AUTO).to_dict()}).encode()
-        odd = (b"[" * 100_000, b"{" * 9, b"null", b"[]", b'{"config": 1}', b"9" * 5000, b"\xff")
-        content = damaged(note, generator) if generator.random() < 0.8 else generator.choice(odd)
-        (folder / "run.json").write_bytes(content)
+        note = {"method": "ssdnet", "root": None, "config": to_config_dict(AUTO).to_dict()}
+        (folder / "run.json").write_bytes(damaged_json(note, generator))
         (folder / "results.csv").write_bytes(table)
         return read_run(folder)
+    if kind == "decisions":
+        (folder / "results.csv").write_bytes(table)
+        (folder / "decisions").mkdir()
+        path = folder / "decisions" / "a.png.json"
+        path.write_bytes(damaged_json(_DECISION, generator))
+        return write_defects(Workdir(folder, {}))
     fits = StoredFits(
         image=np.zeros((8, 8, 1), np.float32),
         reconstructions=np.zeros((1, 8, 8, 1), np.float32),
@@ -250,6 +258,117 @@ def results_round(generator: random.Random, folder: Path) -> object:
     write_fits(path, fits)
     path.write_bytes(damaged(path.read_bytes(), generator))
     return read_fits(path)
+
+
+_DEFECT = {
+    **{"number": 1, "x": 2, "y": 1, "width": 2, "height": 1, "area": 2, "centroid_x": 2.5},
+    **{"centroid_y": 1.0, "peak": 9.0, "mean": 8.5, "p_value": 1e-6},
+    **{"runs": "91710n0", "polygon": [[[2, 1], [4, 1], [4, 2], [2, 2], [2, 1]]]},
+}
+_DECISION = {
+    **{"width": 6, "height": 8, "score": 9.0, "p_value": 1e-6, "anomalous": True, "marked": True},
+    **{"threshold": 5.0, "calibrated_threshold": 4.0, "defects": [_DEFECT]},
+}
+_COCO = {
+    "images": [
+        {"id": 1, "file_name": "a.png", "width": 6, "height": 8},
+        {"id": 2, "file_name": "b.png"},
+    ],
+    "categories": [{"id": 1, "name": "scratch"}],
+    "annotations": [
+        {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 5]]},
+        {
+            **{"image_id": 1, "category_id": 1},
+            "segmentation": {"size": [8, 6], "counts": [9, 3, 36]},
+        },
+    ],
+}
+
+_RING = [[0, 0], [4, 0], [4, 3], [0, 0]]
+_GEOJSON = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "properties": {"image": "a.png"},
+            "geometry": {"type": "Polygon", "coordinates": [_RING, _RING[:3]]},
+        },
+        {"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": [[_RING]]}},
+    ],
+}
+
+
+def damaged_json(content: object, generator: random.Random) -> bytes:
+    """JSON of which the text is damaged, or one of the values is another, or something else."""
+    if generator.random() < 0.1:
+        odd = (b"[" * 100_000, b'{"a":' * 5000, b"null", b"[]", b"9" * 5000, b"\xff", b"", b"1e999")
+        return generator.choice(odd)
+    if generator.random() < 0.4:
+        return damaged(json.dumps(content).encode(), generator)
+    changed = json.loads(json.dumps(content))
+    for _ in range(generator.choice((1, 1, 2))):
+        inside, keys = changed, list[Any]()
+        while isinstance(inside, dict | list) and inside and generator.random() < 0.85:
+            keys = list(inside) if isinstance(inside, dict) else list(range(len(inside)))
+            outside, key = inside, generator.choice(keys)
+            inside = inside[key]
+        if not keys:
+            continue
+        if generator.random() < 0.2:
+            del outside[key]
+            continue
+        words = ("", "../..", "/etc", "a" * 300, "\ud800", "\0", "=1", "ok", "b.png", "a\nb")
+        numbers = (0, -1, 1, 2**31, 10**19, 10**4000, 1e308, float("nan"), float("inf"), 0.5)
+        odd = (*words, *numbers, None, True, [], {}, [[]], [1] * 7, {"size": [8, 6]})
+        outside[key] = generator.choice(odd)
+    try:
+        return json.dumps(changed).encode()
+    except ValueError:  # an integer of too many digits, which is text to a file
+        return json.dumps(content).replace("1", "1" * 4000).encode()
+
+
+def labels_round(generator: random.Random, folder: Path) -> object:
+    """Labelled sets: tables, COCO's and VisA's files, masks, regions; calibrations."""
+    kind = generator.choice(("calibration", "csv", "visa", "coco", "mask", "ignored"))
+    if kind == "calibration":
+        peaks = np.full((POSITIONS, POSITIONS), 2.0, np.float32)
+        write_calibration(folder / "c.json", {"a": peaks}, method="m", settings={}, note={})
+        content = json.loads((folder / "c.json").read_bytes())
+        (folder / "c.json").write_bytes(damaged_json(content, generator))
+        return read_calibration(folder / "c.json")
+    if kind == "ignored":
+        (folder / "i.geojson").write_bytes(damaged_json(_GEOJSON, generator))
+        regions = ignored_regions(folder / "i.geojson", [Path("a.png"), Path("b.png")])
+        return [region((8, 6)) for region in regions.values()]
+    bad_files = load_bad_files()
+    for name in ("a.png", "b.png", "m.png"):
+        pixels = np.zeros((8, 6, 1), np.uint8)
+        pixels[2, 3:5] = generator.choice((0, 1, 128, 255))
+        content = bad_files.png_of(pixels, 8)
+        (folder / name).write_bytes(
+            damaged(content, generator) if kind == "mask" and name == "m.png" else content
+        )
+    root, content = (
+        folder / "set.csv",
+        b"image,mask,category,defect\na.png,m.png,c,bent\nb.png,,,\n",
+    )
+    if kind == "coco":
+        root, content = folder / "set.json", damaged_json(_COCO, generator)
+    elif kind == "visa":
+        (folder / "split_csv").mkdir()
+        root = folder / "split_csv" / "1cls.csv"
+        content = b"object,split,label,image,mask\nc,test,anomaly,a.png,m.png\n"
+        content += b"c,train,normal,b.png,\nc,test,normal,b.png,\n"
+    if kind in ("csv", "visa"):
+        if generator.random() < 0.5:
+            word = generator.choice(_WORDS).encode("utf-8", "surrogateescape")
+            whole = (b"a.png", b"m.png", b"c,", b"test", b"bent", b"anomaly", b"image", b"mask")
+            content = content.replace(generator.choice(whole), word)
+        else:
+            content = damaged(content, generator)
+    root.write_bytes(content)
+    found = read_dataset(root)
+    return [read_label(sample, image_shape(sample.path)) for sample in found]
 
 
 @contextlib.contextmanager
@@ -286,7 +405,8 @@ def run_round(once: Round, seed: int) -> str:
 def rounds() -> dict[str, Round]:
     """What is fuzzed, by name."""
     named = {"maps": map_round, "weights": weights_round, "configuration": config_round}
-    return {"images": image_round(), **named, "results": results_round}
+    named |= {"results": results_round, "labels": labels_round}
+    return {"images": image_round(), **named}
 
 
 def fuzz(seconds: float, first: int, *, only: str | None = None) -> tuple[Counter[str], list[str]]:
@@ -310,7 +430,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="of the first round")
-    parser.add_argument("--only", choices=("images", "maps", "weights", "configuration", "results"))
+    parser.add_argument("--only", choices=tuple(rounds()))
     given: Any = parser.parse_args()
     counts, wrong = fuzz(60 * given.minutes, given.seed, only=given.only)
     print("\n".join(f"{count:9d}  {name}" for name, count in sorted(counts.items())))

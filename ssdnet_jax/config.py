@@ -85,7 +85,11 @@ class Config:
         """
         base = self if self.target_kind.is_image else PAPER
         fit = dataclasses.replace(
-            base.fit, permute_ratio=0.0, seeds=1, **dataclasses.asdict(self.inpaint)
+            base.fit,
+            permute_ratio=0.0,
+            seeds=1,
+            precision="float32",  # what is found stands in the image
+            **dataclasses.asdict(self.inpaint),
         )
         loss = dataclasses.replace(self.loss, w_rec=1.0, w_perc=0.0, reconstruction="squared")
         return FitSettings(network=base.network, loss=loss, fit=fit)
@@ -116,7 +120,7 @@ class Config:
     def compares_detail(self) -> bool:
         """Whether the score wants an image at twice the size at which it is analysed."""
         is_image = self.target_kind.is_image
-        return self.score.method == "tiles_and_marks" and not is_image
+        return self.score.method == "tiles" and self.score.detail == "auto" and not is_image
 
     def plan(
         self,
@@ -154,6 +158,7 @@ class Config:
             noisy=noisy,
             detailed=detailed and self.compares_detail,
         )
+        tiles_of_features = self.score.method == "tiles" and not self.target_kind.is_image
         return Plan(
             shape=shape,
             target=self.features.kind,
@@ -163,7 +168,8 @@ class Config:
             score=self.score,
             seeds=self.fit.seeds,
             masked=masked,
-            marks=whole and self.compares_detail,
+            marks=whole and tiles_of_features and self.score.marks == "all",
+            guided=whole and tiles_of_features and self.score.guide == "image",
         )
 
 
@@ -232,7 +238,7 @@ def check_against_image(config: Config, shape: tuple[int, int]) -> None:
     """
     kind = config.target_kind
     score, coarse_scale = config.score, 1.0 if kind.is_image else config.score.coarse_scale
-    if score.method in ("tiles", "tiles_and_marks"):
+    if score.method == "tiles":
         of_score = {"score.tile_size": kind.smallest_side(2 * score.tile_size - 1, coarse_scale)}
     else:
         of_score = {"score.patch_sizes": kind.smallest_side(max(score.patch_sizes), 1.0)}
@@ -489,6 +495,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "decision.false_alarms": _BETWEEN_0_AND_1,
     "decision.mask_false_alarms": _BETWEEN_0_AND_1,
     "decision.peak_share": _BETWEEN_0_AND_1,
+    "decision.other_regions": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.min_area": _FROM_0,
     "decision.max_defects": _FROM_0,

@@ -129,11 +129,6 @@ def tiny() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def fast_compilation() -> None:
-    """Nothing: the whole run is compiled with few optimizations (see above)."""
-
-
 @pytest.fixture(scope="session")
 def production_options() -> dict[str, Any]:
     """For `Lowered.compile`: a program of the same operations and fusions as in production."""

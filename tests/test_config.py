@@ -116,6 +116,7 @@ def configs(draw):
         "decision.false_alarms": draw(inside),
         "decision.mask_false_alarms": draw(inside),
         "decision.peak_share": draw(inside),
+        "decision.other_regions": draw(st.floats(0, 1, exclude_min=True)),
         "decision.other_peaks": draw(st.floats(0, 1, exclude_min=True)),
         "decision.min_area": draw(st.integers(0, 10**6)),
         "decision.max_defects": draw(st.integers(0, 10**6)),
@@ -184,6 +185,7 @@ def wrong_values():
         "decision.false_alarms": [0.0, 1.0],
         "decision.mask_false_alarms": [0.0, 1.0],
         "decision.peak_share": [0.0, 1.0],
+        "decision.other_regions": [0.0, 1.1],
         "decision.other_peaks": [0.0, 1.1],
         "decision.min_area": [-1],
         "decision.max_defects": [-1],
@@ -326,8 +328,15 @@ def test_a_plan_says_what_is_done_to_an_image():
     assert (plan.shape, plan.target, plan.seeds) == ((64, 80), "pixels", 3)
     assert plan.fit == PAPER.fit_settings and plan.score == PAPER.score
     auto = AUTO.resolve_features(has_vgg19=True)
-    assert auto.plan((256, 256)).fitted == ("coarse", 1.0, 24, 1)
-    assert auto.plan((256, 256), noise=0.1).fitted == ("coarse", 0.75, 24, 1)
+    assert auto.plan((256, 256)).fitted[:3] == ("coarse", 1.0, 24)
+    assert auto.plan((256, 256), noise=0.1).fitted[:3] == ("coarse", 0.75, 24)
+    assert auto.plan((256, 256)).marks and not auto.plan((256, 256), whole=False).marks
+    assert auto.plan((256, 256), detailed=True).detailed
+    assert not auto.plan((256, 256), detailed=True, noise=0.1).detailed
+    without = dataclasses.replace(auto.score, marks="none", detail="none")
+    plain = dataclasses.replace(auto, score=without).plan((256, 256), detailed=True)
+    assert not (plain.marks or plain.detailed)
+    assert not dataclasses.replace(PAPER, score=auto.score).plan((256, 256)).marks
     with pytest.raises(ConfigError, match=r"found auto; expected.*resolve_features"):
         AUTO.plan((256, 256))
     with pytest.raises(ConfigError, match=r"config\.network.*20 x 400"):

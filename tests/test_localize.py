@@ -22,7 +22,6 @@ from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.evaluation.metrics import auroc
 from ssdnet_jax.runner import devices
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 GREY = grid_texture((40, 56), period=8, seed=1)
 KEY = jax.random.key(5)
 

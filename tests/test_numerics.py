@@ -26,8 +26,6 @@ FEATURES: dict[str, Any] = {
     "inpaint": {"max_steps": 3},
 }
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def texture(shape: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
     return grid_texture(shape, period=8, seed=0).astype(np.float32)
@@ -133,7 +131,24 @@ def set_field(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 
 
 EXTREMES = (
-    *(0, 1, 2, 3, 5, 127, 4096, 65_536, 2**31 - 1, 2**31, 2**32, 2**63, 10**19, -1, -(10**19)),
+    *(
+        0,
+        1,
+        2,
+        3,
+        5,
+        127,
+        4096,
+        65_536,
+        2**31 - 1,
+        2**31,
+        2**32 - 1,
+        2**32,
+        2**63,
+        10**19,
+        -1,
+        -(10**19),
+    ),
     *(10**400, 0.0, -0.0, 5e-324, 1e-320, 1e-38, 1e-12, 1e-3, 0.05, 0.5, 1 - 1e-9, 1.0, 1.01),
     *(100.0, 1e6, 1e9, 3e38, 1e308, math.inf, -math.inf, math.nan, True, None, "", "a", (), [], {}),
     *((0,), (1, 1), (-1,), (2**40,), (1,) * 40, 16**5000),
@@ -156,32 +171,47 @@ def test_every_field_takes_a_value_or_says_in_one_line_what_it_takes(tiny):
     assert accepted > 300
 
 
-@pytest.mark.slow
+# What makes a run longer, but no number odder: only the largest of these that is tried.
+LONGEST = {"image_size": 127, "fit.seeds": 3, "fit.max_steps": 65, "inpaint.max_steps": 65}
+RANGES = ("auto", "full", "0,1", "0,1e-320", "0,1e-38", "0.5,0.50000001", "0.999999,1")
+_PROGRAMS_AT_ONCE = 40  # hundreds of them would end the process
+
+
+@pytest.mark.slow  # two minutes of a core each, but for features, which are four
 @pytest.mark.parametrize("features", [False, True])
 def test_every_field_at_its_ends_gives_a_finite_map_or_an_error(tiny, features):
-    """Of each field the smallest and the largest legal value that the extremes hold."""
+    """Of each field its words, or the smallest and the largest legal value of `EXTREMES`."""
     base = FEATURES if features else tiny
     wrong = {}
+    done = 0
     for name in field_names():
-        default = operator.attrgetter(name)(from_config_dict(base))
-        candidates: list[Any] = list(legal_words(field_type(name)))
-        if isinstance(default, bool):
-            candidates = [False, True]
-        legal = [value for value in candidates + list(EXTREMES) if _is_legal(base, name, value)]
-        legal.sort(key=lambda value: value if isinstance(value, int | float) else 0)
-        for value in legal if candidates else {*legal[:2], *legal[-2:]}:
-            if name in ("image_size", "fit.seeds", "fit.max_steps", "inpaint.max_steps") and (
-                value > 100
-            ):
-                continue  # only takes long
+        for value in _ends(base, name):
             try:
                 assert_finite(localize(texture(), from_config_dict(set_field(base, name, value))))
             except (SSDnetError, MemoryError, jax.errors.JaxRuntimeError) as error:
                 assert str(error)
             except BaseException as error:
                 wrong[f"{name}={value!r:.40}"] = f"{type(error).__name__}: {error}"
-        forget_programs()  # hundreds of them would end the process
+            done += 1
+            if done % _PROGRAMS_AT_ONCE == 0:
+                forget_programs()
     assert not wrong
+    assert done > 2 * len(field_names())
+
+
+def _ends(base: dict[str, Any], name: str) -> list[Any]:
+    if name == "range":
+        return list(RANGES)
+    default = operator.attrgetter(name)(from_config_dict(base))
+    if words := legal_words(field_type(name)):
+        return [word for word in words if _is_legal(base, name, word)]
+    if isinstance(default, bool):
+        return [False, True]
+    legal = [value for value in EXTREMES if _is_legal(base, name, value)]
+    numbers = sorted(value for value in legal if not isinstance(value, tuple | bool))
+    numbers = [value for value in numbers if value <= LONGEST.get(name, value)] or [LONGEST[name]]
+    tuples = [value for value in legal if isinstance(value, tuple)]
+    return [*dict.fromkeys([numbers[0], numbers[-1]]), *tuples]
 
 
 def _is_legal(base: dict[str, Any], name: str, value: Any) -> bool:

@@ -10,7 +10,6 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auprc
 from ssdnet_jax.localize import localize
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 SIDE = 96
 CONFIG = from_config_dict(
     {

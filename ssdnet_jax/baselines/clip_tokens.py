@@ -8,7 +8,6 @@ Translation of Rare Words with Subword Units, ACL 2016 (arXiv 1508.07909).
 
 import gzip
 import itertools
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import ConfigError, InputError
 
 Merge = tuple[str, str]
@@ -164,8 +164,8 @@ def _lines(text: str) -> list[tuple[str, ...]]:
 
 def _json_merges(path: Path, text: str) -> list[tuple[str, ...]]:
     try:
-        merges = json.loads(text)["model"]["merges"]
+        merges = parse_json(text)["model"]["merges"]
         # Older files have "a b", newer ones ["a", "b"].
         return [tuple(merge.split() if isinstance(merge, str) else merge) for merge in merges]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: no merges found; expected model.merges in JSON") from None

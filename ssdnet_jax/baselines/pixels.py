@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 
 GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else are options
@@ -55,6 +56,28 @@ def check_channels(image: Array) -> None:
     """Raises InputError if an image is neither (H, W, 1) nor (H, W, 3)."""
     if jnp.ndim(image) != 3 or image.shape[-1] not in (1, 3):
         raise InputError(f"image has shape {jnp.shape(image)}; expected (H, W, 1) or (H, W, 3)")
+
+
+def check_features(
+    image: Array, features: str, vgg19: VGG19Weights | None, *, smallest: int
+) -> None:
+    """Raises an error if texture features of an image cannot be had.
+
+    ConfigError: `features` is neither "vgg19" nor "filters", or there are no weights for "vgg19".
+    InputError: the image is neither (H, W, 1) nor (H, W, 3), or a side is below `smallest`.
+    """
+    check_channels(image)
+    check_word("features", features, Literal["vgg19", "filters"])
+    if features == "vgg19" and vgg19 is None:
+        raise ConfigError(
+            'features is "vgg19" and vgg19 is None; expected weights, for example '
+            'vgg19=ssdnet_jax.load_vgg19_weights(), or features "filters"'
+        )
+    if min(image.shape[:2]) < smallest:
+        raise InputError(
+            f"image has {image.shape[0]} x {image.shape[1]} pixels; "
+            f"expected at least {smallest} a side"
+        )
 
 
 def check(legal: Any, name: str, value: object, expected: str) -> None:

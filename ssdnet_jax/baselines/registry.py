@@ -10,7 +10,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.baselines.pixels import GIVEN
 
-NAMES = ("spectral_residual", "glcm", "pg_lsr", "rpca", "smooth_sparse", "dip", "fca", "winclip")
+NAMES = (
+    "spectral_residual",
+    "glcm",
+    "pg_lsr",
+    "rpca",
+    "smooth_sparse",
+    "dip",
+    "fca",
+    "qfca",
+    "aota",
+    "grnr",
+    "winclip",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import AUTO, find_sets
+from ssdnet_jax.data.files import exists
 from ssdnet_jax.data.labels import summarized
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.data.score_maps import find_map, put_maps
@@ -263,6 +264,7 @@ def _existing_maps(parsed: Arguments, folder: Path) -> MapSet:
         size=parsed.condition.evaluate_at,
         resized=parsed.resize_maps,
         decision=parsed.config.decision,
+        analysed=parsed.config.image_size,
     )
 
 
@@ -379,7 +381,7 @@ def _listed_sets(texts: Sequence[str]) -> tuple[Path, ...]:
     """The paths of --dataset, which may be given several times, or with commas between."""
     paths: list[Path] = []
     for text in texts:
-        words = (text,) if Path(text).exists() else listed_words("--dataset", text) or ()
+        words = (text,) if exists(Path(text)) else listed_words("--dataset", text) or ()
         paths += map(Path, words)
     return tuple(dict.fromkeys(paths))
 

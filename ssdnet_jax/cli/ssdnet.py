@@ -142,11 +142,6 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
         if parsed.calibration:
             method = calibrated(method, Path(parsed.calibration))
-        elif parsed.config.score.method == "tiles_and_marks" and method.keeps_fits:
-            terminal.problem(
-                "the verdicts of config.score.method tiles_and_marks do not keep --false_alarms "
-                "(docs/decisions.md); expected --calibration, by which they do"
-            )
         note = {"command": command, **executor.note, "seed": parsed.config.seed}
         stack.enter_context(only_run_in(path, terminal.problem))
         places = {

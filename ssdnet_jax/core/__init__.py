@@ -1,5 +1,5 @@
 """The method as pure functions of arrays; importing it fills the registries (`core.registry`)."""
 
-from ssdnet_jax.core import marked_score, networks, score, target, terms, texture_score
+from ssdnet_jax.core import networks, score, target, terms, texture_score
 
-__all__ = ["marked_score", "networks", "score", "target", "terms", "texture_score"]
+__all__ = ["networks", "score", "target", "terms", "texture_score"]

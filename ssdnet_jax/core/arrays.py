@@ -3,6 +3,7 @@
 `Array` is JAX's, what programs take and give. The whole test run checks the annotations (beartype).
 """
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -11,3 +12,8 @@ AnyArray = Array | np.ndarray
 
 # (height, width): what `image.shape[:2]` is to a type checker, which does not count its entries.
 Size = tuple[int, ...]
+
+
+def widened(values: Array) -> Array:
+    """What is added up: float32 of values of a narrower type, otherwise as they are."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

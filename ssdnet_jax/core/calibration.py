@@ -2,7 +2,7 @@
 
 A raw map has its method's units, and its maximum grows with contrast and texture. Measured in the
 map's own usual spread it has none: (M - median) / (upper quartile - median). What such a peak means
-is said by `core.extremes`, for one image, and by `core.conformal`, beside known good ones.
+is said by `core.regions`, for one image, and by `core.conformal`, beside known good ones.
 """
 
 import math

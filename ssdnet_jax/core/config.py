@@ -80,14 +80,15 @@ class FitConfig:
     )
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
+    precision: Literal["float32", "bfloat16"] = "float32"  # of what the network's layers give, and
+    # of their products; parameters, statistics, losses, Adam and averages are always float32
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
-    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one;
-    # tiles_and_marks: with detail of the file and marks of the whitened image
+    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1
@@ -98,6 +99,12 @@ class ScoreConfig:
     coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
     agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where
     # maps agree (a geometric mean), below it they are averaged
+    marks: Literal["all", "none"] = "all"  # lines, spots and coloured stripes of the whitened image
+    # beside tiles of features (`core.matched_filter`); none: tiles alone
+    detail: Literal["auto", "none"] = "auto"  # auto: features of the image at twice the size at
+    # which it is analysed are compared as well, where its file has that many pixels
+    guide: Literal["image", "none"] = "image"  # what the map of tiles follows within a tile: edges
+    # of the image (`core.guided`); none: nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +129,10 @@ class DecisionConfig:
     mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
     # anything; an image between the two rates is called unsure
     peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
-    other_peaks: float = 0.6  # in (0, 1]: where an image has a significant peak, others count from
-    # this share of the value that makes one significant
+    other_regions: float = 0.3  # in (0, 1]: where an image has a significant region, others count
+    # from this share of the mass that makes one significant
+    other_peaks: float = 0.6  # in (0, 1]: beside known good images, where an image has a
+    # significant peak, others count from this share of the value that makes one significant
     min_area: int = 0  # image pixels, >= 0: smaller defects are left out
     max_defects: int = 100  # >= 0: no more than the worst so many are listed; 0: all
     false_discoveries: float = 0.05  # in (0, 1): expected share of good images among those that the

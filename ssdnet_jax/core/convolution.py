@@ -4,6 +4,9 @@
 slower than outside (jax-ml/jax#12868), and vmapped over per-lane kernels it becomes a grouped
 convolution (jax-ml/jax#13800). Matrix products have neither: under `vmap` they stay batched
 matrix products, forward and backward.
+
+Images may be bfloat16, with which a step moves half of the bytes. Kernels stay float32, and so do
+their gradients, which are sums over all pixels; products are in the images' type.
 """
 
 import functools
@@ -13,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from ssdnet_jax.core.arrays import widened
 
 Padding = Literal["reflection", "zero"]
 
@@ -90,18 +95,17 @@ def _takes_all_taps(kernel: Float[Array, "k k i o"], stride: int) -> bool:
 
 
 def matmul(columns: Float[Array, "*lead m"], matrix: Float[Array, "m n"]) -> Array:
-    """The product of each pixel's channels with a matrix."""
-    return (columns.reshape(-1, columns.shape[-1]) @ matrix).reshape(
-        *columns.shape[:-1], matrix.shape[-1]
-    )
+    """The product of each pixel's channels with a matrix, in the pixels' type."""
+    product = columns.reshape(-1, columns.shape[-1]) @ matrix.astype(columns.dtype)
+    return product.reshape(*columns.shape[:-1], matrix.shape[-1])
 
 
 def column_products(a: Float[Array, "*lead m"], b: Float[Array, "*lead n"]) -> Array:
-    """Each channel of `a` times each of `b`, summed over pixels: (m, n)."""
+    """Each channel of `a` times each of `b`, summed over pixels: (m, n), in float32."""
     a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     if b.shape[1] == 1:  # a sum over rows as they lie; the product would first transpose `a`
-        return jnp.sum(a * b, axis=0)[:, None]
-    return a.T @ b
+        return jnp.sum(widened(a) * widened(b), axis=0)[:, None]
+    return jnp.matmul(a.T, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
 
 
 def _row_products(x: Array, kernel: Float[Array, "k k i o"]) -> Float[Array, "b hh ww o"]:

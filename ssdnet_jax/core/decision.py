@@ -5,8 +5,9 @@ is NaN in the map; it is left out of everything, and is never in the mask.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,9 +15,9 @@ from jaxtyping import Bool, Float
 from ssdnet_jax.core.calibration import on_scale, usual_spread
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.conformal import Calibration, KnownScores
-from ssdnet_jax.core.extremes import BlockMaxima, fit_block_maxima
+from ssdnet_jax.core.regions import LEVEL, TOUCHING, Regions, find_regions, significant_pixels
 
-_CORNERS = np.ones((3, 3), int)  # pixels that touch, corners included, belong together
+OfParts = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Defect:
       area: image pixels.
       peak: largest calibrated value in it.
       mean: mean calibrated value in it.
-      p_value: chance that the largest value of a good image reaches the peak.
+      p_value: chance of one as heavy, or with known good images as high, on a good image.
       centroid_x: mean column of its pixels.
       centroid_y: mean row of its pixels.
     """
@@ -57,11 +58,14 @@ class Decision:
     Attributes:
       score: the map's peak in calibrated units, which compare between images
         (`core.calibration`).
-      p_value: chance of such a peak on a good image, in [0, 1]: by the map's own tail
-        (`core.extremes`), or guaranteed by known good images (`core.conformal`).
+      p_value: chance of such a map on a good image, in [0, 1]: of a region as heavy as its
+        heaviest (`core.regions`), or, guaranteed by known good images, of its peak
+        (`core.conformal`).
       anomalous: whether that is at most the stated false-alarm rate.
-      threshold: in units of the raw map: an image whose map is above it anywhere is anomalous.
-        Where known good images give each position its own threshold, that of their mean level.
+      false_alarms: that rate.
+      threshold: in units of the raw map: pixels above it stand out, and heavy regions of them are
+        defects. With known good images an image whose map is above it anywhere is anomalous; where
+        they give each position its own threshold, it is that of their mean level.
       mask: bool (H, W), the anomalous pixels; none where the image is good.
       calibrated: float32 (H, W), the map in calibrated units, and relative to the usual level of
         each position where known good images say so: what `score` is the largest value of.
@@ -72,6 +76,7 @@ class Decision:
     score: float
     p_value: float
     anomalous: bool
+    false_alarms: float
     threshold: float
     mask: np.ndarray
     calibrated: np.ndarray
@@ -81,6 +86,8 @@ def decide(
     score_map: Float[np.ndarray, "h w"],
     config: DecisionConfig = DecisionConfig(),
     calibration: Calibration | None = None,
+    *,
+    resolution: float | None = None,
 ) -> tuple[Decision, tuple[Defect, ...]]:
     """The decision that follows from a raw map, and the defects in it, worst first.
 
@@ -88,40 +95,69 @@ def decide(
       score_map: raw, of any method and unit; NaN where a pixel takes no part.
       config: false-alarm rates, and how the mask is made.
       calibration: what known good images scored, of the same method and settings; without it the
-        map is judged by its own tail.
+        map is judged by its regions.
+      resolution: pixels at which the image was analysed for each of the map; None: as if all of
+        the map were 256 x 256.
     """
     if not np.isfinite(score_map).any():
         nothing = np.zeros(score_map.shape, bool)
         unknown = np.full(score_map.shape, np.nan, np.float32)
-        return Decision(math.nan, 1.0, False, math.nan, nothing, unknown), ()
+        return Decision(math.nan, 1.0, False, config.false_alarms, math.nan, nothing, unknown), ()
     median, spread = usual_spread(score_map)
     calibrated = on_scale(score_map, median, spread)
-    law: BlockMaxima | KnownScores
+    of_parts: OfParts
+    mask_rate = max(config.mask_false_alarms, config.false_alarms)
     if calibration is None:
-        law = fit_block_maxima(calibrated)
+        regions = find_regions(calibrated, resolution=resolution)
+        p_value, threshold = regions.p_value(regions.heaviest), LEVEL
+        mask = significant_pixels(
+            calibrated, regions, mask_rate, others=config.other_regions, share=config.peak_share
+        )
+        of_parts = functools.partial(_of_regions, regions)
     else:
-        calibrated, law = calibration.judge(calibrated)
-    score = float(np.nanmax(calibrated))
-    p_value, threshold = law.p_value(score), law.threshold(config.false_alarms)
+        calibrated, known = calibration.judge(calibrated)
+        p_value = known.p_value(float(np.nanmax(calibrated)))
+        threshold = known.threshold(config.false_alarms)
+        mask = grow_peaks(
+            calibrated,
+            known.threshold(mask_rate),
+            others=config.other_peaks,
+            share=config.peak_share,
+        )
+        of_parts = functools.partial(_of_peaks, known)
+
     if config.mask == "otsu":
         mask = np.nan_to_num(score_map, nan=-np.inf) > otsu_threshold(score_map)
-    else:
-        significant = law.threshold(max(config.mask_false_alarms, config.false_alarms))
-        mask = grow_peaks(
-            calibrated, significant, others=config.other_peaks, share=config.peak_share
-        )
     mask, defects = find_defects(
-        calibrated, mask, law, least_area=config.min_area, most=config.max_defects
+        calibrated, mask, of_parts, least_area=config.min_area, most=config.max_defects
     )
     decision = Decision(
-        score=score,
+        score=float(np.nanmax(calibrated)),
         p_value=p_value,
         anomalous=p_value <= config.false_alarms,
+        false_alarms=config.false_alarms,
         threshold=median + threshold * spread,
         mask=mask,
         calibrated=calibrated.astype(np.float32),
     )
     return decision, defects
+
+
+def _of_regions(regions: Regions, parts: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """The p-values of parts of a map: of the heaviest region that each has pixels of."""
+    from scipy import ndimage
+
+    masses = np.concatenate([[0.0], regions.masses])
+    found = []
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        of_part = np.unique(regions.labels[box][parts[box] == number])
+        found.append(regions.p_value(masses[of_part].max()))
+    return np.array(found)
+
+
+def _of_peaks(known: KnownScores, parts: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """The p-values of parts of a map: of peaks as high on good images."""
+    return np.array([known.p_value(peak) for peak in peaks])
 
 
 def grow_peaks(
@@ -149,7 +185,7 @@ def grow_peaks(
     if not values.max() > significant:
         return mask
     # Where almost all images are to be marked the value can be below 0, which is no peak.
-    labels, _ = ndimage.label(values > max(others * significant, 0.0), structure=_CORNERS)
+    labels, _ = ndimage.label(values > max(others * significant, 0.0), structure=TOUCHING)
     boxes = ndimage.find_objects(labels)
     peaks = []
     for label, box in enumerate(boxes, start=1):
@@ -182,7 +218,7 @@ def _mark_around(
             slice(max(0, s.start - (s.stop - s.start)), min(n, s.stop + (s.stop - s.start)))
             for s, n in zip(box, values.shape, strict=True)
         )
-        labels, _ = ndimage.label(values[rows, columns] > level, structure=_CORNERS)
+        labels, _ = ndimage.label(values[rows, columns] > level, structure=TOUCHING)
         found = labels == labels[place[0] - rows.start, place[1] - columns.start]
         ends = (
             (found[0], rows.start > 0),
@@ -199,7 +235,7 @@ def _mark_around(
 def find_defects(
     calibrated: Float[np.ndarray, "h w"],
     mask: Bool[np.ndarray, "h w"],
-    law: BlockMaxima | KnownScores,
+    of_parts: OfParts,
     *,
     least_area: int = 0,
     most: int = 0,
@@ -209,7 +245,7 @@ def find_defects(
     Args:
       calibrated: map in calibrated units.
       mask: the anomalous pixels.
-      law: of the peaks of good images.
+      of_parts: (labels of the parts, from 1, their peaks) -> the p-value of each.
       least_area: pixels; smaller parts are left out.
       most: no more than the worst so many are listed; 0: all.
 
@@ -218,7 +254,7 @@ def find_defects(
     """
     from scipy import ndimage
 
-    labels, count = ndimage.label(mask, structure=_CORNERS)
+    labels, count = ndimage.label(mask, structure=TOUCHING)
     if not count:
         return mask, ()
     rows, columns = np.nonzero(labels)
@@ -232,8 +268,9 @@ def find_defects(
     np.maximum.at(peaks, part, values)
     means, centres_x, centres_y = (mean_of(numbers) for numbers in (values, columns, rows))
     kept = areas >= least_area
-    # Stable: parts of one peak come in the order of their first pixels.
-    worst = [i for i in np.argsort(-peaks, kind="stable").tolist() if kept[i]]
+    p_values = of_parts(labels, peaks)
+    # Stable: parts alike come in the order of their first pixels.
+    worst = [i for i in np.lexsort((-peaks, p_values)).tolist() if kept[i]]
     boxes = ndimage.find_objects(labels)
     defects = []
     for number, i in enumerate(worst[: most or None], start=1):
@@ -248,7 +285,7 @@ def find_defects(
                 area=int(areas[i]),
                 peak=float(peaks[i]),
                 mean=float(means[i]),
-                p_value=law.p_value(float(peaks[i])),
+                p_value=float(p_values[i]),
                 centroid_x=float(centres_x[i]),
                 centroid_y=float(centres_y[i]),
             )
@@ -262,7 +299,7 @@ def defect_pixels(
     """Which pixels of its box belong to each defect of a mask."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(mask, structure=_CORNERS)
+    labels, _ = ndimage.label(mask, structure=TOUCHING)
     areas = np.bincount(labels.ravel())
     of_place: dict[tuple[int, ...], list[int]] = {}
     for label, (y, x) in enumerate(ndimage.find_objects(labels), start=1):

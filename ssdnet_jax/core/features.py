@@ -82,8 +82,8 @@ def represent(
       weights: `feature_weights`, or None where all of the image takes part.
     """
     maps = feature_maps(resized(image, scale=representation.scale), vgg19, kind=kind)
-    stride = representation.stride
-    features = standardize(getattr(maps, representation.layer)[::stride, ::stride], weights)
+    features = every(getattr(maps, representation.layer), representation.stride)
+    features = standardize(features, weights)
     return principal_components(features, count=representation.components, weights=weights)
 
 
@@ -98,9 +98,13 @@ def feature_weights(
       kind: which features.
     """
     at_scale = resized(valid[..., None], scale=representation.scale)[..., 0]
-    stride = representation.stride
     known = known_share(at_scale, reach=_REACH[kind, representation.layer])
-    return known[::stride, ::stride]
+    return every(known, representation.stride)
+
+
+def every(values: Float[Array, "h w *c"], stride: int) -> Float[Array, "hh ww *c"]:
+    """Every which position of a map, from its first in both directions."""
+    return values if stride == 1 else values[::stride, ::stride]
 
 
 def resized(image: Float[Array, "h w c"], *, scale: float) -> Float[Array, "hh ww c"]:

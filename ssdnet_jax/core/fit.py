@@ -218,7 +218,8 @@ def _objective(
     """Eq. 2 of one step; also returns the reconstruction."""
     order_key, permute_key, corrupt_key = _step_keys(key, step)
     corrupted = _corrupt(corrupt_key, image, known, settings.fit)
-    output = apply_network(params, corrupted[None], settings.network)[0]
+    seen = corrupted[None].astype(settings.fit.precision)
+    output = apply_network(params, seen, settings.network)[0].astype(jnp.float32)
     compared = output
     if settings.fit.permute_ratio:
         size = settings.loss.patch_sizes[0]

@@ -18,12 +18,14 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
-from ssdnet_jax.core.patch_statistics import gaussian, mirror
+from ssdnet_jax.core.patch_statistics import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
 _MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
 _SMALLEST = 1e-6  # of the largest modulus: what is below it is rounding
 _SMOOTHING = 1.2  # standard deviation, in widths of a shape
+_BORDER = 24  # pixels: farther from the border nothing of it is seen
+_HIGH = 0.95  # share of pixels, as quantile
 _TREND = 12 / 256  # standard deviation of the Gaussian that a trend passes, in shorter sides
 
 
@@ -83,7 +85,7 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
 
     Returns:
       The root of the mean square of responses over channels, in the direction of the strongest,
-      smoothed in proportion to the width.
+      smoothed in proportion to the width. Marks along all four borders are taken from it.
     """
     margins, sides, spectrum = _spectrum(channels)
     modulus = jnp.abs(spectrum)
@@ -100,8 +102,29 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
     directions = 1 if shape.width == shape.length else _DIRECTIONS
     angles = jnp.arange(directions) * (math.pi / directions)
     energy, _ = lax.scan(strongest, jnp.zeros(channels.shape[:2], channels.dtype), angles)
-    # The usual energy is far below 1; as it is, its root would lose digits.
-    return jnp.sqrt(_smoothed(energy, _SMOOTHING * shape.width)) * math.sqrt(math.prod(sides))
+    amplitude = jnp.sqrt(smoothed(energy, _SMOOTHING * shape.width) * math.prod(sides))
+    return amplitude * _border_shares(amplitude)
+
+
+def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+    """What to multiply a map by so that all of its border does not stand out.
+
+    Where a pattern is mirrored its phase breaks, which is a mark along each border. At a distance
+    from it, a row or column whose 95th percentile is above that of the inner part is brought to it,
+    by the least of the four sides: what is at one side only, as a defect, or the end of a plate,
+    stays. In a corner both directions count.
+    """
+    height, width = values.shape
+    reach = min(_BORDER, min(values.shape) // 4)
+    inner = jnp.quantile(values[reach : height - reach, reach : width - reach], _HIGH)
+    both = (values, values.T)
+    lines = [part[:reach] for one in both for part in (one, one[::-1])]
+    high = jnp.stack([jnp.quantile(part, _HIGH, axis=1) for part in lines]).min(0)
+    shares = jnp.where(high > inner, inner / jnp.where(high > 0, high, 1.0), 1.0)
+    of_rows, of_columns = (
+        jnp.concatenate([shares, jnp.ones(side - 2 * reach), shares[::-1]]) for side in values.shape
+    )
+    return of_rows[:, None] * of_columns[None, :]
 
 
 def trend_share(grey: Float[Array, "h w 1"]) -> Float[Array, ""]:
@@ -128,11 +151,10 @@ def _spectrum(
     # Even sides have a last column of the half spectrum that stands for itself.
     height, width = channels.shape[:2]
     top, left = height // _MARGIN, width // _MARGIN
-    pads = ((top, top + height % 2), (left, left + width % 2), (0, 0))
-    padded = jnp.pad(channels, pads, mode="reflect")
-    rows, columns = padded.shape[:2]
-    spectrum = jnp.fft.rfft2(padded - padded.mean((0, 1)), axes=(0, 1))
-    return (top, left), (rows, columns), spectrum
+    bottom, right = top + height % 2, left + width % 2
+    padded = jnp.pad(channels, ((top, bottom), (left, right), (0, 0)), mode="reflect")
+    sides = (top + height + bottom, left + width + right)
+    return (top, left), sides, jnp.fft.rfft2(padded - padded.mean((0, 1)), axes=(0, 1))
 
 
 def _transfer(sides: tuple[int, int], shape: Shape, angle: Array) -> Float[Array, "h w"]:
@@ -142,16 +164,3 @@ def _transfer(sides: tuple[int, int], shape: Shape, angle: Array) -> Float[Array
     along = columns * jnp.cos(angle) + rows * jnp.sin(angle)
     across = rows * jnp.cos(angle) - columns * jnp.sin(angle)
     return jnp.exp(-0.5 * (lax.square(shape.length * along) + lax.square(shape.width * across)))
-
-
-def _smoothed(values: Float[Array, "h w"], deviation: float) -> Float[Array, "h w"]:
-    """Convolved with a Gaussian, mirrored at the borders."""
-    radius = min(math.ceil(3 * deviation), min(values.shape) - 1)
-    smooth = mirror(values[..., None], margin=radius)[..., 0]
-    for axis, side in enumerate(values.shape):
-        parts = [
-            float(weight) * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(gaussian(2 * radius + 1, deviation))
-        ]
-        smooth = jnp.stack(parts).sum(0)
-    return smooth

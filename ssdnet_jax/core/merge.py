@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import widened
+from ssdnet_jax.core.convolution import matmul
 from ssdnet_jax.core.mirrored import padded_conv2d
 from ssdnet_jax.core.normalization import EPSILON
 from ssdnet_jax.core.resize import Upsampling
@@ -61,7 +63,8 @@ def merged_convolution(
     bias = bias if constants else lax.stop_gradient(bias)
     kernel = kernel * factor[:, None]
     channels = deeper.shape[3]
-    y = doubled_convolution(deeper, kernel[:, :, -channels:], upsampling) + bias
+    y = doubled_convolution(deeper, kernel[:, :, -channels:], upsampling)
+    y = y + bias.astype(y.dtype)
     if skip is not None:
         y = y + padded_conv2d(skip, kernel[:, :, :-channels], padding="reflection")
     return y
@@ -74,7 +77,7 @@ def doubled_convolution(
     b, h, w, c = x.shape
     o = kernel.shape[3]
     x = _repeat_edges(_repeat_edges(x, 1), 2).reshape(-1, c)
-    products = x @ jnp.moveaxis(kernel, 2, 0).reshape(c, 9 * o)
+    products = matmul(x, jnp.moveaxis(kernel, 2, 0).reshape(c, 9 * o))
     rows = double_and_add(products.reshape(b, h + 2, w + 2, 3, 3 * o), upsampling)
     columns = double_and_add(rows.reshape(b * 2 * h, w + 2, 1, 3, o), upsampling)
     return columns.reshape(b, 2 * h, 2 * w, o)
@@ -142,12 +145,13 @@ def _phases(upsampling: Upsampling, n: int) -> tuple[_Taps, _Taps]:
 
 
 def _weighted(tap: Callable[[int, int], Array], weights: _Taps) -> Array:
-    """The sum of `weight * tap(i, a)`; weights run along the second axis."""
+    """The sum of `weight * tap(i, a)`, added in float32; weights run along the second axis."""
     terms = []
     for i, a, weight in weights:
         along = weight if isinstance(weight, float) else weight[:, None, None]
-        terms.append(jnp.multiply(along, tap(i, a)))
-    return functools.reduce(lax.add, terms)
+        x = tap(i, a)
+        terms.append(jnp.multiply(along, widened(x)))
+    return functools.reduce(lax.add, terms).astype(x.dtype)
 
 
 def doubled_moments(
@@ -158,6 +162,7 @@ def doubled_moments(
 
 
 def _moments(x: Array) -> tuple[Array, Array]:
+    x = widened(x)
     mean = jnp.mean(x, axis=(0, 1, 2))
     return mean, jnp.mean(lax.square(x - mean), axis=(0, 1, 2))
 
@@ -168,19 +173,20 @@ def _doubled_moments(x: Array) -> tuple[Array, Array]:
 
 
 def _doubled_moments_forward(x: Array) -> tuple[tuple[Array, Array], tuple[Array]]:
-    count = x.size // x.shape[3]
-    mean = jnp.sum(x, axis=(0, 1, 2)) / count
+    count, values = x.size // x.shape[3], widened(x)
+    mean = jnp.sum(values, axis=(0, 1, 2)) / count
     # The squares of doubled pixels sum to the quadratic form of the Gram matrix of doubling. Each
     # coarse pixel weighs the same in the sum of doubled pixels, so the mean is that of x.
-    weighted = _gram(_gram(x - mean, 1), 2)
-    variance = jnp.sum((x - mean) * weighted, axis=(0, 1, 2)) / (4 * count)
-    return (mean, variance), (weighted,)
+    weighted = _gram(_gram(values - mean, 1), 2)
+    variance = jnp.sum((values - mean) * weighted, axis=(0, 1, 2)) / (4 * count)
+    return (mean, variance), (weighted.astype(x.dtype),)
 
 
 def _doubled_moments_backward(saved: tuple[Array], g: tuple[Array, Array]) -> tuple[Array]:
     (weighted,) = saved
     count = weighted.size // weighted.shape[3]
-    return (g[0] / count + weighted * (g[1] / (2 * count)),)
+    dx = g[0] / count + widened(weighted) * (g[1] / (2 * count))
+    return (dx.astype(weighted.dtype),)
 
 
 _doubled_moments.defvjp(_doubled_moments_forward, _doubled_moments_backward)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.arrays import widened
+
 EPSILON = 1e-5  # torch's default, part of the network's definition
 
 LEAKY_SLOPE = 0.2
@@ -28,7 +30,7 @@ def normalize(
 
     Statistics over batch, height, width; biased variance. The gradient is Ioffe and Szegedy's
     (2015) closed form; it keeps `x` alone and computes the rest again, which is cheaper than
-    storing it.
+    storing it. All arithmetic is float32; of another type of `x` only what is stored has it.
 
     Args:
       x: images.
@@ -40,26 +42,26 @@ def normalize(
 
 
 def _forward(x: Array, scale: Array, shift: Array, slope: float) -> tuple[Array, tuple[Array, ...]]:
-    count = x.size // x.shape[-1]
-    mean = jnp.sum(x, axis=(0, 1, 2)) / count
-    variance = jnp.sum(lax.square(x - mean), axis=(0, 1, 2)) / count
+    count, values = x.size // x.shape[-1], widened(x)
+    mean = jnp.sum(values, axis=(0, 1, 2)) / count
+    variance = jnp.sum(lax.square(values - mean), axis=(0, 1, 2)) / count
     inverse_deviation = lax.rsqrt(variance + EPSILON)
-    y = (x - mean) * (inverse_deviation * scale) + shift
+    y = (values - mean) * (inverse_deviation * scale) + shift
     y = y if slope == 1 else jnp.maximum(y, slope * y)
-    return y, (x, mean, inverse_deviation, scale, shift)
+    return y.astype(x.dtype), (x, mean, inverse_deviation, scale, shift)
 
 
 def _backward(slope: float, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     x, mean, inverse_deviation, scale, shift = saved
-    count = x.size // x.shape[-1]
+    count, values, g = x.size // x.shape[-1], widened(x), widened(g)
     if slope != 1:
-        y = (x - mean) * (inverse_deviation * scale) + shift
+        y = (values - mean) * (inverse_deviation * scale) + shift
         g = jnp.where(y > 0, g, slope * g)
-    standardized = (x - mean) * inverse_deviation
+    standardized = (values - mean) * inverse_deviation
     dshift = jnp.sum(g, axis=(0, 1, 2))
     dscale = jnp.sum(g * standardized, axis=(0, 1, 2))
     dx = (inverse_deviation * scale) * (g - (dshift + standardized * dscale) / count)
-    return dx, dscale, dshift
+    return dx.astype(x.dtype), dscale, dshift
 
 
 normalize.defvjp(_forward, _backward)

@@ -14,6 +14,7 @@ comparisons stay in its cache; any other device takes all rows at once, as far a
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -462,6 +463,19 @@ def gaussian(size: int, deviation: float) -> np.ndarray:
     """`size` samples of a Gaussian around the middle one, which add up to 1."""
     values = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / deviation) ** 2)
     return values / values.sum()
+
+
+def smoothed(values: Float[Array, "h w"], deviation: float) -> Float[Array, "h w"]:
+    """Convolved with a Gaussian, mirrored at the borders."""
+    radius = min(math.ceil(3 * deviation), min(values.shape) - 1)
+    smooth = mirror(values[..., None], margin=radius)[..., 0]
+    for axis, side in enumerate(values.shape):
+        parts = [
+            float(weight) * lax.slice_in_dim(smooth, start, start + side, axis=axis)
+            for start, weight in enumerate(gaussian(2 * radius + 1, deviation))
+        ]
+        smooth = jnp.stack(parts).sum(0)
+    return smooth
 
 
 def mirror(

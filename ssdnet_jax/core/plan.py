@@ -42,6 +42,7 @@ class Plan:
       seeds: fits of the image from different keys.
       masked: whether some pixels take no part, so that programs take a mask of those that do.
       marks: whether marks of the whitened image are scored beside `compared`.
+      guided: whether the map follows the image (`core.guided`).
     """
 
     shape: tuple[int, int]
@@ -53,6 +54,7 @@ class Plan:
     seeds: int = 1
     masked: bool = False
     marks: bool = False
+    guided: bool = False
 
     @property
     def detailed(self) -> bool:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ssdnet_jax.core.arrays import widened
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.convolution import Padding
 from ssdnet_jax.core.merge import merged_convolution
@@ -96,10 +97,13 @@ class Convolution(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], *, constants: bool = True
     ) -> Float[Array, "b hh ww {self.features}"]:
-        """Without `constants` the bias is left out: a normalization behind it would undo it."""
+        """Without `constants` the bias is left out: a normalization behind it would undo it.
+
+        With it the result is float32, whatever type `x` has.
+        """
         kernel, bias = self.parameters(x.shape[-1])
         y = padded_conv2d(x, kernel, self.stride, padding=self.padding)
-        return y + bias if constants else y
+        return widened(y) + bias if constants else y
 
     @nn.compact
     def parameters(

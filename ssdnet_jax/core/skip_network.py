@@ -120,7 +120,10 @@ def unflatten_parameters(
 def apply_skip_network(
     params: PyTree[Float[Array, "..."]], images: Float[Array, "b h w c"], config: NetworkConfig
 ) -> Float[Array, "b h w c"]:
-    """Reconstructs `images`; statistics are taken over the whole batch, at any time.
+    """Reconstructs `images`, in float32; statistics are taken over the whole batch, at any time.
+
+    Of bfloat16 images all layers give bfloat16, but for the last; parameters and statistics are
+    float32 all the same.
 
     A batch is one lane: images that must not influence each other go through `jax.vmap`.
     """

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core import features
 from ssdnet_jax.core.batch import over_batch
+from ssdnet_jax.core.guided import guide_of
 from ssdnet_jax.core.matched_filter import Marks, marks_of
 from ssdnet_jax.core.noise import without_noise
 from ssdnet_jax.core.plan import DETAIL_SCALE, Plan, Representation
@@ -33,6 +34,7 @@ class Target(NamedTuple):
         empty where all of the image takes part.
       valid: 1 where a pixel of the image takes part, 0 where it does not; None where all do.
       marks: of the whitened image; None where they are not scored.
+      guide: of the image, what the map follows (`core.guided`); None where it follows nothing.
     """
 
     values: Float[Array, "*b hh ww d"]
@@ -42,6 +44,7 @@ class Target(NamedTuple):
     weights: tuple[Float[Array, "*b hj wj"], ...] = ()
     valid: Float[Array, "*b h w"] | None = None
     marks: Marks | None = None
+    guide: Float[Array, "*b h w guides"] | None = None
 
 
 class TargetKind(NamedTuple):
@@ -148,6 +151,7 @@ def _encode_features(
     """
     smooth = without_noise(image, valid)
     marks = marks_of(smooth) if plan.marks else None
+    guide = guide_of(smooth, valid) if plan.guided else None
 
     def of(representation: Representation, weights: Array | None = None) -> Array:
         image_at_scale = smooth
@@ -169,11 +173,11 @@ def _encode_features(
         compared = tuple(of(representation, weights=w) for representation, w in pairs)
         halved = features.halve(valid[..., None])[..., 0]
         moments = features.moments(features.halve(smooth), halved)
-        return Target(values, compared, *moments, weights, valid, marks)
+        return Target(values, compared, *moments, weights, valid, marks, guide)
     values = jnp.concatenate([of(plan.fitted), features.standardize(colours)], axis=-1)
     compared = tuple(of(representation) for representation in plan.compared)
     moments = features.moments(features.halve(smooth))
-    return Target(values, compared, *moments, marks=marks)
+    return Target(values, compared, *moments, marks=marks, guide=guide)
 
 
 def _decode_features(target: Target, reconstruction: Array) -> Array:

@@ -5,16 +5,18 @@ grain. What is unusual about an anomaly is the distribution of values around it.
 fine features, of coarse ones and of what the fit left of them are compared with the image's typical
 tile (`core.patch_statistics`), and each map's distances are measured in its own spread over the
 image, which makes them comparable with one another, and comparable between images after. What
-counts is where the maps agree (`agreement`).
+counts is where the maps agree, those most that see something (`core.trust`). Thin and small marks,
+which tiles smear, are added from the whitened image (`core.matched_filter`). Where within a tile
+they lie, the image says (`core.guided`).
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.arrays import Size
+from ssdnet_jax.core import trust
 from ssdnet_jax.core.calibration import in_quartiles
-from ssdnet_jax.core.config import ScoreConfig
+from ssdnet_jax.core.guided import follow
 from ssdnet_jax.core.patch_statistics import (
     correspondence_errors,
     median_sorted_tile,
@@ -38,42 +40,62 @@ def tile_score(
     vgg19: VGG19Weights | None,
     plan: Plan,
 ) -> ScoreMaps:
-    """Agreement of the compared representations and of what the fit left of `target.values`.
+    """Agreement of the compared representations and of what the fit left of `target.values`, marks.
+
+    For maps M `in_quartiles` and s = `plan.score.agreement_scale`, the agreement in logarithms is
+    the weighted mean of log(1 + max(M, 0) / s), and the score s (exp(.) - 1) of it: of distances
+    far below s their mean, far above it the geometric mean. A place that one map takes for very
+    unusual and the others do not ends lower than one on which they agree, which also narrows what
+    is marked around a defect, since each map spreads in its own way.
+
+    The agreement, with marks, then follows the image in logarithms.
 
     A target without compared representations, as the image itself, has the latter map alone.
     """
     parts = (*target.compared, target.values - reconstruction)
     weights = target.weights or (None,) * len(parts)
+    strides = [*(representation.stride for representation in plan.compared), 1]
+    strides = strides[-len(parts) :]
     maps = [
-        _scaled_distances(part, of_part, target.valid, plan.shape, plan.score)
-        for part, of_part in zip(parts, weights, strict=True)
+        _scaled_distances(part, of_part, target.valid, plan, stride)
+        for part, of_part, stride in zip(parts, weights, strides, strict=True)
     ]
     if len(maps) == 1:
         return from_raw(maps[0], target.valid)
-    raw = agreement(jnp.stack(maps), scale=plan.score.agreement_scale)
-    return from_raw(raw, target.valid)
+    scale, valid, marks = plan.score.agreement_scale, target.valid, target.marks
 
+    def logarithms(in_units: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
+        return jnp.log1p(jnp.maximum(in_units, 0) / scale)
 
-def agreement(maps: Float[Array, "n h w"], *, scale: float) -> Float[Array, "h w"]:
-    """The shifted geometric mean s (prod_i (1 + max(M_i, 0) / s))^(1/n) - s.
-
-    Of distances far below `scale` it is the mean, far above it the geometric mean: a place that
-    one map takes for very unusual and the others do not ends lower than one on which they agree.
-    That also narrows what is marked around a defect, since each map spreads in its own way.
-
-    Args:
-      maps: distances `in_quartiles`.
-      scale: s, in the same units.
-    """
-    return scale * jnp.expm1(jnp.log1p(jnp.maximum(maps, 0) / scale).mean(0))
+    if marks is None:
+        found = trust.agreement(logarithms(jnp.stack(maps)), valid)
+    else:
+        of_marks, of_colour = (
+            [in_quartiles(one, valid) for one in part] for part in (marks.brightness, marks.colour)
+        )
+        tiles = trust.agreement(logarithms(jnp.stack([*maps, *of_colour])), valid)
+        found = trust.with_marks(tiles, logarithms(jnp.stack(of_marks)), marks.unevenness, valid)
+    if target.guide is not None:
+        found = follow(found, target.guide, valid)
+    return from_raw(scale * jnp.expm1(found), valid)
 
 
 def _scaled_distances(
-    features: Array, weights: Array | None, valid: Array | None, shape: Size, config: ScoreConfig
+    features: Array, weights: Array | None, valid: Array | None, plan: Plan, stride: int
 ) -> Array:
     """How unusual a representation is around each pixel, `in_quartiles`, at the image's size."""
-    distances = tile_distances(features, tile_size=config.tile_size, weights=weights)
-    return in_quartiles(jax.image.resize(distances, shape, "linear"), valid)
+    distances = tile_distances(features, tile_size=plan.score.tile_size, weights=weights)
+    at_pixels = jax.image.resize(distances, plan.shape, "linear")
+    if stride == 2:
+        # Every second position lies a quarter of a feature up and left of the middle of two: half a
+        # pixel of the image, by which the map would lie down and right.
+        at_pixels = _half_a_pixel_back(_half_a_pixel_back(at_pixels).T).T
+    return in_quartiles(at_pixels, valid)
+
+
+def _half_a_pixel_back(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
+    """Moved up by half a row."""
+    return (values + jnp.concatenate([values[1:], values[-1:]])) / 2
 
 
 def tile_distances(

@@ -53,9 +53,10 @@ def with_marks(
     """The weighted sum of the agreement of tiles and of marks, all in logarithms.
 
     Of marks only what is above the 95th percentile of the image is added: elsewhere tiles decide
-    alone. A map's weight grows with its peak, as in `agreement`. That of marks goes to 0 where
-    their peak is that of white noise; that of tiles falls with the number of places in which their
-    largest values lie, to the third power, and where the light is uneven.
+    alone, and below its 95th percentile the sum is brought to their size. A map's weight grows with
+    its peak, as in `agreement`. That of marks goes to 0 where their peak is that of white noise;
+    that of tiles falls with the number of places in which their largest values lie, to the third
+    power, and where the light is uneven.
 
     Args:
       tiles: the agreement of the maps that compare tiles.
@@ -76,7 +77,23 @@ def with_marks(
         certainties.append(_SHARPNESS * of_mark + jnp.log(certain))
         maps.append(above)
     weights = jnp.exp(jnp.stack(certainties) - jnp.stack(certainties).max())
-    return jnp.tensordot(weights / weights.sum(), jnp.stack(maps), 1)
+    found = jnp.tensordot(weights / weights.sum(), jnp.stack(maps), 1)
+    return _on_background(found, tiles, counted)
+
+
+def _on_background(found: Array, tiles: Array, counted: Array) -> Float[Array, "h w"]:
+    """The map with the background of tiles; which pixel has more than another does not change.
+
+    Where marks have most of the weight, little is left of what tiles say of the background. A peak
+    is to be as many times the usual spread as in a map of one kind.
+    """
+    shares = jnp.array([0.75, _BACKGROUND], found.dtype)
+    own, background = (
+        jnp.concatenate([jnp.zeros(1, found.dtype), quantiles(one, counted, shares)])
+        for one in (found, tiles)
+    )
+    below = jnp.interp(found, own, background)
+    return jnp.where(found <= own[-1], below, background[-1] + found - own[-1])
 
 
 def peak(values: Float[Array, "h w"], counted: Bool[Array, "h w"]) -> Float[Array, ""]:

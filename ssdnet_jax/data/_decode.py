@@ -104,8 +104,13 @@ def _with_one_line_errors(
         with library_messages() as messages:
             found = read(path, file, page)
         return found, summary(messages)
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:  # also of a length in a damaged file
+        raise InputError(
+            f"{path}: takes more memory than there is, or says so because it is damaged; expected "
+            f"a smaller or complete image file"
+        ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image that can be read; expected {EXPECTED}") from error
     except PermissionError as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssdnet_jax.core.conformal import POSITIONS, Calibration
 from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 
 _FORMAT = 2
@@ -62,7 +63,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             f"ssdnet-calibrate has written"
         ) from error
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if found["format"] != _FORMAT:
             raise ValueError(f"format {found['format']}")
         if not found["peaks"]:

@@ -135,6 +135,23 @@ def safe_relative(*names: str) -> PurePosixPath:
     return path
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Text of a flag or a table may be no path at all: nothing has a name that is too long, and what
+    lies in a closed folder cannot be used either.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a regular file, likewise."""
+    return exists(path) and path.is_file()
+
+
 def check_no_pipe(path: Path, expected: str) -> None:
     """Raises InputError for a pipe or a device, of which reading would wait or never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):

@@ -6,7 +6,6 @@ Coordinates of polygons are (x, y) in pixels from the upper left corner of the i
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import numpy as np
 
 from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.data.images import DecodedImage, read_mask
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.data.shapes import Shape, as_polygon, is_coco_file, rasterize, read_coco
 from ssdnet_jax.errors import InputError
 
@@ -135,10 +135,10 @@ def _read_geojson(
 ) -> tuple[list[list[_Ring]], dict[str, list[list[_Ring]]]]:
     """Polygons of all images, and of those that features name."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected polygons or masks") from None
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: found no JSON ({reason}); expected GeoJSON or COCO") from None
     of_all: list[list[_Ring]] = []
@@ -189,7 +189,7 @@ def _polygons(path: Path, geometry: Any) -> list[list[_Ring]]:
             [_Ring(_points(ring), hole=number > 0) for number, ring in enumerate(polygon)]
             for polygon in polygons
         ]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"{path}: found a {kind} that is not made of rings of at least three points [x, y] of "
             f"finite numbers; expected rings as in RFC 7946"

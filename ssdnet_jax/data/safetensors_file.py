@@ -5,7 +5,6 @@ https://github.com/huggingface/safetensors#format
 """
 
 import io
-import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 
 HEADER_LIMIT_BYTES = 2**20
@@ -90,8 +90,8 @@ def find_tensors(read: Read, source: str | Path, names: Iterable[str]) -> dict[s
         )
     encoded = read(8, 8 + length)
     try:
-        header = json.loads(encoded)
-    except (ValueError, RecursionError):
+        header = parse_json(encoded)
+    except ValueError:
         raise InputError(f"{source}: not a safetensors file (header is not JSON)") from None
     places = {name: _place(header, 8 + length, source, name) for name in names}
     return dict(sorted(places.items(), key=lambda item: item[1].start))

@@ -69,7 +69,7 @@ def read_map(path: str | os.PathLike[str]) -> np.ndarray:
         raise InputError(
             f"{path}: found {values.dtype} of shape {values.shape}; expected real numbers of (H, W)"
         )
-    with np.errstate(over="ignore"):  # becomes infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite; NaN of any kind stays NaN
         values = values.astype(np.float32)
     if bad := np.count_nonzero(np.isinf(values)):
         raise InputError(

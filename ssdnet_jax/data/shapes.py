@@ -5,7 +5,6 @@ left corner of the image, so that the centre of its first pixel is at (0.5, 0.5)
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 
 Polygon = tuple[tuple[float, float], ...]  # points, x and y
@@ -128,8 +128,8 @@ def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected COCO's annotations")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError, OSError) as error:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: found no JSON ({reason}); expected COCO's annotations") from None
 

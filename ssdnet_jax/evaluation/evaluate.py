@@ -36,6 +36,7 @@ class MapSet:
     # are compared with the masks as they are
     resized: bool = False  # whether maps of another size are brought to the mask's, not refused
     decision: DecisionConfig = DecisionConfig()  # how images are judged by their maps
+    analysed: int = 256  # shorter side at which images were analysed, pixels; 0: their own
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by image, of scoring
 
 
@@ -192,7 +193,8 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         found = metrics.pixel_metrics(mask, score_map)
         values = {name: _or_none(getattr(found, name)) for name in METRICS}
     share = 0.0 if row.good else None
-    decision, _ = decide(score_map, map_set.decision)
+    scale = map_set.analysed / min(score_map.shape) if map_set.analysed else 1.0
+    decision, _ = decide(score_map, map_set.decision, resolution=scale**2)
     return dataclasses.replace(
         row,
         **values,

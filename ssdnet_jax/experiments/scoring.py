@@ -179,5 +179,6 @@ def score_dataset(
         size=condition.evaluate_at,
         resized=condition.resizes_maps,
         decision=method.config.decision,
+        analysed=method.config.image_size,
         seconds={path: row.seconds for path, row in rows.items() if row.seconds is not None},
     )

@@ -362,7 +362,10 @@ def localization_of(
       calibration: of known good images, if there is any.
     """
     score_map = placed_map(raw, prepared)
-    decision, defects = decide(score_map, config, calibration)
+    shape = prepared.layout.window_shape if prepared.layout else score_map.shape
+    decision, defects = decide(
+        score_map, config, calibration, resolution=raw.size / math.prod(shape)
+    )
     known = np.isfinite(score_map)
     return Localization(
         score_map=score_map,

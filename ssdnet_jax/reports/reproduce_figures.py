@@ -39,6 +39,9 @@ STYLES = {
     "winclip": ("#e0a72e", "X"),
     "dip": ("#c77dba", "<"),
     "fca": ("#22333b", ">"),
+    "qfca": ("#6b8f71", "h"),
+    "aota": ("#9a6324", "p"),
+    "grnr": ("#4363d8", "d"),
 }
 _MORE_SSDNET = (("#f08c2e", "h"), ("#7a1f3d", "p"), ("#ff9aa8", "d"))
 _OTHER_STYLE = ("#5c5c5c", "*")

@@ -23,6 +23,9 @@ METHOD_NAMES = {  # as the paper or the method's own publication has it
     "smooth_sparse": "SSD",
     "dip": "DIP",
     "fca": "FCA",
+    "qfca": "QFCA",
+    "aota": "Aota et al.",
+    "grnr": "GRNR",
 }
 CONFIG_WORDS = {  # what a shipped configuration of SSDnet is, beside the paper
     "grid": "the paper's setting for grid (section 4.2)",

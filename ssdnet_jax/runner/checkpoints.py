@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.networks import apply_network, network_structure
 from ssdnet_jax.core.skip_network import unflatten_parameters
 from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Fitted, known_to_be
 
@@ -60,13 +62,9 @@ def load_network(
 
     folder = Path(folder).absolute()
     try:
-        note = json.loads((folder / _NETWORK).read_text(encoding="utf-8"))
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in note["network"].items()
-        }
-        network = NetworkConfig(**fields)
-        channels, seeds = note["channels"], note["seeds"]
+        note = parse_json((folder / _NETWORK).read_bytes())
+        network = from_config_dict({"image_size": 0, "network": note["network"]}).network
+        channels, seeds = _count(note["channels"]), _count(note["seeds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder}: found no fitted network ({error}); expected a folder below params/ of a "
@@ -81,11 +79,17 @@ def load_network(
 
     try:
         tree: Any = orbax.load(folder / _PARAMETERS, jax.tree.map(stacked, structure))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # Orbax fails on damaged files in too many ways to list
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: cannot be restored ({reason}); expected it whole") from error
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf[seed]), tree)
     return functools.partial(_reconstruct, params, network)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r:.40}, which is no number of channels or seeds")
+    return value
 
 
 def _reconstruct(params: Any, network: NetworkConfig, image: Array) -> Array:

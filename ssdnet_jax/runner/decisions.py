@@ -11,17 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssdnet_jax.core.calibration import usual_spread
-from ssdnet_jax.core.decision import Defect, defect_pixels
+from ssdnet_jax.core.decision import defect_pixels
+from ssdnet_jax.data.decision_file import DEFECT_FIELDS, Json, read_decision
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.outlines import polygon, run_lengths
 from ssdnet_jax.data.tables import write_table
-from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
 
-Json = dict[str, Any]
 DEFECT_TABLES = ("defects.csv", "defects.coco.json", "defects.geojson")
-_FIELDS = tuple(field.name for field in dataclasses.fields(Defect))
 
 
 def write_decision(workdir: Workdir, relative: str, result: Localization) -> None:
@@ -42,6 +40,7 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "score": _number(decision.score),
         "p_value": _number(decision.p_value),
         "anomalous": decision.anomalous,
+        "false_alarms": decision.false_alarms,
         "marked": bool(decision.mask.any()),
         "threshold": _number(decision.threshold),
         "calibrated_threshold": _number(
@@ -57,26 +56,15 @@ def _number(value: float) -> float | None:
     return value if abs(value) < float("inf") else None  # neither NaN nor infinite
 
 
-def read_decision(workdir: Workdir, relative: str) -> Json:
-    """What `write_decision` wrote; raises InputError if it cannot be read."""
-    path = workdir.decision_path(relative)
-    try:
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict) or not {"score", "defects"} <= found.keys():
-            raise ValueError("no decision")
-        return found
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: found {reason}; expected the file of a finished image"
-        ) from error
-
-
 def decisions(workdir: Workdir) -> Iterator[tuple[str, Json]]:
-    """The finished images of a work folder, in the order of results.csv, and what was decided."""
+    """The finished images of a work folder, in the order of results.csv, and what was decided.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
     for row in read_rows(workdir.path / "results.csv"):
         if row.status == "ok":
-            yield row.path, read_decision(workdir, row.path)
+            yield row.path, read_decision(workdir.decision_path(row.path))
 
 
 def write_defects(workdir: Workdir) -> int:
@@ -98,7 +86,7 @@ def write_defects(workdir: Workdir) -> int:
         size = (found["height"], found["width"])
         images.append({"id": image, "file_name": name, "width": size[1], "height": size[0]})
         for defect in found["defects"]:
-            values = {field: defect[field] for field in _FIELDS}
+            values = {field: defect[field] for field in DEFECT_FIELDS}
             table.append((name, *values.values()))
             annotations.append(_annotation(len(annotations) + 1, image, size, defect))
             features.append(_feature(name, values, defect["polygon"]))
@@ -110,7 +98,7 @@ def write_defects(workdir: Workdir) -> int:
     }
     geojson = {"type": "FeatureCollection", "features": features}
     with named_errors(workdir.path):
-        write_table(workdir.path / "defects.csv", ("picture", *_FIELDS), table)
+        write_table(workdir.path / "defects.csv", ("picture", *DEFECT_FIELDS), table)
         for file_name, content in (("defects.coco.json", coco), ("defects.geojson", geojson)):
             text = json.dumps(content, allow_nan=False).encode()
             write_atomically(workdir.path / file_name, _writer(text))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.text import shortened
 
@@ -94,8 +95,8 @@ def _write_owner(descriptor: int) -> None:
 def _owner(path: Path) -> str:
     """Who holds the lock, in words."""
     try:
-        owner = json.loads(path.read_bytes()[:4096])
+        owner = parse_json(path.read_bytes()[:4096])
         words = f"host {owner['host']}, process {owner['process']}, since {owner['since']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "which one is not known"
     return shortened(words, 200)

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ssdnet_jax.data.decision_file import read_decision
 from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures.colors import gradient
 from ssdnet_jax.figures.heatmap import Box
-from ssdnet_jax.runner.decisions import read_decision
 from ssdnet_jax.runner.verdicts import Verdict
 from ssdnet_jax.runner.workdir import Row, Workdir, named_errors, read_rows
 
@@ -60,7 +61,7 @@ def _figure(thumbnail: Path) -> Entry:
     try:
         with Image.open(thumbnail) as image:
             comment = image.info.get("comment", b"{}")
-        found = json.loads(comment)
+        found = parse_json(comment)
     except (OSError, ValueError):
         return {}
     return {"thumbnail": True, **(found if isinstance(found, dict) else {})}
@@ -97,7 +98,7 @@ class Page:
         if row.status != "ok":
             return {**entry, "error": row.error}
         try:
-            decided = read_decision(self._workdir, row.path)
+            decided = read_decision(self._workdir.decision_path(row.path))
         except InputError as error:
             return {**entry, "error": str(error)}
         judged = decided["score"] is not None
@@ -109,6 +110,7 @@ class Page:
             "score": _short(decided["score"]),
             "threshold": _short(decided["calibrated_threshold"]),
             "p": _short(decided["p_value"]),
+            "rate": decided["false_alarms"],
             "width": decided["width"],
             "height": decided["height"],
             "count": len(decided["defects"]),

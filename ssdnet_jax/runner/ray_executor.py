@@ -1,9 +1,11 @@
-"""The same run over a Ray cluster: each task is a small run of its own, on one device.
+"""The same run over a Ray cluster: each batch of images is a small run of its own, on one device.
 
-A task scores a few images into a folder of its own, by the functions of a local run, and returns
-the files and rows that lie there. The driver, the process that a user started, reads the images
-and puts what returns into the work folder: nodes need no common file system. Placing the tasks,
-and repeating those of a lost node, is left to Ray.
+A worker is a process that has one device for as long as the cluster is joined, and with it the
+programs that it has compiled. It scores a few images into a folder of its own, by the functions of
+a local run, and returns the files and rows that lie there. The driver, the process that a user
+started, reads the images, gives them to workers and puts what returns into the work folder: nodes
+need no common file system. Placing the workers is left to Ray. What a lost worker was given, others
+do again, and another worker takes its place when there is room for one.
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.page import Page, open_page
+from ssdnet_jax.runner.programs import forget_programs
 from ssdnet_jax.runner.run import DEFAULT_OPTIONS, Options, Summary
 from ssdnet_jax.runner.run import run as local_run
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
@@ -38,29 +41,31 @@ from ssdnet_jax.runner.workdir import RESULT_FOLDERS, Row, Workdir, open_workdir
 if TYPE_CHECKING:
     import ray
 
-# A task that has lost so many workers is what kills them; its images fail and the others go on.
-_RETRIES = 10
+# A batch that has lost so many workers is what kills them; its images fail and the others go on.
+_MOST_LOSSES = 4
+_MOST_FAILED_STARTS = 10  # of workers, one after another: then none can be had
+_GIVEN = 2  # batches that a worker is given at once, so that no device waits for the driver
 _GPU_LANES = 64  # images of one filling where the workers choose the lanes (`lanes_that_fit`)
-# Ray ends a process after each task on a GPU, which frees the memory that JAX holds; the next one
-# takes seconds to start, so that a task is worth several fillings of the lanes.
+# The last images of a batch leave lanes empty, so that a batch is several fillings of the lanes.
 _GPU_FILLINGS = 4
-_BATCH_BYTES = 2**29  # of decoded images: tasks that wait hold theirs in the driver's memory
+_BATCH_BYTES = 2**29  # of decoded images: batches that wait lie in the driver's memory
 _POLL_SECONDS = 0.5  # how late a request to stop may be seen
 
-# What a task is given for an image: its pixels, or why it cannot be read.
+# What a worker is given for an image: its pixels, or why it cannot be read.
 _Source = DecodedImage | Exception
 
 
 class _Shared(NamedTuple):
-    """What all tasks of a run take, sent to a node once: the method, and the registered by name."""
+    """What all batches of a run take, sent to a node once: method, and what is registered."""
 
     method: Method
     registered: Mapping[str, Mapping[str, Any]]
+    run: int  # of those of the same workers
 
 
 @dataclasses.dataclass(frozen=True)
 class _Results:
-    """What a task returns: rows, problems, and files by path relative to the work folder."""
+    """What comes of a batch: rows, problems, and files by path relative to the work folder."""
 
     rows: Sequence[Row]
     files: Mapping[str, bytes]
@@ -96,17 +101,9 @@ def joined(address: str | None) -> Iterator[str]:
         if not ray.is_initialized():
             _join(address)
             stack.callback(ray.shutdown)
-        kind, count = _slots()
-        try:
-            device = ray.get(_remote(worker_device).remote(kind))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, InputError):
-                raise error.cause from error
-            raise InputError(
-                f"a Ray worker cannot run ssdnet ({_one_line(error.cause)}); expected ssdnet-jax "
-                f"on every node"
-            ) from error
-        yield f"{device}, {count} at once by Ray"
+        workers = _workers()
+        stack.callback(workers.end)
+        yield f"{workers.first_device()}, {workers.most} at once by Ray"
 
 
 def run(
@@ -120,7 +117,7 @@ def run(
 ) -> Summary:
     """`runner.run.run` over the cluster that has been `joined`.
 
-    A task has one GPU, or where the cluster has none, one CPU. Results are those of a local run
+    A worker has one GPU, or where the cluster has none, one CPU. Results are those of a local run
     with the same number of lanes on the same kind of device, bit for bit.
 
     Args:
@@ -136,23 +133,23 @@ def run(
 
     started = time.monotonic()
     todo = [name for name in sources if name not in workdir.finished]
-    kind, slots = _slots()
+    workers = _workers()
     seeds = method.config.fit.seeds
     fits = len(sources) * seeds  # of all images, as in `runner.run`
-    most_lanes = fits if options.lanes else -(-fits // slots)
-    images = batch_size(kind, options.lanes, most_lanes, seeds, len(todo), slots)
-    task_options = {
+    most_lanes = fits if options.lanes else -(-fits // workers.most)
+    images = batch_size(workers.kind, options.lanes, most_lanes, seeds, len(todo), workers.most)
+    run_options = {
         "lanes": options.lanes,
         "devices": 1,
         "most_lanes": most_lanes,
         "save_params": options.save_params,
         "heatmaps": options.heatmaps,
     }
-    shared = ray.put(_Shared(method, registry.foreign_entries()))
-    task = _remote(_run_batch)
+    workers.wanted = min(workers.most, -(-len(todo) // images))
+    workers.runs += 1
+    shared = ray.put(_Shared(method, registry.foreign_entries(), workers.runs))
     terminal.start_run(len(todo))
     finished = failed = 0
-    pending: dict[ray.ObjectRef, list[str]] = {}
     origins: dict[str, Origin | None] = {}
     reading = (_reading(name, sources[name], origins) for name in todo)
     with (
@@ -162,25 +159,198 @@ def run(
         batches = cut_batches(zip(todo, read, strict=False), images, _BATCH_BYTES)
         try:
             while not options.stop():
-                # A few more tasks than can run, so that no device waits for the driver.
-                while len(pending) < slots + slots // 4 + 1 and (batch := next(batches, None)):
-                    ref = task.remote(kind, batch, shared, task_options)
-                    pending[ref] = [name for name, _ in batch]
-                if not pending:
+                workers.give(batches, shared, run_options)
+                if not workers.given:
                     break
-                terminal.stage(f"{sum(map(len, pending.values()))} images with Ray")
-                ready, _ = ray.wait(list(pending), timeout=_POLL_SECONDS)
-                for ref in ready:
-                    results = _get(ref, pending.pop(ref))
+                terminal.stage(f"{workers.images} images with Ray")
+                for results in workers.results(_POLL_SECONDS):
                     _write(results, workdir, terminal, shown, origins)
                     ok = sum(row.status == "ok" for row in results.rows)
                     finished, failed = finished + ok, failed + len(results.rows) - ok
         finally:
-            for ref in pending:
-                ray.cancel(ref, force=True)
+            workers.give_up()
     workdir.order(sources)
     seconds = time.monotonic() - started
     return Summary(finished, failed, len(sources) - len(todo), seconds, stopped=options.stop())
+
+
+@dataclasses.dataclass
+class _Batch:
+    """Images that are done together."""
+
+    names: Sequence[str]
+    images: "ray.ObjectRef"  # what `_Worker.score` is given
+    losses: int = 0  # workers that were lost over it
+
+    @property
+    def failed(self) -> _Results:
+        """Error rows: each of its workers died."""
+        reason = (
+            f"its worker was lost {self.losses} times; expected nodes with enough memory, or "
+            f"fewer --lanes"
+        )
+        rows = [Row(path=name, status="error", error=reason) for name in self.names]
+        return _Results(rows, {}, [f"{name}: {reason}" for name in self.names])
+
+
+class _Workers:
+    """The workers of a cluster: started, given batches, and replaced where they are lost."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self.kind, self.most = _slots()
+        self.runs = 0
+        self.wanted = 1  # of `most`, as many as have something to do
+        device = {"num_gpus": 1, "num_cpus": 0} if self.kind == "GPU" else {"num_cpus": 1}
+        self._actor = ray.remote(**device)(_Worker)
+        self._starting: dict[ray.ObjectRef, Any] = {}  # until they know their device
+        self._given: dict[Any, dict[ray.ObjectRef, _Batch]] = {}  # those that work, in the order in
+        # which they were given them, which is that in which they do them
+        self._waiting: list[_Batch] = []  # for a worker: those that were lost, and one more
+        self._failed_starts = 0
+        self._device = ""
+
+    @property
+    def given(self) -> list[_Batch]:
+        """Batches that are under way, or wait for a worker."""
+        return [*self._waiting, *(b for those in self._given.values() for b in those.values())]
+
+    @property
+    def images(self) -> int:
+        """How many images are in them."""
+        return sum(len(batch.names) for batch in self.given)
+
+    def first_device(self) -> str:
+        """The device of the first worker that starts, in words."""
+        while not self._device:
+            self._start()
+            list(self.results(_POLL_SECONDS))
+        return self._device
+
+    def give(
+        self,
+        batches: Iterator[Sequence[tuple[str, _Source]]],
+        shared: "ray.ObjectRef",
+        options: Mapping[str, Any],
+    ) -> None:
+        """Gives each worker what it has not got yet of its batches, those to be repeated first."""
+        self._start()
+        for place in range(_GIVEN):
+            for worker, those in self._given.items():
+                if len(those) <= place and self._has_another(batches):
+                    batch = self._waiting.pop(0)
+                    those[worker.score.remote(batch.images, shared, options)] = batch
+        self._has_another(batches)  # also where no worker has started
+
+    def results(self, seconds: float) -> Iterator[_Results]:
+        """Waits so long at most for what comes next, and gives what has come."""
+        import ray
+
+        of_worker = {ref: worker for worker, those in self._given.items() for ref in those}
+        refs = [*self._starting, *of_worker]
+        if not refs:
+            time.sleep(seconds)
+        ready = ray.wait(refs, timeout=seconds)[0] if refs else []
+        for ref in ready:
+            if ref in self._starting:
+                self._has_started(ref)
+            elif (worker := of_worker[ref]) in self._given:
+                try:
+                    results = _get(ref)
+                except ray.exceptions.RayError:
+                    yield from self._lost(worker)
+                else:
+                    del self._given[worker][ref]
+                    yield results
+
+    def give_up(self) -> None:
+        """Ends those that have something to do; the others stay for the next run."""
+        import ray
+
+        self._waiting.clear()
+        for worker in [worker for worker, those in self._given.items() if those]:
+            del self._given[worker]
+            ray.kill(worker)
+
+    def end(self) -> None:
+        """Ends all of them."""
+        import ray
+
+        for worker in [*self._starting.values(), *self._given]:
+            ray.kill(worker)
+        self._starting.clear()
+        self._given.clear()
+
+    def _start(self) -> None:
+        """Has Ray start those that are wanted, each when there is room for it."""
+        for _ in range(self.wanted - len(self._starting) - len(self._given)):
+            worker = self._actor.remote()
+            self._starting[worker.device.remote(self.kind)] = worker
+
+    def _has_started(self, ref: "ray.ObjectRef") -> None:
+        import ray
+
+        worker = self._starting.pop(ref)
+        try:
+            self._device = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from error
+            raise _cannot_run(error.cause) from error
+        except ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts > _MOST_FAILED_STARTS:
+                raise _cannot_run(error) from error
+            ray.kill(worker)
+        else:
+            self._failed_starts = 0
+            self._given[worker] = {}
+
+    def _has_another(self, batches: Iterator[Sequence[tuple[str, _Source]]]) -> bool:
+        """Whether a batch waits; the next one does then, if there is one."""
+        import ray
+
+        if not self._waiting and (images := next(batches, None)) is not None:
+            self._waiting.append(_Batch([name for name, _ in images], ray.put(images)))
+        return bool(self._waiting)
+
+    def _lost(self, worker: Any) -> Iterator[_Results]:
+        """Takes back what a worker had been given; of a batch that has lost too many, its failure.
+
+        The first is to blame, if any: the others were waiting.
+        """
+        import ray
+
+        ray.kill(worker)  # where it cannot be reached, but lives
+        first, *again = self._given.pop(worker).values()
+        first.losses += 1
+        if first.losses < _MOST_LOSSES:
+            again.insert(0, first)
+        else:
+            yield first.failed
+        self._waiting[:0] = again
+
+
+_WORKERS: dict[tuple[str, str], _Workers] = {}  # of the cluster that was joined last
+
+
+def _workers() -> _Workers:
+    """The workers of the cluster that has been joined, which stay from one run to the next."""
+    import ray
+
+    context = ray.get_runtime_context()
+    joined = (context.gcs_address, context.get_job_id())
+    if joined not in _WORKERS:
+        _WORKERS.clear()  # they ended with the Ray that they belonged to
+        _WORKERS[joined] = _Workers()
+    return _WORKERS[joined]
+
+
+def _cannot_run(error: BaseException) -> InputError:
+    return InputError(
+        f"a Ray worker cannot run ssdnet ({_one_line(error)}); expected ssdnet-jax on every node"
+    )
 
 
 def _import_ray() -> Any:
@@ -236,17 +406,8 @@ def _slots() -> tuple[str, int]:
     raise InputError("the Ray cluster has no CPU and no GPU; expected at least one worker node")
 
 
-def _remote(function: Callable[..., Any]) -> Any:
-    """The function as a Ray task on one device, repeated where its worker is lost."""
-    import ray
-
-    kind, _ = _slots()
-    device = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
-    return ray.remote(**device, max_retries=_RETRIES)(function)
-
-
 def batch_size(kind: str, lanes: int, most_lanes: int, seeds: int, images: int, slots: int) -> int:
-    """Images of a task: enough to fill its lanes, on a GPU several times if there are as many."""
+    """Images of a batch: enough to fill its lanes, on a GPU several times if there are as many."""
     lanes = min(lanes or (_GPU_LANES if kind == "GPU" else 1), most_lanes)
     filling = -(-lanes // seeds)
     if kind == "CPU":
@@ -282,21 +443,14 @@ def cut_batches(
         yield batch
 
 
-def _get(ref: "ray.ObjectRef", names: list[str]) -> _Results:
-    """The results of a task; error rows if each of its workers died."""
+def _get(ref: "ray.ObjectRef") -> _Results:
+    """What came of a batch; a `RayError` if its worker was lost."""
     import ray
 
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:  # a fault of the program, as in a local run
         raise error.cause from error
-    except ray.exceptions.RayError as error:
-        reason = (
-            f"its worker was lost {_RETRIES + 1} times (Ray: {type(error).__name__}); expected "
-            f"nodes with enough memory, or fewer --lanes"
-        )
-        rows = [Row(path=name, status="error", error=reason) for name in names]
-        return _Results(rows, {}, [f"{name}: {reason}" for name in names])
 
 
 def _write(
@@ -345,26 +499,42 @@ def worker_device(kind: str) -> str:
     return device
 
 
-def _run_batch(
-    kind: str,
-    images: Sequence[tuple[str, _Source]],
-    shared: _Shared,
-    options: Mapping[str, Any],
-) -> _Results:
-    """Scores images on one device, by a run into a folder that then goes."""
-    registry.adopt(shared.registered)
-    startup.use_compilation_cache()
-    worker_device(kind)
-    sources = {name: _reader(source) for name, source in images}
-    terminal = _Problems()
-    with tempfile.TemporaryDirectory(prefix="ssdnet-") as folder:
-        workdir = open_workdir(Path(folder), shared.method, root=None)
-        local_run(shared.method, sources, workdir, terminal, options=Options(**options))
-        found = itertools.chain.from_iterable(
-            workdir.path.glob(f"{n}/**/*") for n in RESULT_FOLDERS
-        )
-        files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in found if p.is_file()}
-        return _Results(read_rows(workdir.path / "results.csv"), files, terminal.texts)
+class _Worker:
+    """What a process of the cluster does as long as it has its device."""
+
+    def __init__(self) -> None:
+        self._run: int | None = None
+        self._settings: Any = None
+
+    def device(self, kind: str) -> str:
+        """See `worker_device`."""
+        startup.use_compilation_cache()
+        return worker_device(kind)
+
+    def score(
+        self,
+        images: Sequence[tuple[str, _Source]],
+        shared: _Shared,
+        options: Mapping[str, Any],
+    ) -> _Results:
+        """Scores images on one device, by a run into a folder that then goes."""
+        if shared.run != self._run:
+            settings = (shared.method.name, shared.method.settings)
+            # What is registered may be another function of the same name.
+            if self._run is not None and (settings != self._settings or shared.registered):
+                forget_programs()
+            self._run, self._settings = shared.run, settings
+            registry.adopt(shared.registered)
+        sources = {name: _reader(source) for name, source in images}
+        terminal = _Problems()
+        with tempfile.TemporaryDirectory(prefix="ssdnet-") as folder:
+            workdir = open_workdir(Path(folder), shared.method, root=None)
+            local_run(shared.method, sources, workdir, terminal, options=Options(**options))
+            found = itertools.chain.from_iterable(
+                workdir.path.glob(f"{n}/**/*") for n in RESULT_FOLDERS
+            )
+            files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in found if p.is_file()}
+            return _Results(read_rows(workdir.path / "results.csv"), files, terminal.texts)
 
 
 def _reader(source: _Source) -> Reader:

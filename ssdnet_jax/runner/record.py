@@ -212,24 +212,24 @@ def _write_figure(
         boxes=[Box(d.x, d.y, d.width, d.height) for d in result.defects],
         title=name,
         verdict=verdict,
-        details=_details(result, threshold) if judged else "",
+        details=_details(result) if judged else "",
     )
     write_heatmap_figure(path, figure)
     height, width = figure.pixels.shape[:2]
     return (width, height), figure.panels
 
 
-def _details(result: Localization, threshold: float) -> str:
+def _details(result: Localization) -> str:
     """What the figure says of an image behind its verdict."""
     p_value, count = result.decision.p_value, len(result.defects)
     chance = f"p < {_LEAST_P:g}" if p_value < _LEAST_P else f"p = {p_value:.2g}"
     defects = f"{count} defect{'s' * (count != 1)}"
-    score = f"score {result.decision.score:.3g}, threshold {threshold:.3g}"
+    score = f"score {result.decision.score:.3g}"
     return ", ".join([score, chance, *[defects] * (count > 0)])
 
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
-    """The map and the decision threshold in calibrated units."""
+    """The map, and what is above the usual, in calibrated units."""
     median, spread = usual_spread(result.score_map)
     if not spread > 0:  # also where nothing was judged
         return result.decision.calibrated, 1.0

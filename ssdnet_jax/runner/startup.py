@@ -19,6 +19,12 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
 
+_PATIENCE = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=3600 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
+)
+_LAST_TRIED = (0, 12)  # version of jaxlib that knows these flags of XLA
+
 
 def find_inputs(
     pattern: str,
@@ -149,10 +155,24 @@ def make_cores_devices() -> None:
     One picture alone still uses all cores, whose threads the devices share. Before JAX has
     started, else nothing happens; nor if the environment says how many devices there are.
     """
+    _let_devices_wait()
     if "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     with contextlib.suppress(RuntimeError):  # JAX has started
         jax.config.update("jax_num_cpu_devices", cores())
+
+
+def _let_devices_wait() -> None:
+    """Gives devices of a CPU an hour to wait for each other, where XLA would give them a minute.
+
+    It takes one that is late for one that hangs, and ends the process. Cores that other programs
+    keep busy, or a large image, may be later than that.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    # XLA ends a process for a flag that it does not know: these are known to the versions tried.
+    known = jaxlib.version.__version_info__[:2] <= _LAST_TRIED
+    if known and "collective_call" not in flags:
+        os.environ["XLA_FLAGS"] = f"{_PATIENCE} {flags}".strip()
 
 
 def cores() -> int:

@@ -24,9 +24,8 @@ class Verdict:
     path: str  # the image, as in results.csv
     verdict: Kind  # unsure: it has a mask, and its p-value is not low enough to call it anomalous;
     # unjudged: no pixel takes part
-    p_value: float  # chance of such a peak on a good image, by its own map or the calibration
+    p_value: float  # chance of such a map on a good image, by its own regions or the calibration
     calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
-    threshold: float  # of the calibrated score, for the image by itself
     rank_p_value: float | None = None  # chance of such a score among the run's good images; None
     # where they are not compared
 
@@ -81,8 +80,7 @@ def write_verdicts(
             kind = "anomalous"
         if math.isnan(score):
             kind = "unjudged"
-        threshold = _number(decided["calibrated_threshold"])
-        found.append(Verdict(path, kind, p_value, score, threshold))
+        found.append(Verdict(path, kind, p_value, score))
     judged = sum(verdict.verdict != "unjudged" for verdict in found)
     by = by or VERDICTS[judged >= FEWEST and not calibrated]
     if by == "folder":

@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from ssdnet_jax.data.decision_file import is_decision_file
 from ssdnet_jax.data.files import (
     is_whole,
     remove_unfinished,
     safe_relative,
     write_atomically,
 )
+from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.data.tables import csv_line, read_lines, write_table
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
@@ -43,7 +45,7 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok", "error", or "gone": finished, but its file is no longer there
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # of the raw map: above it anywhere, the image is anomalous
+    threshold: float | None = None  # of the raw map: what is above it stands out
     anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
@@ -121,13 +123,13 @@ class Workdir:
         return self.path / "params" / relative
 
     def has_files(self, relative: str) -> bool:
-        """Whether all files of an image are in place and none was cut off.
+        """Whether all files of an image are in place, none was cut off and its decision is one.
 
         Those that are there to be looked at, heat map and thumbnail, do not count.
         """
-        paths = [self.map_path, self.mask_path, self.decision_path]
-        files = [path(relative) for path in paths + [self.fit_path] * self.fits]
-        return all(is_whole(file) for file in files)
+        paths = [self.map_path, self.mask_path] + [self.fit_path] * self.fits
+        whole = all(is_whole(path(relative)) for path in paths)
+        return whole and is_decision_file(self.decision_path(relative))
 
     def check_name(self, relative: str) -> None:
         """Raises InputError if no file could have the names of an image's results."""
@@ -270,10 +272,10 @@ def read_note(path: Path) -> dict[str, Any]:
     """What run.json of a work folder holds; raises InputError if ssdnet has not written it."""
     note = path / "run.json"
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = parse_json(note.read_bytes())
         if not {"method", "root", "config"} <= found.keys():
             raise ValueError("fields are missing")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise InputError(f"{note}: not written by ssdnet; expected another --workdir") from error
     return found
 

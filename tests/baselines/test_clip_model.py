@@ -7,8 +7,6 @@ import pytest
 
 from ssdnet_jax.baselines import clip_model
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def normalize(x, state, name):
     centred = x - x.mean()

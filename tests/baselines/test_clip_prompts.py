@@ -6,8 +6,6 @@ from ssdnet_jax.baselines.clip_prompts import normalize, prompts, state_embeddin
 from ssdnet_jax.baselines.clip_tokens import tokenize
 from ssdnet_jax.errors import ConfigError
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def test_every_state_stands_in_every_template():
     normal, anomalous = prompts("carpet")

@@ -11,8 +11,6 @@ from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SMALL = NetworkConfig(
     channels_down=(8,), channels_up=(8,), channels_skip=(2,), padding="zero", upsampling="nearest"
 )

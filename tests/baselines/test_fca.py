@@ -13,8 +13,6 @@ from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 

@@ -12,8 +12,6 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 ANGLES = (0.0, 45.0, 90.0, 135.0)
 
 

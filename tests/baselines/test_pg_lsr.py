@@ -16,8 +16,6 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def small_problem(seed=0, d=4, n=15):
     generator = np.random.default_rng(seed)

@@ -14,8 +14,6 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def planted(shape, *, rank, share, seed):
     """A low-rank matrix, and a sparse one with entries of its size."""

@@ -10,8 +10,6 @@ from ssdnet_jax.baselines.smooth_sparse import decompose, otsu, smooth_sparse, s
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def smooth_image(shape, *, noise=0.005, seed=0):
     """A background of wide cubic splines."""

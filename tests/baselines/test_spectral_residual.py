@@ -9,8 +9,6 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.metrics import auroc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 NUMPY_BORDERS = {"zero": "constant", "reflect": "mirror", "edge": "nearest", "wrap": "wrap"}
 
 

@@ -9,7 +9,7 @@ from ssdnet_jax.cli.calibrate import help_text, main
 from ssdnet_jax.cli.ssdnet import main as ssdnet
 from ssdnet_jax.data.synthetic import grid_texture
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 METHOD = ("--method=spectral_residual", "--image_size=48", "--devices=1")
 
 

@@ -21,7 +21,7 @@ from ssdnet_jax.methods.images import fill_nearest
 from ssdnet_jax.runner import executors
 from ssdnet_jax.runner.run import image_key
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 SHAPE = (40, 56)
 
 

@@ -196,7 +196,6 @@ def test_the_file_in_the_folder_goes_before_the_shipped_one(tmp_path, monkeypatc
 def test_shipped_configurations_are_the_settings_of_the_paper():
     assert config_names() == [
         "auto",
-        "auto_marks",
         "fabric",
         "fabric_knots",
         "grid",

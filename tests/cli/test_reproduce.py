@@ -22,7 +22,7 @@ from ssdnet_jax.experiments.conditions import corrupt
 from ssdnet_jax.methods.registry import METHODS
 from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 SHAPE = (40, 56)
 COMMAND = ["ssdnet-reproduce", "--dataset=d", "--workdir=w"]
 METHOD_FLAG = "--methods=ssdnet,spectral_residual"

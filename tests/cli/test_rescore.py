@@ -10,7 +10,7 @@ from ssdnet_jax.cli import rescore as main_rescore
 from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.data.synthetic import grid_texture
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 QUICK = [
     "--config=grid",

@@ -24,7 +24,7 @@ from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import COLUMNS
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 PICTURE = grid_texture((40, 56), period=8)
 BYTES = np.round(255 * PICTURE[..., 0]).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from ssdnet_jax.cli.sweep import main
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.runner import executors
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 SWEEP = """
 from ssdnet_jax import registry

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from ssdnet_jax.core.calibration import calibrated_score, in_quartiles, in_units, usual_spread
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def test_quartiles_are_those_of_numpy():
     values = np.random.default_rng(0).gamma(2.0, size=(9, 11)).astype(np.float32)

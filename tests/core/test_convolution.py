@@ -9,8 +9,6 @@ from jax.test_util import check_grads
 
 from ssdnet_jax.core.convolution import conv2d, pad2d
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 CASES = [  # height, width, in, out, kernel, stride
     (7, 9, 3, 4, 3, 1),
     (8, 8, 2, 5, 3, 2),

@@ -10,8 +10,6 @@ from ssdnet_jax.core.corruption import (
     permute_tiles,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KEY = jax.random.key(0)
 noisy = jax.jit(add_noise, static_argnames="deviation")
 mask = jax.jit(block_mask, static_argnums=1, static_argnames=("ratio", "block"))

@@ -9,8 +9,9 @@ from scipy.ndimage import gaussian_filter, label, maximum_position
 
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.config import DecisionConfig
-from ssdnet_jax.core.conformal import Calibration, KnownScores, peaks_by_position
+from ssdnet_jax.core.conformal import Calibration, peaks_by_position
 from ssdnet_jax.core.decision import decide, defect_pixels, find_defects, grow_peaks, otsu_threshold
+from ssdnet_jax.core.regions import LEVEL
 
 
 def texture(seed=0, shape=(64, 64)):
@@ -68,13 +69,21 @@ def test_the_threshold_is_in_units_of_the_map_and_the_decision_has_none():
     assert other.score == pytest.approx(one.score, rel=1e-3)
     assert other.threshold == pytest.approx(1e-3 * one.threshold + 5e-3, rel=1e-3)
     np.testing.assert_array_equal(one.mask, other.mask)
-    for each in (one, decide(texture())[0]):
-        assert each.anomalous == (each.score > in_units_of(each, score_map))
+    assert one.p_value == pytest.approx(other.p_value, rel=1e-2)
+    assert in_units_of(one, score_map) == pytest.approx(LEVEL)
 
 
 def in_units_of(decision, score_map):
     median, quartile = np.quantile(score_map, [0.5, 0.75])
     return (decision.threshold - median) / (quartile - median)
+
+
+def test_of_a_map_of_more_pixels_than_were_analysed_masses_are_counted_as_analysed():
+    score_map = marked(texture(), (20, 30), height=40)
+    large = score_map.repeat(8, axis=0).repeat(8, axis=1)
+    analysed, whole = (decide(large, resolution=r)[0].p_value for r in (1 / 64, None))
+    assert analysed > 0.05 and whole < 0.01
+    assert decide(large)[0].p_value == pytest.approx(decide(score_map)[0].p_value)
 
 
 def test_a_peak_takes_what_is_connected_with_it_above_a_share_of_its_own_height():
@@ -141,12 +150,17 @@ def test_small_defects_are_left_out_and_only_the_worst_are_listed():
     assert worst == defects[:1] and decision.mask[5, 60] and decision.mask[50, 10]
 
 
+def alike(parts, peaks):
+    """All parts are as likely on a good image."""
+    return np.full(len(peaks), 0.5)
+
+
 def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
     mask = np.zeros((9, 12), bool)
     mask[0, :12] = mask[8, :12] = mask[:9, 0] = mask[:9, 11] = True
     mask[3:6, 3:5] = mask[4, 7:9] = mask[5, 9] = True  # a ring around two others
     values = np.arange(108.0).reshape(9, 12)
-    found, defects = find_defects(values, mask, KnownScores((1.0,)))
+    found, defects = find_defects(values, mask, alike)
     np.testing.assert_array_equal(found, mask)
     assert [d.area for d in defects] == [38, 3, 6]
     union = np.zeros_like(mask)
@@ -156,7 +170,7 @@ def test_the_pixels_of_each_defect_are_those_of_its_part_of_the_mask():
         assert values[box][inside].mean() == pytest.approx(defect.mean)
         union[box] |= inside
     np.testing.assert_array_equal(union, mask)
-    small, rest = find_defects(values, mask, KnownScores((1.0,)), least_area=4)
+    small, rest = find_defects(values, mask, alike, least_area=4)
     assert [d.area for d in rest] == [38, 6] and small.sum() == 44
 
 

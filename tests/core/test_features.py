@@ -14,8 +14,6 @@ from ssdnet_jax.core.plan import Representation
 from ssdnet_jax.core.vgg19 import max_pool2x2, vgg19_features
 from ssdnet_jax.data.weights import random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 

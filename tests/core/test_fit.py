@@ -20,8 +20,6 @@ from ssdnet_jax.core.skip_network import apply_skip_network
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KEY = jax.random.key(0)
 SIDE = 32
 KNOWN = jnp.ones((SIDE, SIDE))

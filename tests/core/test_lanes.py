@@ -13,8 +13,6 @@ from ssdnet_jax.core.networks import apply_network
 from ssdnet_jax.core.target import encode
 from ssdnet_jax.data.synthetic import grid_texture
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 IMAGES = np.stack([grid_texture((32, 32), period=p, seed=p) for p in (5, 6, 7, 9)])
 KEYS = jax.random.split(jax.random.key(3), 4)
 KNOWN = np.ones((4, 32, 32), np.float32)

@@ -11,8 +11,6 @@ from ssdnet_jax.core.patches import extract_patches, patch_count
 from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KEY = jax.random.key(0)
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 SHAPE = (13, 11)

@@ -4,7 +4,6 @@ import pytest
 
 from ssdnet_jax.core import masked
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 RANDOM = np.random.default_rng(0)
 
 

@@ -15,8 +15,6 @@ from ssdnet_jax.core.merge import (
 from ssdnet_jax.core.normalization import normalize
 from ssdnet_jax.core.resize import upsample2x
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 UPSAMPLINGS = ("bilinear", "nearest")
 moments = jax.jit(doubled_moments, static_argnums=1)
 

@@ -8,8 +8,6 @@ import pytest
 from ssdnet_jax.core.convolution import conv2d, pad2d
 from ssdnet_jax.core.mirrored import mirrored_conv2d, padded_conv2d
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 CASES = [  # height, width, in, out, stride
     (4, 5, 3, 4, 1),
     (9, 4, 2, 6, 1),

@@ -17,7 +17,6 @@ from ssdnet_jax.core.skip_network import (
     smallest_image_side,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 TINY = NetworkConfig(channels_down=(2, 3), channels_up=(2, 3), channels_skip=(1, 0))
 
 

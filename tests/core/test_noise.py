@@ -7,7 +7,6 @@ from scipy.ndimage import gaussian_filter
 from ssdnet_jax.core.noise import noise_deviation, without_noise
 from ssdnet_jax.data.synthetic import grid_texture
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 measured = jax.jit(noise_deviation)
 smoothed_as_asked = jax.jit(without_noise)
 

@@ -1,11 +1,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ssdnet_jax.core.normalization import normalize
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def literal(x, scale, shift):

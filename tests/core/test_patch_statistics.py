@@ -10,8 +10,6 @@ from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.core import patch_statistics as statistics
 from ssdnet_jax.core.texture_score import tile_distances
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 compiled = jax.jit(
     feature_correspondence, static_argnames=("tile_size", "spread", "blur", "blur_size", "border")
 )

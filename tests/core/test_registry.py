@@ -14,7 +14,6 @@ from ssdnet_jax.core.score import from_raw
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import ConfigError
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 IMAGE = grid_texture((32, 32), period=8)
 
 

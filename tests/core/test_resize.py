@@ -8,8 +8,6 @@ import pytest
 
 from ssdnet_jax.core.resize import resize_bilinear, upsample2x
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 def image(height, width):
     return np.random.default_rng(0).random((2, height, width, 3), np.float32)

@@ -12,8 +12,6 @@ from ssdnet_jax.core.target import Target, encode
 from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.weights import random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 LOSS = LossConfig(perceptual_size=12)
 SHAPE = (14, 12)

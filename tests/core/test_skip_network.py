@@ -25,8 +25,6 @@ from ssdnet_jax.core.skip_network import (
     unflatten_parameters,
 )
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 _spec = importlib.util.spec_from_file_location(
     "torch_parameters", Path(__file__).with_name("torch_parameters.py")
 )
@@ -190,7 +188,7 @@ def test_initial_values_follow_torch():
     assert (other["output"]["kernel"] != params["output"]["kernel"]).all()
 
 
-def test_the_flax_module_draws_the_same_uniform_distribution(fast_compilation):
+def test_the_flax_module_draws_the_same_uniform_distribution():
     key, channels = jax.random.key(0), 3
     module = jax.jit(SkipNetwork(TINY, channels).init)
     flax = flatten_dict(module(key, jnp.zeros((1, 16, 16, channels)))["params"])

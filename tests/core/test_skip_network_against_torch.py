@@ -28,8 +28,6 @@ skip_parameters_from_torch = torch_parameters.skip_parameters_from_torch
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 SMALL = {"channels_down": (4, 6), "channels_up": (5, 3), "channels_skip": (2, 3)}
 SOME_SKIPS = SMALL | {"channels_skip": (0, 2)}
 NO_SKIPS = SMALL | {"channels_skip": (0, 0)}

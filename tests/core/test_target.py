@@ -14,8 +14,6 @@ from ssdnet_jax.core.target import decode, encode, loss_weights, target_shape
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 encoded = jax.jit(encode, static_argnames="plan")
 decoded = jax.jit(decode, static_argnames="plan")

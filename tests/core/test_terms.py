@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from ssdnet_jax.core import registry, terms
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 Y, F = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
 
 

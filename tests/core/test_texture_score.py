@@ -8,15 +8,14 @@ import pytest
 
 from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core import trust
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.score import score
 from ssdnet_jax.core.target import Target, encode
-from ssdnet_jax.core.texture_score import agreement, tile_distances
+from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
-from ssdnet_jax.evaluation.metrics import auroc
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+from ssdnet_jax.evaluation.metrics import auprc, auroc
 
 CONFIG = from_config_dict(
     {
@@ -28,6 +27,14 @@ CONFIG = from_config_dict(
     }
 )
 PLAN = CONFIG.plan((72, 72))
+
+
+def without_marks(*, scale=4.0, side=72, **measured):
+    """A plan of two representations or more, whose tiles alone are scored."""
+    config = dataclasses.replace(CONFIG.score, marks="none", guide="none", agreement_scale=scale)
+    return dataclasses.replace(CONFIG, score=config).plan((side, side), **measured)
+
+
 encoded = jax.jit(encode, static_argnames="plan")
 scored = jax.jit(score, static_argnames="plan")
 distances = jax.jit(tile_distances, static_argnames="tile_size")
@@ -36,6 +43,7 @@ distances = jax.jit(tile_distances, static_argnames="tile_size")
 @functools.partial(jax.jit, static_argnames="plan")
 def literal_agreement(parts, plan):
     """The agreement of the distances of all parts, each brought to the size of the image."""
+    scale = plan.score.agreement_scale
     maps = [
         in_quartiles(
             jax.image.resize(
@@ -44,7 +52,8 @@ def literal_agreement(parts, plan):
         )
         for x in parts
     ]
-    return agreement(jnp.stack(maps), scale=plan.score.agreement_scale)
+    logarithms = jnp.log1p(jnp.maximum(jnp.stack(maps), 0) / scale)
+    return scale * jnp.expm1(trust.agreement(logarithms))
 
 
 def test_distances_are_those_of_feature_correspondence_analysis():
@@ -76,20 +85,28 @@ def test_a_patch_of_other_residuals_stands_out():
 
 @pytest.mark.parametrize(("scale", "tolerance"), [(1e4, 1e-2), (1e-4, 1e-2)])
 def test_agreement_goes_from_the_mean_to_the_geometric_mean(scale, tolerance):
-    maps = np.random.default_rng(0).uniform(0.5, 9.0, (3, 4, 5)).astype(np.float32)
-    expected = maps.mean(0) if scale > 1 else np.cbrt(maps.prod(0))
-    np.testing.assert_allclose(agreement(jnp.asarray(maps), scale=scale), expected, rtol=tolerance)
-
-
-def test_agreement_prefers_what_all_maps_say_and_keeps_units():
-    together, alone = jnp.full((3, 1, 1), 30.0), jnp.array([90.0, 0.0, -1.0])[:, None, None]
-    assert float(agreement(together, scale=4.0)[0, 0]) == pytest.approx(30.0, rel=1e-5)
-    assert float(agreement(alone, scale=4.0)[0, 0]) < 10
+    # Of two parts that see the same, the score is that of one; of the parts' mean it is between.
+    plan = without_marks(scale=scale)
+    residual = jax.random.normal(jax.random.key(0), (36, 36, 4))
+    other = jax.random.normal(jax.random.key(1), (36, 36, 4))
+    target = Target(residual[None], (other[None],), jnp.zeros((1, 1)), jnp.ones((1, 1)))
+    one, another = (
+        np.maximum(in_quartiles(jax.image.resize(distances(x, tile_size=5), (72, 72), "linear")), 0)
+        for x in (other, residual)
+    )
+    logs = [np.log1p(x / scale) for x in (one, another)]
+    peaks = [np.sort(x.ravel())[-13:].mean() for x in logs]
+    weights = np.maximum(np.exp(3 * (np.array(peaks) - max(peaks))), 0.4)
+    a, b = weights / weights.sum()
+    expected = a * one + b * another if scale > 1 else one**a * another**b
+    actual = scored(target, jnp.zeros_like(target.values), None, plan=plan).raw[0]
+    both = (one > 0.1) & (another > 0.1)
+    np.testing.assert_allclose(actual[both], expected[both], rtol=tolerance)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_the_score_is_the_agreement_of_the_maps_of_all_representations(noise):
-    plan = CONFIG.plan((72, 72), noise=noise)
+    plan = without_marks(noise=noise)
     target = encoded(np.asarray(grid_texture((72, 72), period=8))[None], None, plan=plan)
     mu = 0.5 * target.values
     parts = [x[0] for x in (*target.compared, target.values - mu)]
@@ -110,10 +127,13 @@ def test_of_pixels_the_score_is_the_distance_of_the_residuals():
 
 
 def test_what_takes_no_part_changes_no_statistic_and_no_map():
-    """Two fillings of what does not count: only places beside it may differ, and little."""
+    """Two fillings of what does not count: only places beside it may differ, and little.
+
+    Marks are those of the whole image, filled with what resembles it.
+    """
     valid = np.ones((72, 72), np.float32)
     valid[:, 48:] = 0
-    plan = CONFIG.plan((72, 72), masked=True)
+    plan = without_marks(masked=True)
     texture = np.asarray(grid_texture((72, 72), period=8, seed=0))
     fillings = (texture, np.where(valid[..., None] > 0, texture, texture[::-1, ::-1] ** 2))
     targets = [encoded(x[None], None, plan=plan, valid=valid[None]) for x in fillings]
@@ -150,3 +170,33 @@ def test_an_oddity_that_takes_no_part_leaves_the_map_as_it_is():
     clean = np.asarray(distances(jnp.asarray(features), tile_size=5))
     assert seen[known].max() > 2 * np.median(seen)
     assert ignored[known].max() < 1.2 * clean.max()
+
+
+def test_a_thin_line_that_tiles_do_not_see_is_marked():
+    image = np.random.default_rng(0).normal(0.5, 0.12, (96, 96, 1)).astype(np.float32)
+    mask = np.zeros((96, 96), bool)
+    mask[range(10, 62), range(62, 10, -1)] = True
+    image = np.clip(image - 0.45 * mask[..., None], 0, 1)
+    found = []
+    for plan in (without_marks(side=96), CONFIG.plan((96, 96))):
+        target = encoded(image[None], None, plan=plan)
+        found.append(auprc(mask, np.asarray(scored(target, target.values, None, plan=plan).raw[0])))
+    of_tiles, of_both = found
+    assert of_both > 0.3
+    assert of_both > 1.5 * of_tiles
+
+
+def test_detail_is_compared_at_as_many_positions_and_lies_where_it_is_seen():
+    plan = CONFIG.plan((72, 72), detailed=True)
+    assert plan.detailed and len(plan.compared) == 4
+    large = np.random.default_rng(0).random((144, 144, 1), np.float32)
+    large[60:76, 100:116] **= 4
+    small = large.reshape(72, 2, 72, 2, 1).mean((1, 3))
+    target = encoded(small[None], None, plan=plan, details=large[None])
+    assert [part.shape for part in target.compared[2:]] == [(1, 36, 36, 4), (1, 36, 36, 6)]
+    found = np.asarray(scored(target, target.values, None, plan=plan).raw[0])
+    rows, columns = np.nonzero(found > 0.7 * found.max())
+    assert abs(rows.mean() - 33.5) < 3
+    assert abs(columns.mean() - 53.5) < 3
+    with pytest.raises(ValueError, match="no details"):
+        encode(jnp.asarray(small[None]), None, plan)

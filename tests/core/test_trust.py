@@ -7,8 +7,6 @@ from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.trust import agreement, peak, places, with_marks
 from ssdnet_jax.evaluation.metrics import auprc
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 agree = jax.jit(agreement)
 mixed = jax.jit(with_marks)
 in_places = jax.jit(places)
@@ -86,3 +84,14 @@ def test_marks_count_where_tiles_are_scattered_or_the_light_is_uneven():
     )
     assert auprc(marked(BLOCK), in_light) > 0.9
     assert auprc(mask, in_shade) > auprc(mask, in_light)
+
+
+def test_where_marks_decide_the_background_is_still_that_of_tiles():
+    line, tiles = logarithms(1, above=LINE, height=30.0), logarithms(2)
+    found = mixed(tiles, line[None], jnp.float32(0.9))
+    shares = [0.25, 0.5, 0.75]
+    np.testing.assert_allclose(
+        np.quantile(found, shares), np.quantile(tiles, shares), rtol=0.1, atol=0.02
+    )
+    above = float(line[LINE].max()) - np.quantile(line, 0.95)
+    assert float(found.max()) == pytest.approx(np.quantile(tiles, 0.95) + above, rel=0.1)

@@ -9,8 +9,6 @@ from jax import lax
 from ssdnet_jax.core.vgg19 import frozen_conv2d, max_pool2x2, needed, vgg19_features
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TINY = random_vgg19_weights(0, channels=(3, 4, 5, 6))
 
 

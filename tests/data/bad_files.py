@@ -417,6 +417,9 @@ def _arrays() -> Iterator[OddFile]:
     shown = np.nan_to_num(some)
     missing = np.isnan(some[..., 0])
     yield OddFile("some-nan.npy", written(npy(some)), "picture", shown, missing=missing)
+    odd = some.copy()
+    odd.view(np.uint64)[3, 4] = 0x7FF0_0000_0000_0001  # a NaN that processors signal
+    yield OddFile("signalling-nan.npy", written(npy(odd)), "picture", shown, missing=missing)
     yield wrong("objects.npy", npy(np.array([[{}]], object)))
     yield wrong("records.npy", npy(np.zeros((9, 9), [("a", "u1")])))
     evil = b"\x93NUMPY\x01\0" + struct.pack("<H", 54)
@@ -603,6 +606,45 @@ def _boundaries(suffix: str, content: bytes) -> set[int]:
     return {place - back for place in places for back in (0, 1) if 0 < place - back < len(content)}
 
 
+def incomplete() -> Iterator[OddFile]:
+    """TIFFs of which strips or tiles are not there, which decoders read as black."""
+    big = np.tile(grey(), (4, 4))
+    indexed = Image.fromarray(big % 7).convert("P")
+    options = {"L": {}, "P": {}, "zlib": {"compression": "zlib"}, "tiles": {"tile": (16, 16)}}
+    for kind, more in options.items():
+        strips = {} if kind == "tiles" else {"rowsperstrip": 9}
+        plain = tiff(big, photometric="minisblack", **strips, **more)
+        content = saved(indexed, "TIFF", tiffinfo={278: 9}) if kind == "P" else plain
+        places = {"tiles": (("offset", 324), ("count", 325))}.get(
+            kind, (("offset", 273), ("count", 279))
+        )
+        for name, tag, value in (("tall", 257, 2000), ("wide", 256, 2000)):
+            yield wrong(f"{name}-{kind}.tif", with_tag(content, tag, value))
+        for name, tag in places:
+            for index in (0, 1):
+                changed = with_tag(content, tag, 0, index)
+                yield wrong(f"no-{name}-{index}-{kind}.tif", changed)
+    unsaid = with_tag(tiff(grey(), photometric="minisblack"), 279, 0)
+    yield whole("no-count-of-one-strip.tif", unsaid, unit(grey()))
+
+
+def with_tag(content: bytes, tag: int, value: int, index: int = 0) -> bytes:
+    """A little-endian TIFF with another number in a tag of its first page."""
+    changed = bytearray(content)
+    (start,) = struct.unpack("<I", content[4:8])
+    (entries,) = struct.unpack("<H", content[start : start + 2])
+    for place in range(start + 2, start + 2 + 12 * entries, 12):
+        found, kind, count = struct.unpack("<HHI", content[place : place + 8])
+        if found == tag:
+            letter = {3: "H", 4: "I"}[kind]
+            size = struct.calcsize(letter)
+            inside = size * count <= 4
+            at = place + 8 if inside else struct.unpack("<I", content[place + 8 : place + 12])[0]
+            struct.pack_into(f"<{letter}", changed, at + size * index, value)
+            return bytes(changed)
+    raise KeyError(tag)
+
+
 # Bombs
 
 
@@ -664,6 +706,9 @@ def bombs() -> Iterator[OddFile]:
     for at in (jp2.index(b"ihdr") + 4, jp2.index(b"\xff\x51") + 6):
         jp2[at : at + 8] = struct.pack(">II", 60_000, 60_000)
     yield wrong("large.jp2", bytes(jp2))
+    box = jp2.index(b"jp2h")
+    jp2[box - 4 : box + 12] = struct.pack(">I4sQ", 1, b"jp2h", 2**62)  # more than any memory
+    yield wrong("box.jp2", bytes(jp2))
     for shape in ("(60000, 60000)", f"({10**18}, 3)", f"({'9' * 40}, 9)", "(-1, 9)"):
         text_header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".encode()
         content = b"\x93NUMPY\x01\0" + struct.pack("<H", 118) + text_header.ljust(117) + b"\n"
@@ -732,6 +777,6 @@ def others() -> Iterator[OddFile]:
 
 GROUPS: dict[str, Callable[[], Iterator[OddFile]]] = {
     each.__name__: each
-    for each in (pixel_types, orientations, names, places, damaged, others, bombs)
+    for each in (pixel_types, orientations, names, places, damaged, others, incomplete, bombs)
 }
 """All files, in groups; names are unique within a group."""

@@ -131,7 +131,7 @@ def test_a_folder_of_odd_names_and_places_is_searched_without_harm(tmp_path):
     assert found.others == found.unreadable == []
 
 
-@pytest.mark.usefixtures("fast_compilation", "quick_figures")
+@pytest.mark.usefixtures("quick_figures")
 def test_a_run_over_odd_files_has_a_row_for_each(tmp_path, capfd):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -230,9 +230,12 @@ def test_names_of_coco_files_stay_within_the_set(tmp_path):
     labels.write_text(json.dumps(bad))
     with pytest.raises(InputError, match=r"b.png: category: found '../../x'"):
         read_dataset(labels)
-    labels.write_text(json.dumps({**COCO, "images": [{"id": 2, "file_name": "c.png"}]}))
-    with pytest.raises(InputError, match=r"labels.json: found no image c.png; expected it in"):
-        read_dataset(labels)
+    for name in ("c.png", "c" * 300):
+        labels.write_text(json.dumps({**COCO, "images": [{"id": 2, "file_name": name}]}))
+        with pytest.raises(
+            InputError, match=rf"labels.json: found no image {name}; expected it in"
+        ):
+            read_dataset(labels)
 
 
 def test_masks_of_missing_pixels_are_one_for_all_or_go_by_name(tmp_path):

@@ -80,6 +80,7 @@ def test_cocos_annotations_of_an_image_are_its_region(tmp_path):
         ({"type": "FeatureCollection", "features": []}, "found no polygon"),
         (feature([[[0, 0], [1, 1]]]), "rings of at least three points"),
         (feature([[[0, 0], [1, 1], [2, "x"]]]), "rings of at least three points"),
+        (feature([[[0, 0], [1, 1], [10**400, 0]]]), "rings of at least three points"),
         ({"type": "Feature", "geometry": None}, "found a geometry of type None"),
         (feature([SQUARE], image="other.png"), "found no region of an image"),
     ],

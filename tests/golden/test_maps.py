@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 _spec = importlib.util.spec_from_file_location(
     "make_maps", Path(__file__).with_name("make_maps.py")
 )

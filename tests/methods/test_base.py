@@ -61,13 +61,13 @@ def test_one_value_is_a_batch_of_one(batch):
 
 def test_decisions_follow_from_the_map_at_the_size_of_the_image():
     raw = np.random.default_rng(0).exponential(size=(24, 24)).astype(np.float32)
-    raw[10:13, 10:13] += 60
+    raw[10:13, 10:13] += 2000
     whole, fitted_whole = np.zeros((40, 56), bool), np.zeros((24, 24), bool)
     prepared = Prepared(jax.random.key(0), GREY, whole, raw[..., None], fitted_whole)
     for config in (DecisionConfig(), DecisionConfig(mask="otsu")):
         found = localization_of(raw, prepared, config)
         np.testing.assert_array_equal(found.score_map, resize_map(raw, (40, 56)))
-        decision, defects = decide(found.score_map, config)
+        decision, defects = decide(found.score_map, config, resolution=24 * 24 / (40 * 56))
         np.testing.assert_array_equal(found.mask, decision.mask)
         assert found.defects == defects and found.defects[0].peak == found.calibrated_score
         assert found.score == found.score_map.max()

@@ -17,7 +17,6 @@ from ssdnet_jax.methods.baseline import BaselineMethod
 from ssdnet_jax.methods.images import fill_nearest
 from ssdnet_jax.methods.registry import make_method
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 KEY = jax.random.key(0)
 IMAGE = np.asarray(grid_texture((40, 48), period=8))
 OWN_SIZE = Config(image_size=0)

@@ -13,7 +13,6 @@ from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.base import Done
 from ssdnet_jax.methods.finished import FinishedSSDnet
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 KEY = jax.random.key(0)
 
 

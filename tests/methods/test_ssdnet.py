@@ -14,7 +14,6 @@ from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Done, Fitted, Member, alone
 from ssdnet_jax.methods.ssdnet import SSDnet, check_fit, make_ssdnet
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 KEY = jax.random.key(3)
 
 

@@ -11,8 +11,6 @@ from ssdnet_jax.methods.base import Job, alone
 from ssdnet_jax.runner import devices
 from ssdnet_jax.runner.batching import Failed, fit_stream
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture(scope="module")
 def settings(tiny):

@@ -7,12 +7,13 @@ from ssdnet_jax.config import Config
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.decision_file import read_decision
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Localization, scale_settings
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner.calibrate import calibrate, calibrated, needed
-from ssdnet_jax.runner.decisions import read_decision, write_decision
+from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.workdir import Row, open_workdir
 
 
@@ -43,7 +44,7 @@ def test_the_scores_of_good_images_come_back_from_the_file(workdir):
     assert found == read_calibration(path) and len(found.known.scores) == 4
     scores = json.loads(path.read_text())["scores"]
     for name, score in scores.items():  # as the command says them, beside the peaks by position
-        assert score == pytest.approx(read_decision(workdir, name)["score"], rel=1e-5)
+        assert score == pytest.approx(read_decision(workdir.decision_path(name))["score"], rel=1e-5)
     assert np.expm1(found.peaks.max((1, 2))).tolist() == pytest.approx(list(scores.values()))
     assert path.stat().st_size < 10_000 and len(found.sha256) == 64
     # The rates are the user's to choose, and randomness has no scale.
@@ -80,6 +81,7 @@ def test_a_calibration_of_other_settings_is_refused(tmp_path, other, word):
     [
         "",
         "[]",
+        "[" * 100_000,
         '{"format": 1, "method": "a", "settings": {}, "scores": {"a": 1.0}}',
         '{"format": 2, "method": "a", "settings": {}, "peaks": {}}',
         '{"format": 2, "method": "a", "settings": {}, "peaks": {"a": "no base64"}}',

@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import Row, open_workdir, read_rows
 
 NAMES = ("a.npy", "b.npy", "c.npy", "d.npy")
+
+DECISION = {
+    **{"width": 2, "height": 2, "score": 1.0, "p_value": 0.5, "anomalous": False, "marked": False},
+    **{"threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
+}
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def folder(tmp_path):
     for name in NAMES:
         for place in (workdir.map_path, workdir.mask_path, workdir.decision_path):
             place(name).parent.mkdir(exist_ok=True, parents=True)
-            place(name).write_bytes(b"{}")
+            place(name).write_text(json.dumps(DECISION))
         source = FileSource(lambda: None, tmp_path / "in" / name)
         workdir.append(Row(name, "ok", 1.0).of(source.origin()))
     return tmp_path / "in", compared

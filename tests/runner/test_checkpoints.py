@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,6 @@ from ssdnet_jax.core.skip_network import apply_skip_network, flatten_parameters,
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Fitted, alone
 from ssdnet_jax.runner.checkpoints import load_network, save_networks
-
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 IMAGE = np.random.default_rng(0).random((16, 24, 3), np.float32)
 
@@ -61,7 +61,27 @@ def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
         load_network(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, "{}", '{"network": [], "seeds": 1}'])
+def test_a_damaged_note_is_an_error(folder, content):
+    (folder / "network.json").write_text(content)
+    with pytest.raises(InputError, match=r"a b.png: found no fitted network"):
+        load_network(folder)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"channels": 0}, {"seeds": "2"}, {"network": {"kernel_down": -1}}]
+)
+def test_a_note_of_numbers_that_cannot_be_is_an_error(folder, changed):
+    note = json.loads((folder / "network.json").read_text())
+    (folder / "network.json").write_text(json.dumps(note | changed))
+    with pytest.raises(InputError, match=r"a b.png: found no fitted network"):
+        load_network(folder)
+
+
 def test_a_damaged_checkpoint_is_an_error(folder):
+    (folder / "parameters" / "_CHECKPOINT_METADATA").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be restored"):
+        load_network(folder)
     for path in (folder / "parameters").rglob("*"):
         if path.is_file():
             path.unlink()

@@ -11,7 +11,7 @@ from ssdnet_jax.runner.run import run
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
-pytestmark = pytest.mark.usefixtures("fast_compilation", "quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

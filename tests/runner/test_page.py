@@ -11,7 +11,6 @@ from PIL import Image
 
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.decision import Decision, Defect, find_defects
-from ssdnet_jax.core.extremes import fit_block_maxima
 from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import page as pages
@@ -42,7 +41,7 @@ def found(peak=50.0, threshold=20.0):
     score_map[5:9, 10:16] = peak
     mask = score_map > threshold
     box = Defect(1, 10, 5, 6, 4, 24, peak, peak, 1e-4, 12.5, 6.5)
-    decision = Decision(peak, 2.0**-peak, bool(mask.any()), threshold, mask, score_map)
+    decision = Decision(peak, 2.0**-peak, bool(mask.any()), 0.01, threshold, mask, score_map)
     image = np.full((40, 48, 1), 0.5, np.float32)
     return Localization(score_map, peak, decision, (box,) * bool(mask.any()), image)
 
@@ -147,9 +146,9 @@ def test_the_last_page_has_the_order_of_the_table_and_its_final_verdicts(workdir
         put(workdir, name)
     workdir.order(["a.png", "b.png"])
     verdicts = [
-        Verdict("b.png", "unsure", 0.1, 50.0, 20.0, rank_p_value=0.2),
-        Verdict("a.png", "good", 0.3, 50.0, 20.0),
-        Verdict("gone.png", "good", 1, 2, 20.0),
+        Verdict("b.png", "unsure", 0.1, 50.0, rank_p_value=0.2),
+        Verdict("a.png", "good", 0.3, 50.0),
+        Verdict("gone.png", "good", 1, 2),
     ]
     write_page(workdir, verdicts, total=2)
     first, second = entries(workdir)
@@ -195,7 +194,7 @@ def test_a_list_of_very_many_defects_is_cut(workdir):
     rows, columns = np.nonzero(np.indices((20, 24)).sum(axis=0) % 3 == 0)
     for row, column in zip(2 * rows, 2 * columns, strict=True):
         many.mask[row, column] = True
-    _, defects = find_defects(many.score_map, many.mask, fit_block_maxima(many.score_map))
+    _, defects = find_defects(many.score_map, many.mask, lambda parts, peaks: np.exp2(-peaks))
     many = dataclasses.replace(many, defects=defects)
     with open_page(workdir, ["a.png"]) as page:
         page.add(write_result(workdir, "a.png", many))

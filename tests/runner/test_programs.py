@@ -11,8 +11,6 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import fit_block, init_fit
 from ssdnet_jax.runner.programs import forget_programs, program
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 X = jnp.arange(6.0).reshape(2, 3)
 
 

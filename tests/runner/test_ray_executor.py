@@ -26,7 +26,6 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 STORE_OPTIONS = {"object_store_memory": 100 * 2**20}  # bytes; Ray's least is 75 MB
 
 
@@ -235,16 +234,76 @@ def test_an_error_in_the_program_itself_is_not_hidden(one_node, tmp_path, config
         Run(ray_executor.run, tmp_path / "b", {"a.png": picture()}, config)
 
 
-def test_images_that_kill_their_workers_fail_and_are_named(one_node, tmp_path, config, monkeypatch):
-    def get(ref):
-        raise ray.exceptions.WorkerCrashedError
+def kills(marker, most):
+    """A score that ends the first `most` processes which are to compute it."""
 
-    monkeypatch.setattr(ray, "get", get)
-    sources = {name: picture() for name in ("a.png", "b.png")}
-    done = Run(ray_executor.run, tmp_path, sources, config, name="spectral_residual")
+    def score(target, reconstruction, vgg19, plan):
+        import os  # in a worker
+        from pathlib import Path
+
+        from ssdnet_jax.core import registry
+
+        Path(marker).mkdir(exist_ok=True)
+        if len(list(Path(marker).iterdir())) < most:
+            (Path(marker) / str(os.getpid())).touch()
+            os._exit(9)
+        return registry.SCORES["patches"](target, reconstruction, vgg19, plan)
+
+    return score
+
+
+@pytest.mark.slow  # half a minute: processes end and start
+def test_a_worker_that_is_killed_is_replaced_and_its_images_are_done_again(
+    one_node, tmp_path, config
+):
+    sources = {f"{seed}.png": picture(seed) for seed in range(4)}
+    config = dataclasses.replace(config, score=dataclasses.replace(config.score, method="killing"))
+    registry.SCORES.register("killing")(kills(tmp_path / "killed", 2))
+    spread = Run(ray_executor.run, tmp_path / "ray", sources, config)
+    killed = sorted((tmp_path / "killed").iterdir())
+    assert len(killed) == 2 and str(os.getpid()) not in [path.name for path in killed]
+    assert_same(spread, Run(run, tmp_path / "local", sources, config))
+
+
+@pytest.mark.slow  # a minute: processes end and start
+def test_images_that_kill_their_workers_fail_and_are_named(one_node, tmp_path, config):
+    registry.SCORES.register("killing")(kills(tmp_path / "killed", 99))
+    score = dataclasses.replace(config.score, method="killing")
+    config = dataclasses.replace(config, score=score)
+    sources = {"a.png": picture(), "b.png": failing(InputError("damaged"))}
+    done = Run(ray_executor.run, tmp_path, sources, config)
     assert [row[:2] for row in done.rows()] == [("a.png", "error"), ("b.png", "error")]
-    expected = "ssdnet: b.png: its worker was lost 11 times (Ray: WorkerCrashed"
+    expected = "ssdnet: a.png: its worker was lost 4 times; expected nodes with enough memory"
     assert any(line.startswith(expected) for line in done.err.getvalue().splitlines())
+
+
+def test_workers_stay_from_one_batch_to_the_next_and_from_one_run_to_the_next(
+    one_node, tmp_path, config
+):
+    """A process that has compiled its programs does not end."""
+
+    def score(target, reconstruction, vgg19, plan):
+        import os  # in a worker, once for each time that it traces
+        from pathlib import Path
+
+        from ssdnet_jax.core import registry
+
+        with (Path(folder) / str(os.getpid())).open("a") as file:
+            file.write("traced\n")
+        return registry.SCORES["patches"](target, reconstruction, vgg19, plan)
+
+    folder = tmp_path / "traced"
+    folder.mkdir()
+    registry.SCORES.register("noting")(score)
+    config = dataclasses.replace(config, score=dataclasses.replace(config.score, method="noting"))
+    for number in range(2):
+        sources = {f"{seed}.png": picture(seed) for seed in range(3)}
+        done = Run(ray_executor.run, tmp_path / str(number), sources, config)
+        assert done.counts() == (3, 0, 0)
+    traced = [path.read_text().splitlines() for path in folder.iterdir()]
+    assert len(traced) <= 2  # processes
+    # Once a run at most: what is registered is another function in each.
+    assert all(len(lines) <= 2 for lines in traced)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +390,8 @@ def test_tasks_on_gpus_are_those_of_a_local_run(workers_environment, tmp_path, c
 def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny):
     words = [
         line.strip()
-        for line in config_help(from_config_dict(tiny)).splitlines()
+        # The example has 256 pixels: of one that is shrunk by more than 4 there is a word.
+        for line in config_help(from_config_dict({**tiny, "image_size": 64})).splitlines()
         if line.startswith("--")
     ]
     command = [sys.executable, "-m", "ssdnet_jax", *words, f"--workdir={tmp_path}"]

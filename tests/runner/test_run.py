@@ -24,8 +24,6 @@ from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 
 @pytest.fixture(scope="module")
 def config(tiny):

@@ -310,6 +310,22 @@ def test_a_number_of_devices_in_the_environment_stays(monkeypatch, device_counts
     assert device_counts == []
 
 
+def test_this_xla_knows_how_long_devices_are_to_wait_for_each_other(no_device_count):
+    command = "from ssdnet_jax.runner import startup as s; s.make_cores_devices(); import jax, os; "
+    command += "print(jax.device_count(), os.environ['XLA_FLAGS'])"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    flag = "--xla_cpu_collective_call_{}_timeout_seconds=3600"
+    expected = f"{startup.cores()} {flag.format('warn_stuck')} {flag.format('terminate')}\n"
+    assert done.stdout == expected, done.stderr
+
+
+def test_how_long_devices_wait_may_be_set_from_outside(device_counts, monkeypatch):
+    given = "--xla_cpu_collective_call_terminate_timeout_seconds=9"
+    monkeypatch.setenv("XLA_FLAGS", given)
+    startup.make_cores_devices()
+    assert os.environ["XLA_FLAGS"] == given
+
+
 def test_devices_stay_as_they_are_once_jax_has_started(no_device_count):
     before = jax.local_device_count()
     startup.make_cores_devices()

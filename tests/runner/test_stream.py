@@ -15,7 +15,6 @@ from ssdnet_jax.runner import stream as module
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.stream import Failure, Group, Incoming, Stream, localizations
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
 KEY = jax.random.key(0)
 
 

@@ -22,6 +22,10 @@ from ssdnet_jax.runner.workdir import (
     versions,
 )
 
+DECISION = {
+    **{"width": 4, "height": 3, "score": 1.0, "p_value": 0.5, "anomalous": False, "marked": False},
+    **{"threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
+}
 FINISHED = Row("a.png", "ok", 0.25, 0.125, 0.5, 30, 1e-4, 12.5)
 
 
@@ -40,7 +44,7 @@ def finish(workdir, row):
         workdir.fit_path(row.path),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"{}")
+        path.write_text(json.dumps(DECISION))
     workdir.append(row)
 
 
@@ -96,6 +100,16 @@ def test_an_image_whose_files_have_gone_is_tried_again(tmp_path, place):
     place(first, "b.png").unlink()
     assert set(opened(tmp_path).finished) == {"a.png"}
     assert "b.png" not in (tmp_path / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("changed", [{"score": "1"}, {"defects": [{}]}, {"width": None}, None])
+def test_an_image_whose_decision_is_damaged_is_tried_again(tmp_path, changed):
+    first = opened(tmp_path)
+    finish(first, FINISHED)
+    finish(first, dataclasses.replace(FINISHED, path="b.png"))
+    damaged = "[" * 100_000 + "]" if changed is None else json.dumps(DECISION | changed)
+    first.decision_path("b.png").write_text(damaged)
+    assert set(opened(tmp_path).finished) == {"a.png"}
 
 
 def test_the_last_row_of_an_image_counts(tmp_path):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssdnet_jax.data.files import is_file
 from ssdnet_jax.data.layouts.names import absolute, checked_name, in_order, relative_name
 from ssdnet_jax.data.layouts.sample import DEFECT, GOOD, Sample
 from ssdnet_jax.data.shapes import AnnotatedImage, is_coco_file, read_coco
@@ -66,7 +67,7 @@ def _image(path: Path, name: str) -> Path:
     if "\0" in name:
         raise InputError(f"{path}: found an image's name with a character NUL; expected a path")
     for place in _places(path, name):
-        if place.is_file():
+        if is_file(place):
             return place
     raise InputError(
         f"{path}: found no image {name}; expected it in {absolute(path.parent)}, its parent, or a "

@@ -11,6 +11,8 @@ from ssdnet_jax.errors import InputError
 
 MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label", "_ground_truth")
 
+_LONGEST_NAME = 255  # bytes, on the usual file systems
+
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     """Files by their path without its suffix; of several the first in `IMAGE_SUFFIXES` order."""
@@ -81,12 +83,18 @@ def checked_name(name: str, where: str, what: str) -> str:
     """The name of a category or defect from a table: results go to folders of this name.
 
     Raises:
-        InputError: the name would lead out of a folder.
+        InputError: the name would lead out of a folder, or no folder can have it.
     """
     try:
         safe_relative(name)
     except InputError as error:
         raise InputError(f"{where}: {what}: {error}") from None
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in name.split("/"))
+    if longest > _LONGEST_NAME:
+        raise InputError(
+            f"{where}: {what}: found a name of {longest} bytes; expected at most {_LONGEST_NAME}, "
+            f"since folders of results get it"
+        )
     return name
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ssdnet_jax.data.files import is_file
 from ssdnet_jax.data.layouts.names import absolute, checked_name, in_order, relative_name
 from ssdnet_jax.data.layouts.sample import DEFECT, GOOD, Sample, is_good_name
 from ssdnet_jax.errors import InputError
@@ -123,7 +124,7 @@ def _rows(
     path: Path, columns: Sequence[str], *, one_of: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and rows, names and values stripped of blanks."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path}: no such file; expected a CSV file of images and masks")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -164,6 +165,6 @@ def _listed_file(written: str, folder: Path, problem: str) -> Path:
     if "\0" in written:
         raise InputError(f"{problem} (a name with a character NUL); expected one")
     path = absolute(folder / written)
-    if not written or not path.is_file():
+    if not written or not is_file(path):
         raise InputError(f"{problem} {path if written else '(empty)'}; expected one")
     return path

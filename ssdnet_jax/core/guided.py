@@ -1,0 +1,130 @@
+"""Finding the place within a tile: a score map that follows its image, by a guided filter.
+
+A map whose tiles are as wide as a defect, or wider, ends beside it. The image says where: in a
+window of a few pixels the map is explained, by linear regression, from what the image is there,
+its brightness, how far that is from usual, and its colours, and what is explained has the image's
+resolution (He, Sun and Tang, Guided image filtering, ECCV 2010). What the image does not explain
+stays as it is: a defect that differs from its surroundings in nothing local is not lost.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ssdnet_jax.core.features import principal_components, standardize
+from ssdnet_jax.core.masked import median, quantiles
+from ssdnet_jax.core.patch_statistics import smoothed
+
+_BLUR = 1.0  # pixels, standard deviation: finer detail of the image is grain
+_RADIUS = 4  # pixels: windows of 9 x 9
+_SMALL_RADIUS = 2  # pixels, of the smoothing of what is not explained
+_RIDGE = 0.1  # variance of a guide, of 1 over the image, from which a window can be explained
+_BACKGROUND = 0.95  # share of pixels below which values are not what stands out
+
+
+def guide_of(
+    image: Float[Array, "h w c"], valid: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w guides"]:
+    """What a map may follow: brightness, its distance from its median, and colours.
+
+    All are slightly smoothed, with mean 0 and standard deviation 1. Colours are the principal
+    components of the image but the main one, c - 1 of them; a grey image has none.
+
+    Args:
+      image: in [0, 1].
+      valid: above 0 where a pixel takes part; None: everywhere.
+    """
+    grey = standardize(image.mean(-1, keepdims=True), valid)
+    middle = jnp.median(grey) if valid is None else median(grey[..., 0], valid > 0)
+    guides = [grey, jnp.abs(grey - middle)]
+    if image.shape[-1] > 1:
+        centred = image - image.mean((0, 1))
+        components = principal_components(centred, count=image.shape[-1], weights=valid)
+        guides.append(components[..., 1:])
+    smooth = [smoothed(one, _BLUR) for one in jnp.moveaxis(jnp.concatenate(guides, -1), -1, 0)]
+    return standardize(jnp.stack(smooth, axis=-1), valid)
+
+
+def follow(
+    values: Float[Array, "h w"],
+    guide: Float[Array, "h w guides"],
+    valid: Float[Array, "h w"] | None = None,
+) -> Float[Array, "h w"]:
+    """A map with the detail that the guide explains of it in windows of 9 x 9 pixels.
+
+    The map is smoothed by windows of 5 x 5, and the part of the guided filter that comes from the
+    guide is added. A constant guide adds nothing. A constant map stays. What the guide changes is
+    where values lie, not how far they stand out: if the largest one has grown, what is above the
+    95th percentile of the map is drawn together until it is as large as before.
+
+    Args:
+      values: the map.
+      guide: of the same image, each channel of standard deviation 1.
+      valid: above 0 where a pixel takes part; None: everywhere. Others do not count.
+    """
+    weights = jnp.ones_like(values) if valid is None else (valid > 0).astype(values.dtype)
+    smooth = values[..., None]
+    for _ in range(2):
+        smooth = _means(smooth, weights, radius=_SMALL_RADIUS)
+    found = smooth[..., 0] + _explained(values, guide, weights)
+    base = quantiles(values, weights > 0, jnp.array([_BACKGROUND], values.dtype))[0]
+    before, after = (jnp.where(weights > 0, x, -jnp.inf).max() - base for x in (values, found))
+    share = jnp.where(after > before, before / jnp.where(after > 0, after, 1.0), 1.0)
+    return jnp.where(found > base, base + share * (found - base), found)
+
+
+def _explained(values: Array, guide: Array, weights: Array) -> Float[Array, "h w"]:
+    """What the guided filter has beyond the mean over windows: sum of mean(a) g - mean(a m).
+
+    a are the coefficients of ridge regression in the window around a pixel, m the means of guides
+    in it.
+    """
+    count = guide.shape[-1]
+    pairs = [(i, j) for i in range(count) for j in range(i, count)]
+    products = [guide[..., i] * guide[..., j] for i, j in pairs]
+    moments = jnp.concatenate(
+        [values[..., None], guide, guide * values[..., None], jnp.stack(products, -1)], axis=-1
+    )
+    means = _means(moments, weights, radius=_RADIUS)
+    of_values, of_guide = means[..., 0], [means[..., 1 + i] for i in range(count)]
+    right = [means[..., 1 + count + i] - of_guide[i] * of_values for i in range(count)]
+    matrix = [[jnp.zeros(())] * count for _ in range(count)]
+    for place, (i, j) in enumerate(pairs):
+        covariance = means[..., 1 + 2 * count + place] - of_guide[i] * of_guide[j]
+        matrix[i][j] = matrix[j][i] = covariance + _RIDGE if i == j else covariance
+    coefficients = jnp.stack(_solution(matrix, right), axis=-1)
+    shifts = coefficients * jnp.stack(of_guide, axis=-1)
+    averaged = _means(jnp.concatenate([coefficients, shifts], -1), weights, radius=_RADIUS)
+    return (averaged[..., :count] * guide - averaged[..., count:]).sum(-1)
+
+
+def _solution(matrix: list[list[Array]], right: list[Array]) -> list[Array]:
+    """Solves small positive definite systems, one at each pixel, by elimination.
+
+    Written out: libraries solve tens of thousands of such systems one after another.
+    """
+    size = len(right)
+    matrix, right = [list(row) for row in matrix], list(right)
+    for k in range(size):
+        for i in range(k + 1, size):
+            factor = matrix[i][k] / matrix[k][k]
+            matrix[i] = [a - factor * b for a, b in zip(matrix[i], matrix[k], strict=True)]
+            right[i] = right[i] - factor * right[k]
+    found: list[Array] = []
+    for k in reversed(range(size)):
+        known = sum(matrix[k][k + 1 + i] * x for i, x in enumerate(found))
+        found.insert(0, (right[k] - known) / matrix[k][k])
+    return found
+
+
+def _means(
+    values: Float[Array, "h w n"], weights: Float[Array, "h w"], *, radius: int
+) -> Float[Array, "h w n"]:
+    """Means over square windows of the pixels that count; 0 where none does."""
+    weighted = jnp.concatenate([values * weights[..., None], weights[..., None]], axis=-1)
+    for axis in (0, 1):
+        window = [1, 1, 1]
+        window[axis] = 2 * radius + 1
+        weighted = lax.reduce_window(weighted, 0.0, lax.add, window, (1, 1, 1), "SAME")
+    count = weighted[..., -1:]
+    return weighted[..., :-1] / jnp.maximum(count, 0.5)
