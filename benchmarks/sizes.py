@@ -6,11 +6,10 @@ Command:
 
 Each picture is fitted once at each size of its shorter side (0: its own), and the fit is scored
 with each side of tiles. AP is the average precision of a picture's pixels at the size of its file.
-"256 and 512" are maps of two sizes, merged as the score merges maps
-(`core.texture_score.agreement`). With --planted, stains of 3 to 100 pixels are planted into the
-good pictures instead, a picture with one of each, and the AP of one is that of all pixels but the
-other stains. Pictures that are in the JSON already are kept; the table of what is there is printed
-at the end.
+"256 and 512" are maps of two sizes, merged by their shifted geometric mean. With --planted, stains
+of 3 to 100 pixels are planted into the good pictures instead, a picture with one of each, and the
+AP of one is that of all pixels but the other stains. Pictures that are in the JSON already are
+kept; the table of what is there is printed at the end.
 """
 
 import argparse
@@ -24,7 +23,6 @@ import numpy as np
 
 import ssdnet_jax
 from ssdnet_jax.core.calibration import in_units
-from ssdnet_jax.core.texture_score import agreement
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.images import read_image, read_mask, resize_map
@@ -36,6 +34,7 @@ from ssdnet_jax.runner.stream import Incoming, Stream, localizations
 STAINS = (3, 6, 12, 25, 50, 100)  # pixels of the file, diameter
 CONTRAST = 0.2
 MERGED = 256, 512
+SCALE = 4.0  # calibrated units, of the shifted geometric mean
 
 
 def main() -> None:
@@ -118,7 +117,8 @@ def merged(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {}
     for (name, score), (other_name, other) in itertools.product(first.items(), second.items()):
         both = np.stack([in_units(score), in_units(resize_map(other, score.shape))])
-        found[f"{name} and {other_name}"] = np.asarray(agreement(both, scale=4.0))
+        logarithms = np.log1p(np.maximum(both, 0) / SCALE)
+        found[f"{name} and {other_name}"] = SCALE * np.expm1(logarithms.mean(0))
     return found
 
 
