@@ -22,6 +22,7 @@ import ssdnet_jax
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc
+from ssdnet_jax.methods.images import fill_nearest
 
 SIDE = 512  # pixels of the pictures that rows are made of
 
@@ -35,18 +36,18 @@ class Picture(NamedTuple):
     missing: np.ndarray | None = None
 
 
-def pictures(shared: Path, category: str, *, good: bool) -> list[Picture]:
-    """The pictures of a category, good or defective, at `SIDE`."""
+def pictures(shared: Path, category: str, *, good: bool, side: int = SIDE) -> list[Picture]:
+    """The pictures of a category, good or defective, at so many pixels."""
     samples = read_dataset(shared / "data" / "textures", categories=[category])
     found = []
     for sample in samples:
         if sample.good != good:
             continue
-        pixels = resize_image(read_image(sample.path).pixels, (SIDE, SIDE))
+        pixels = resize_image(read_image(sample.path).pixels, (side, side))
         defect = None
         if sample.mask_path:
             mask = read_mask(sample.mask_path)[..., None].astype(np.float32)
-            defect = resize_image(mask, (SIDE, SIDE))[..., 0] > 0.5
+            defect = resize_image(mask, (side, side))[..., 0] > 0.5
         found.append(Picture(pixels, defect))
     return found
 
@@ -89,6 +90,26 @@ def round_part(
     return Picture(pixels.astype(np.float32), defect)
 
 
+def as_line_scan(picture: Picture) -> Picture:
+    """The picture's strips of 256 rows one behind the other, as a line camera has them."""
+    count = picture.pixels.shape[0] // 256
+    arrays = (picture.pixels, picture.defect)
+    pixels, defect = (np.concatenate(np.split(x.swapaxes(0, 1), count, axis=1)) for x in arrays)
+    return Picture(pixels, defect)
+
+
+def with_scattered(picture: Picture, share: float) -> Picture:
+    """The picture with this share of its pixels missing, each by chance."""
+    missing = np.random.default_rng(0).random(picture.pixels.shape[:2]) < share
+    return picture._replace(missing=missing)
+
+
+def with_nearest(picture: Picture) -> Picture:
+    """What is missing has the value of the nearest pixel, as in large images."""
+    missing = picture.missing
+    return picture._replace(pixels=fill_nearest(picture.pixels, missing), missing=None)
+
+
 def of_bits(picture: Picture, bits: int) -> Picture:
     """The picture as a camera of so many bits writes it to a file of 16 bits."""
     levels = np.round(picture.pixels * (2**bits - 1))
@@ -126,6 +147,21 @@ ROWS: dict[str, tuple[str, bool, str, Callable[[Picture], Picture]]] = {
     "grid, 10 bit in 16, preset grid": ("grid", False, "grid", lambda p: of_bits(p, 10)),
 }
 
+AT_256 = ("carpet", "wood", "leather", "tile", "grid")
+for _category in AT_256:
+    for _name, _change in (
+        ("10 % missing at 256", lambda p: with_scattered(p, 0.1)),
+        ("10 % nearest at 256", lambda p: with_nearest(with_scattered(p, 0.1))),
+    ):
+        ROWS[f"{_category}, {_name}"] = (_category, False, "auto", _change)
+for _name, _change in (("stacked", lambda p: p), ("as a line scan of 4096 x 256", as_line_scan)):
+    ROWS[f"carpet, 1024 pixels {_name}"] = ("carpet", False, "auto", _change)
+
+
+def side_of(name: str) -> int:
+    """Pixels of the pictures that a row is made of."""
+    return 256 if "at 256" in name else 1024 if "1024 pixels" in name else SIDE
+
 
 def measure(
     name: str, shared: Path, most: int, steps: int, changes: dict[str, str]
@@ -138,7 +174,8 @@ def measure(
     if steps:
         fit = dataclasses.replace(config.fit, max_steps=steps)
         config = dataclasses.replace(config, fit=fit)
-    for picture in map(change, pictures(shared, category, good=good)[:most]):
+    found = pictures(shared, category, good=good, side=side_of(name))
+    for picture in map(change, found[:most]):
         result = ssdnet_jax.localize(
             picture.pixels,
             config,

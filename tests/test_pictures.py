@@ -101,3 +101,19 @@ def test_few_bits_in_sixteen_are_fitted_as_long_and_found_as_well(tiny, bits):
     assert precision(stretched, defect) > 0.9 * precision(full, defect)
     np.testing.assert_allclose(stretched.image, few / np.float32(65535), atol=1e-7)
     assert np.abs(stretched.reconstruction - stretched.image).max() < 0.1
+
+
+def test_in_a_line_scan_a_defect_is_found_as_in_a_square():
+    square, defect = plant_defect(
+        np.asarray(grid_texture((192, 192), period=8, seed=0)),
+        **{"kind": "blob", "center": (72, 100), "size": 14, "seed": 1},
+    )
+    line, defect_of_line = (np.concatenate(np.split(x, 4), axis=1) for x in (square, defect))
+    assert line.shape[:2] == (48, 768)
+    results = []
+    for image, side in ((square, 192), (line, 48)):
+        results.append(localize(image, dataclasses.replace(CONFIG, image_size=side)))
+    of_square, of_line = results
+    assert of_line.is_anomalous
+    assert defect_of_line[np.unravel_index(of_line.score_map.argmax(), line.shape[:2])]
+    assert precision(of_line, defect_of_line) > 0.9 * precision(of_square, defect)

@@ -79,12 +79,12 @@ def find_regions(
     each = PIXELS / calibrated.size if resolution is None else resolution
     with np.errstate(invalid="ignore"):
         labels, count = ndimage.label(calibrated > LEVEL, structure=TOUCHING)
-    numbers = np.arange(1, count + 1)
-    sums, peaks = (
-        np.asarray(of_labels(calibrated, labels, numbers), np.float64).reshape(-1)
-        for of_labels in (ndimage.sum_labels, ndimage.maximum)
-    )
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    # Of the few marked pixels: scipy's functions of labels sort all of a map, which may be large.
+    marked = np.flatnonzero(labels)
+    region, values = labels.ravel()[marked] - 1, calibrated.ravel()[marked].astype(np.float64)
+    sums, sizes = np.bincount(region, values, count), np.bincount(region, minlength=count)
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, region, values)
     images = np.isfinite(calibrated).sum() * each / PIXELS
     return Regions(labels, each * (sums - LEVEL * sizes), peaks, max(1.0, float(images)))
 

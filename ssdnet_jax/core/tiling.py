@@ -56,26 +56,27 @@ def tile_grid(shape: Size, *, side: int, margin: int, step: int) -> list[Tile]:
 
     Args:
       shape: height and width of the image, multiples of `step`.
-      side: of a tile, a multiple of `step` and larger than 2 `margin` + 2 `step`.
-      margin: pixels at a tile's border that are not taken from it, at least.
+      side: of a tile, a multiple of `step` and larger than 2 `margin`.
+      margin: pixels at a tile's border that are not taken from it, at least; a multiple of `step`.
       step: pixels of which all starts and inner parts are multiples.
 
     Raises:
       ValueError: the numbers do not fit together.
     """
-    if any(length % step for length in (*shape, side)) or side <= 2 * margin + 2 * step:
+    if any(length % step for length in (*shape, side, margin)) or side <= 2 * margin:
         raise ValueError(f"no tiles of {side} pixels, margin {margin}, step {step} in {shape}")
     rows, columns = (_spans(length, side, margin, step) for length in shape)
     return [Tile(*zip(row, column, strict=True)) for row in rows for column in columns]
 
 
 def _spans(length: int, side: int, margin: int, step: int) -> list[tuple[int, int, int, int]]:
-    """(start, stop, inner start, inner stop) along one axis."""
+    """(start, stop, inner start, inner stop) along one axis; starts are evenly spread."""
     if length <= side:
         return [(0, length, 0, length)]
-    advance = (side - 2 * margin) // step * step - step
-    starts = [*range(0, length - side, advance), length - side]
-    # The middle of each overlap, which is wider than two margins and a step.
+    advances = -(-(length - side) // (side - 2 * margin))
+    steps = (length - side) // step
+    starts = [number * steps // advances * step for number in range(advances + 1)]
+    # The middle of each overlap, which is at least two margins wide.
     cuts = [
         (before + side + after) // 2 // step * step for before, after in itertools.pairwise(starts)
     ]

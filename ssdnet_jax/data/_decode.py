@@ -3,21 +3,33 @@
 import dataclasses
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import UnidentifiedImageError
 
 from ssdnet_jax.data._library_messages import library_messages, summary
 from ssdnet_jax.data._pillow import decode_pillow
-from ssdnet_jax.data._raw_image import RawImage, check_byte_count, check_pixel_count, full_scale
-from ssdnet_jax.data._tiff import decode_tiff, picture_pages
+from ssdnet_jax.data._raw_image import (
+    PART_BYTES,
+    Put,
+    RawImage,
+    check_byte_count,
+    check_pixel_count,
+    full_scale,
+    whole,
+)
+from ssdnet_jax.data._tiff import decode_tiff, decode_tiff_parts, picture_pages
 from ssdnet_jax.data.formats import EXPECTED, NPY, TIFF, file_format
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.text import shortened
 
 _PAGE = re.compile(r"(.+)#([1-9][0-9]{0,8})", re.DOTALL)
 _MOST_OF_REASON = 140  # characters of what a decoder says
+
+_T = TypeVar("_T")
 
 
 def file_and_page(path: Path) -> tuple[Path, int | None]:
@@ -53,12 +65,45 @@ def decode(path: Path) -> RawImage:
 
     `path` may name a page, as `file_and_page` says. What the decoders warn of is among the notes.
     """
+    raw, messages = _with_one_line_errors(path, _decode)
+    return dataclasses.replace(raw, notes=raw.notes + messages)
+
+
+def decode_parts(path: Path, put: Put) -> tuple[str, ...]:
+    """As `decode`, in parts where the format allows it: strips and tiles of a TIFF, rows of .npy.
+
+    No more is decoded at once than a part. Other formats are one part.
+
+    Args:
+        path: as for `decode`.
+        put: given each part and where it lies in the picture; together they are all of it.
+
+    Returns:
+        The notes.
+    """
+
+    def read(path: Path, file: Path, page: int | None) -> tuple[str, ...]:
+        form = file_format(file)
+        if form is TIFF:
+            return decode_tiff_parts(file, page, put)
+        if form is NPY and page is None:
+            return _decode_npy_rows(file, put)
+        return whole(_decode(path, file, page), put)
+
+    notes, messages = _with_one_line_errors(path, read)
+    return notes + messages
+
+
+def _with_one_line_errors(
+    path: Path, read: Callable[[Path, Path, int | None], _T]
+) -> tuple[_T, tuple[str, ...]]:
+    """What `read` makes of a path, its file and its page, and what decoders warned of."""
     file, page = file_and_page(path)
     try:
         _check_regular_file(file)
         with library_messages() as messages:
-            raw = _decode(path, file, page)
-        return dataclasses.replace(raw, notes=raw.notes + summary(messages))
+            found = read(path, file, page)
+        return found, summary(messages)
     except InputError:
         raise
     except MemoryError as error:  # also of a length in a damaged file
@@ -112,6 +157,23 @@ def _decode(path: Path, file: Path, page: int | None) -> RawImage:
 
 
 def _decode_npy(path: Path) -> RawImage:
+    samples = np.array(_stored_npy(path))
+    return RawImage(samples, full_scale(samples.dtype))
+
+
+def _decode_npy_rows(path: Path, put: Put) -> tuple[str, ...]:
+    stored = _stored_npy(path)
+    height, width, channels = stored.shape
+    rows = max(1, PART_BYTES // (width * channels * stored.itemsize))
+    for start in range(0, height, rows):
+        samples = np.array(stored[start : start + rows])
+        place = (slice(start, start + len(samples)), slice(0, width))
+        put(RawImage(samples, full_scale(samples.dtype)), place, (height, width))
+    return ()
+
+
+def _stored_npy(path: Path) -> np.ndarray:
+    """The file's array (H, W, C), which is mapped and not read."""
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
     if stored.ndim not in (2, 3) or (stored.ndim == 3 and stored.shape[2] not in (1, 3)):
         raise InputError(
@@ -120,5 +182,4 @@ def _decode_npy(path: Path) -> RawImage:
         )
     check_pixel_count(path, *stored.shape[:2])
     check_byte_count(path, stored.nbytes)
-    samples = np.array(stored).reshape(*stored.shape[:2], -1)
-    return RawImage(samples, full_scale(samples.dtype))
+    return np.atleast_3d(stored)

@@ -1,6 +1,7 @@
 """An image as its file stores it, and how large one may be."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from ssdnet_jax.errors import InputError
 MAX_PIXELS = 150_000_000
 BYTES_A_PIXEL = 12
 """Bytes of samples that a pixel may have in its file: three channels of float32."""
+PART_BYTES = 2**24
+"""Bytes of samples that are read at once where a file can be read in parts of any length."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,17 @@ class RawImage:
         """Turned as an EXIF/TIFF orientation (1 to 8) says."""
         alpha = None if self.alpha is None else _upright(self.alpha, orientation)
         return dataclasses.replace(self, samples=_upright(self.samples, orientation), alpha=alpha)
+
+
+Put = Callable[[RawImage, tuple[slice, slice], tuple[int, int]], None]
+"""Takes a part of an image, its rows and columns, and the image's height and width."""
+
+
+def whole(raw: RawImage, put: Put) -> tuple[str, ...]:
+    """Gives an image as one part; returns its notes."""
+    height, width = raw.samples.shape[:2]
+    put(raw, (slice(0, height), slice(0, width)), (height, width))
+    return raw.notes
 
 
 def _upright(array: np.ndarray, orientation: int | None) -> np.ndarray:

@@ -1,10 +1,11 @@
 """TIFF: pages that are pictures, samples of any type, and bounds on what a page may decode to."""
 
 import dataclasses
+import itertools
 import lzma
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ import numpy as np
 
 from ssdnet_jax.data._pillow import EXIF_ORIENTATION, decode_pillow
 from ssdnet_jax.data._raw_image import (
+    PART_BYTES,
+    Put,
     RawImage,
     check_byte_count,
     check_pixel_count,
     full_scale,
+    whole,
 )
 from ssdnet_jax.errors import InputError
 
@@ -57,17 +61,135 @@ def decode_tiff(path: Path, page_number: int | None) -> RawImage:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        count = len(tiff.pages)
-        number = page_number or 1
-        if number > count:
-            raise InputError(f"{path}: found {count} pages; expected a page {number}")
-        page = _page(tiff.pages, number - 1)
-        notes: tuple[str, ...] = ()
-        if page_number is None and count > 1:
-            notes = (f"only the first of {count} pages is used",)
-        _check_size(path, page)
-        raw = _decode_page(path, page, frame=number - 1)
+        page, index, notes = _chosen_page(path, tiff, page_number)
+        raw = _decode_page(path, page, frame=index)
     return dataclasses.replace(raw, notes=notes + raw.notes)
+
+
+def decode_tiff_parts(path: Path, page_number: int | None, put: Put) -> tuple[str, ...]:
+    """As `decode_tiff`, strip by strip or tile by tile; returns the notes.
+
+    Pages of other kinds, and those that are stored lying or in another way that only Pillow knows,
+    are one part.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page, index, notes = _chosen_page(path, tiff, page_number)
+        parts = _parts(page)
+        try:
+            first = next(parts, None)
+        except Exception:  # the way that reads all at once says what is wrong, or has another way
+            first = None
+        if first is None:
+            return notes + whole(_decode_page(path, page, frame=index), put)
+        size = (page.imagelength, page.imagewidth)
+        for place, samples in itertools.chain([first], parts):
+            raw = _with_meaning(path, page, samples)
+            put(raw, place, size)
+    return notes + raw.notes
+
+
+def _chosen_page(
+    path: Path, tiff: "tifffile.TiffFile", number: int | None
+) -> tuple["tifffile.TiffPage", int, tuple[str, ...]]:
+    """A page, its index, and a note if it was not said which of several."""
+    count = len(tiff.pages)
+    index = (number or 1) - 1
+    if index >= count:
+        raise InputError(f"{path}: found {count} pages; expected a page {index + 1}")
+    page = _page(tiff.pages, index)
+    several = number is None and count > 1
+    notes = (f"only the first of {count} pages is used",) if several else ()
+    _check_size(path, page)
+    return page, index, notes
+
+
+def _parts(page: "tifffile.TiffPage") -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Rows and columns of the parts of a page, and their samples (h, w, S).
+
+    Nothing if the page has to be read as a whole.
+    """
+    import tifffile
+
+    if (
+        not _is_plain(page)
+        or page.compression not in (tifffile.COMPRESSION.NONE, *_DECOMPRESSORS)
+        or page.tags.valueof(EXIF_ORIENTATION) not in (None, 0, 1)
+    ):
+        return
+    if not page.is_contiguous:
+        yield from _segments(page)
+    elif page.fillorder == 1 and page.predictor == 1:
+        yield from _stored_rows(page)
+
+
+def _planes(page: "tifffile.TiffPage") -> int:
+    """1 where the samples of a pixel lie together, else how many of them there are."""
+    return page.samplesperpixel if page.axes == "SYX" else 1
+
+
+def _stored_rows(
+    page: "tifffile.TiffPage",
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Of a page that lies in its file as it is: some rows at a time."""
+    height, width, planes = page.imagelength, page.imagewidth, _planes(page)
+    assert page.dtype is not None  # of a plain page
+    stored = np.dtype(page.parent.byteorder + page.dtype.char)
+    samples = page.samplesperpixel // planes
+    row = width * samples
+    rows = max(1, PART_BYTES // (row * planes * stored.itemsize))
+    file = page.parent.filehandle
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        parts = []
+        for plane in range(planes):
+            file.seek(page.dataoffsets[0] + (plane * height + start) * row * stored.itemsize)
+            found = file.read_array(stored, count=(stop - start) * row)
+            parts.append(found.reshape(stop - start, width, samples))
+        yield (slice(start, stop), slice(0, width)), _together(parts)
+
+
+def _segments(page: "tifffile.TiffPage") -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Strips or tiles, with all samples of their pixels."""
+    planes = _planes(page)
+    count = len(page.dataoffsets) // planes
+    file = page.parent.filehandle
+    for number in range(count):
+        parts = []
+        for index in range(number, number + planes * count, count):
+            file.seek(page.dataoffsets[index])
+            size = page.databytecounts[index]
+            decoded = page.decode(file.read(size) if size else None, index, _fullsize=False)
+            segment, (_, _, top, left, _), shape = decoded
+            rows = slice(top, min(top + shape[1], page.imagelength))
+            columns = slice(left, min(left + shape[2], page.imagewidth))
+            cut = (rows.stop - rows.start, columns.stop - columns.start)
+            if segment is None:  # a hole in the file
+                part = np.full((*cut, shape[-1]), page.nodata, page.dtype)
+            else:
+                part = segment[0, : cut[0], : cut[1]]
+            parts.append(part)
+        yield (rows, columns), _together(parts)
+
+
+def _together(planes: list[np.ndarray]) -> np.ndarray:
+    return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+
+
+def _is_plain(page: "tifffile.TiffPage") -> bool:
+    """Whether a page is grey or RGB, of samples that need no table of colours."""
+    import tifffile
+
+    kinds = tifffile.PHOTOMETRIC
+    grey = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE)
+    return (
+        page.bitspersample != 1
+        and (grey or page.photometric == kinds.RGB)
+        and page.axes in ("YX", "YXS", "SYX")
+        and page.samplesperpixel <= 8
+        and page.dtype is not None
+    )
 
 
 def _decode_page(path: Path, page: "tifffile.TiffPage", *, frame: int) -> RawImage:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssdnet_jax.data._decode import decode, file_and_page, pages
+from ssdnet_jax.data._decode import decode, decode_parts, file_and_page, pages
+from ssdnet_jax.data._raw_image import RawImage
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.formats import FORMATS, file_format
 from ssdnet_jax.data.resize import resize
@@ -55,19 +56,11 @@ def read_image(
             pixels, has no pixel that is not missing, or holds values outside [0, 1] or infinite.
     """
     path = Path(path)
-    raw = decode(path)
-    notes = raw.notes
-    if raw.full_scale is None:
-        raise InputError(
-            f"{path}: found {raw.samples.dtype} samples; expected uint8, uint16 or float in [0, 1]"
-        )
-    missing = _has_nan(raw.samples)
-    ignored = np.zeros_like(missing)
-    if raw.alpha is not None:
-        ignored = raw.alpha == 0
-        partial = np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1))
-        if partial:
-            notes += (f"{partial} partially transparent pixels are read as opaque",)
+    picture = _Picture(path)
+    notes = decode_parts(path, picture.put)
+    pixels, missing, ignored = picture.pixels, picture.missing, picture.ignored
+    if picture.partial:
+        notes += (f"{picture.partial} partially transparent pixels are read as opaque",)
     if missing_mask is not None:
         missing |= read_mask(missing_mask, shape=missing.shape)
     valueless = missing | ignored
@@ -75,25 +68,45 @@ def read_image(
         raise InputError(
             f"{path}: every pixel is missing (NaN, transparent or masked); expected an image"
         )
-
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite; NaN of any kind stays NaN
-        pixels = np.array(raw.samples, np.float32, order="C")
     pixels[valueless] = 0
-    if raw.full_scale == 1.0:
+    if picture.is_float:
         _check_float_range(path, pixels)
-    pixels /= np.float32(raw.full_scale)
     np.clip(pixels, 0.0, 1.0, out=pixels)
-    if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
+    if all((pixels[..., 0] == pixels[..., c]).all() for c in range(pixels.shape[2])):
         pixels = np.ascontiguousarray(pixels[..., :1])
     masks = (mask if mask.any() else None for mask in (missing, ignored))
     return DecodedImage(pixels, next(masks), notes, next(masks))
 
 
-def _has_nan(samples: np.ndarray) -> np.ndarray:
-    """Bool (H, W), True where any channel of (H, W, C) is NaN."""
-    if samples.dtype.kind not in "fc":
-        return np.zeros(samples.shape[:2], bool)
-    return np.isnan(samples).any(axis=-1)
+class _Picture:
+    """The parts of a file put together, in float32: no more of it is held twice than a part."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._shape: tuple[int, int] | None = None
+        self.partial = 0  # pixels that are transparent in part
+        self.is_float = False
+
+    def put(self, raw: RawImage, place: tuple[slice, slice], shape: tuple[int, int]) -> None:
+        samples = raw.samples
+        if raw.full_scale is None:
+            raise InputError(
+                f"{self._path}: found {samples.dtype} samples; expected uint8, uint16 or float in "
+                "[0, 1]"
+            )
+        if self._shape is None:
+            self._shape = shape
+            self.pixels = np.empty((*shape, samples.shape[2]), np.float32)
+            self.missing, self.ignored = np.zeros(shape, bool), np.zeros(shape, bool)
+            self.is_float = raw.full_scale == 1.0
+        if samples.dtype.kind in "fc":
+            self.missing[place] = np.isnan(samples).any(axis=-1)
+        if raw.alpha is not None:
+            self.ignored[place] = raw.alpha == 0
+            self.partial += int(np.count_nonzero((raw.alpha > 0) & (raw.alpha < 1)))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite; NaN of any kind stays NaN
+            self.pixels[place] = samples
+        self.pixels[place] /= np.float32(raw.full_scale)
 
 
 def _check_float_range(path: Path, values: np.ndarray) -> None:

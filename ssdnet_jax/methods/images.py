@@ -160,7 +160,10 @@ def stretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarra
     if used is None:
         return pixels
     low, high = used
-    return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
+    # In place: a large image is held often enough.
+    found = np.subtract(pixels, low, dtype=np.float32)
+    found /= np.float32(high - low)
+    return np.clip(found, 0, 1, out=found)
 
 
 def unstretched(pixels: np.ndarray, used: tuple[float, float] | None) -> np.ndarray:
@@ -178,7 +181,9 @@ def fill_nearest(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
     from scipy.ndimage import distance_transform_edt
 
     nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
-    return image[tuple(nearest)]
+    filled = image.copy()
+    filled[missing] = image[tuple(nearest[:, missing])]
+    return filled
 
 
 def fill_mirrored(
@@ -377,9 +382,11 @@ def resize_known(
     Returns:
       The image at that size, and which of its pixels hold a missing one.
     """
+    same = pixels.shape[:2] == tuple(size)
     if not missing.any():
-        same = pixels.shape[:2] == tuple(size)
         return pixels if same else resize_image(pixels, size), np.zeros(size, bool)
+    if same:
+        return np.where(missing[..., None], np.float32(0), pixels), missing.copy()
     share = resize_image((~missing).astype(np.float32)[..., None], size)
     known = resize_image(pixels, size) / np.maximum(share, 1e-6)
     fitted_missing = resize_missing(missing, size)

@@ -103,7 +103,10 @@ class SSDnet:
         if self._is_large(prepared) and prepared.incomplete:
             # Inpainting needs the whole image: its scattered pixels take their neighbours' values.
             fitted = fill_nearest(prepared.fitted, prepared.fitted_missing)
-            prepared = dataclasses.replace(prepared, fitted=fitted, filled=True)
+            pixels = fitted
+            if prepared.pixels is not prepared.fitted:
+                pixels = fill_nearest(prepared.pixels, prepared.missing)
+            prepared = dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
         return prepared if prepared.incomplete else self._planned(prepared)
 
     def _planned(self, prepared: Prepared) -> Prepared:

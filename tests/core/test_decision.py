@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label, maximum_position
 
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.config import DecisionConfig
@@ -96,6 +96,25 @@ def test_a_peak_takes_what_is_connected_with_it_above_a_share_of_its_own_height(
     assert not grow_peaks(line, 20.0, others=0.5, share=0.4).any()
     assert grow_peaks(line, 12.0, others=1.0, share=0.4).sum() == 3
     assert grow_peaks(line, 19.0, others=0.5, share=0.4).sum() == 6
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_peaks_reach_as_far_as_in_a_search_of_the_whole_map(seed, share):
+    score_map = marked(texture(seed, (70, 90)), (10, 12), (40, 88), (60, 30), height=12.0)
+    values, significant = in_units(score_map), 4.0
+    expected = np.zeros(values.shape, bool)
+    labels, count = label(values > 0.5 * significant, np.ones((3, 3)))
+    for place in sorted(
+        maximum_position(values, labels, range(1, count + 1)), key=lambda p: -values[p]
+    ):
+        if not expected[place]:
+            around, _ = label(values > share * values[place], np.ones((3, 3)))
+            expected |= around == around[place]
+    assert expected.any()
+    np.testing.assert_array_equal(
+        grow_peaks(values, significant, others=0.5, share=share), expected
+    )
 
 
 def test_pixels_that_take_no_part_are_left_out():

@@ -1,0 +1,312 @@
+"""The tile score of an image that is too large to be processed at once, in passes over the image.
+
+A pass computes the features of each tile once, all representations together, and forgets them band
+by band (`methods.bands`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ssdnet_jax.core import streamed
+from ssdnet_jax.core.frozen_network import alignment
+from ssdnet_jax.core.tiling import Tile
+from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, even_spans, trimmed, windows
+from ssdnet_jax.methods.large_image import (
+    Analysed,
+    Part,
+    Picture,
+    components,
+    network_margin,
+    reconstruction,
+    residual,
+)
+
+_MOST_SORTED_TILES = 20_000  # of which the typical tile is the median: all, or evenly spread ones
+_ROWS = 256  # of a map that are enlarged at a time
+
+
+class _Scale(NamedTuple):
+    """How a part's components are compared, over the image."""
+
+    extremes: np.ndarray
+    reference: np.ndarray
+
+
+def scaled_distances(
+    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None] = lambda: None
+) -> Iterator[np.ndarray]:
+    """Tile distances of parts (`core.texture_score`), in quartiles, at the image's size.
+
+    Args:
+      analysed: the image.
+      parts: of it, all of which are computed in two passes, the first over `counted` tiles.
+      show: called after each tile of a pass.
+    """
+    maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
+    for part in parts:
+        yield _in_quartiles(analysed.picture, *maps.pop(0), part.scale)  # and forgotten
+
+
+def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
+    picture = analysed.picture
+    references = [_Reference(picture, part) for part in parts]
+    tiles = picture.counted
+    if len(tiles) == sum(map(len, picture.bands)):
+        for of_parts in _sweep(analysed, parts, show):
+            for reference, of_part in zip(references, of_parts, strict=True):
+                for window in of_part:
+                    reference.add(window)
+        return [reference.result() for reference in references]
+    for tile in tiles:
+        made = components(picture, *picture.cut(tile.outer), parts)
+        for reference, part, (values, weights) in zip(references, parts, made, strict=True):
+            reference.add(_window_of_tile(picture, part, tile, values, weights))
+        show()
+    return [reference.result() for reference in references]
+
+
+def _window_of_tile(
+    picture: Picture, part: Part, tile: Tile, values: np.ndarray, weights: np.ndarray
+) -> Window:
+    """What can be taken from a tile alone, without its neighbours."""
+    at_scale, size = tile.scaled(part.scale), picture.plan.score.tile_size
+    margin = 0
+    if part.fit is not None:
+        margin = network_margin(picture)
+        values = np.asarray(residual(values, reconstruction(picture, part.fit, values)))
+    inner, place = [], []
+    for axis in (0, 1):
+        start, stop = at_scale.start[axis], at_scale.stop[axis]
+        first, last = at_scale.inner_start[axis], at_scale.inner_stop[axis]
+        if start > 0:
+            first = max(first, start + margin)
+        if tile.stop[axis] < picture.shape[axis]:
+            last = min(last, stop - margin - size)
+        last = max(first, last)
+        place.append(slice(first, last))
+        inner.append(slice(first - start, last - start))
+    return Window(values, weights, (inner[0], inner[1]), (place[0], place[1]))
+
+
+def _distances(
+    analysed: Analysed, parts: Sequence[Part], scales: Sequence["_Scale"], show: Callable[[], None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`streamed.known_distances` over the image, of each part."""
+    picture = analysed.picture
+    maps = []
+    for part in parts:
+        shape = [int(part.scale * side) for side in picture.shape]
+        maps.append((np.zeros(shape, np.float32), np.zeros(shape, np.float32)))
+    for of_parts in _sweep(analysed, parts, show):
+        for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
+            for window in of_part:
+                found = _known_distances(
+                    *(window.values, window.weights, scale.extremes, scale.reference),
+                    tile_size=picture.plan.score.tile_size,
+                )
+                for whole, of_window in zip(sums, found, strict=True):
+                    whole[window.place] = np.asarray(of_window)[window.inner]
+    return maps
+
+
+_known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size")
+
+
+def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Distances whose unknown share is what is usual in the image."""
+    counted = known > 1 - 1e-5
+    if counted.mean() < 0.5:  # as where little is known of the image
+        counted = known >= min(0.5, float(known.max()))
+    usual = np.median(total[counted] / known[counted])
+    return np.asarray(total + (1 - known) * usual)
+
+
+def _in_quartiles(
+    picture: Picture, total: np.ndarray, known: np.ndarray, scale: float
+) -> np.ndarray:
+    """Distances at a scale as `core.calibration.in_quartiles`, at the image's size."""
+    at_pixels = _enlarged(_completed(total, known), scale, picture.image.shape[:2])
+    median, quartile = np.quantile(picture.judged(at_pixels), [0.5, 0.75])
+    spread = np.float32(quartile - median)
+    if spread <= 0:
+        return np.zeros_like(at_pixels)
+    at_pixels -= np.float32(median)
+    at_pixels /= spread
+    return at_pixels
+
+
+def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.ndarray:
+    """The upper left of a map, resized as by `jax.image.resize`, linearly, without its copies."""
+    if scale == 1:
+        return found[: shape[0], : shape[1]].copy()
+    result = np.empty(shape, np.float32)
+    (up, down, below), (left, right, beside) = (
+        _neighbours(side, n, scale) for side, n in zip(shape, found.shape, strict=True)
+    )
+    for start in range(0, shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        share = below[rows, None]
+        band = found[up[rows]] * (1 - share) + found[down[rows]] * share
+        result[rows] = band[:, left] * (1 - beside) + band[:, right] * beside
+    return result
+
+
+def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
+    places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
+    first = places.astype(int)
+    share = (places - first).astype(np.float32)
+    return first, np.minimum(first + 1, length - 1), share
+
+
+def _sweep(
+    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]
+) -> Iterator[list[Iterator[Window]]]:
+    """A pass over the image: of each band the windows of each part, in any order.
+
+    What is around a window's inner part suffices for the distances of its tiles. Features are
+    computed once.
+    """
+    picture, axis = analysed.picture, analysed.picture.axis
+    kept = [(Bands(axis), Bands(axis)) for _ in parts]
+    ways = [_Ways.of(picture, part) for part in parts]
+    todo = iter(picture.bands)
+    for number in range(len(picture.bands)):
+        along = [way.along[number] for way in ways]
+        for cut, (values, weights) in zip(along, kept, strict=True):
+            values.forget(cut.start)
+            weights.forget(cut.start)
+        while any(v.stop < cut.stop for cut, (v, _) in zip(along, kept, strict=True)):
+            made = _band(analysed, parts, next(todo), show)
+            for (values, weights), of_part in zip(kept, made, strict=True):
+                values.append(of_part[0])
+                weights.append(of_part[1])
+        yield [
+            _windows(picture, part, way, cut, *of_part)
+            for part, way, cut, of_part in zip(parts, ways, along, kept, strict=True)
+        ]
+
+
+class _Ways(NamedTuple):
+    """How a part is cut into windows."""
+
+    along: list[Cut]  # the longer axis, one a band
+    across: list[Cut]
+    margin: int  # that distances need around a window's inner part
+    trimmed: tuple[int, int]  # shape of what they are computed of
+
+    @classmethod
+    def of(cls, picture: Picture, part: Part) -> "_Ways":
+        axis, scale = picture.axis, part.scale
+        margin = streamed.score_margin(picture.plan.score.tile_size)
+        inner = [band[0].scaled(scale) for band in picture.bands]
+        along = [(tile.inner_start[axis], tile.inner_stop[axis]) for tile in inner]
+        most = max(1, int(picture.tiling.side * scale))
+        across = even_spans(int(picture.shape[1 - axis] * scale), most)
+        sides = [max(b - a for a, b in spans) + 2 * margin for spans in (along, across)]
+        reach, align = 0, 1
+        if part.fit is not None:
+            reach, align = network_margin(picture), alignment(picture.plan.fit.network)
+        return cls(
+            cuts(along, margin=margin + reach, align=align),
+            cuts(across, margin=margin + reach, align=align),
+            margin,
+            (sides[axis], sides[1 - axis]),
+        )
+
+
+def _windows(
+    picture: Picture, part: Part, way: _Ways, along: Cut, values: Bands, weights: Bands
+) -> Iterator[Window]:
+    for window in windows(values, weights, along, way.across, picture.axis):
+        if part.fit is not None:
+            left = residual(window.values, reconstruction(picture, part.fit, window.values))
+            window = window._replace(values=np.asarray(left))
+        yield trimmed(window, margin=way.margin, shape=way.trimmed)
+
+
+def _band(
+    analysed: Analysed, parts: Sequence[Part], tiles: Sequence[Tile], show: Callable[[], None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Components of a band, and how well they are known, of each part."""
+    picture = analysed.picture
+    columns: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in parts]
+    for tile in tiles:
+        made = components(picture, *picture.cut(tile.outer), parts)
+        for column, part, (values, weights) in zip(columns, parts, made, strict=True):
+            inner = tile.scaled(part.scale).inner_of_outer
+            # Copied: a part of an array would hold all of it.
+            column.append((values[inner].copy(), weights[inner].copy()))
+        show()
+    across = 1 - picture.axis
+    return [
+        (
+            np.concatenate([values for values, _ in column], axis=across),
+            np.concatenate([weights for _, weights in column], axis=across),
+        )
+        for column in columns
+    ]
+
+
+class _Reference:
+    """Gathers the extremes of a part's components and its typical tile, over the image."""
+
+    def __init__(self, picture: Picture, part: Part):
+        self._size = picture.plan.score.tile_size
+        self._shape = [int(part.scale * side) for side in picture.shape]
+        most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
+        self._every = max(1, math.ceil(np.sqrt(most)))
+        self._lows: list[np.ndarray] = []
+        self._highs: list[np.ndarray] = []
+        self._tiles: list[np.ndarray] = []
+        self._shares: list[float] = []
+
+    def add(self, window: Window) -> None:
+        size = self._size
+        counted = window.weights[window.inner] >= 0.5
+        if counted.any():
+            known = window.values[window.inner][counted]
+            self._lows.append(known.min(0))
+            self._highs.append(known.max(0))
+        rows, columns = (
+            self._starts(place, inner, length)
+            for place, inner, length in zip(window.place, window.inner, self._shape, strict=True)
+        )
+        for row in rows:
+            for column in columns:
+                place = (slice(row, row + size), slice(column, column + size))
+                tile = window.values[place].reshape(size**2, -1)
+                self._tiles.append(np.sort(tile, axis=0))
+                self._shares.append(float(window.weights[place].mean()))
+
+    def _starts(self, place: slice, inner: slice, length: int) -> list[int]:
+        """Starts, within the window, of the sorted tiles that begin in its inner part."""
+        size = self._size
+        numbers = range(-(-place.start // size), -(-place.stop // size))
+        return [
+            number * size - place.start + inner.start
+            for number in numbers
+            if number % self._every == 0 and (number + 1) * size <= length
+        ]
+
+    def result(self) -> _Scale:
+        extremes = np.stack([np.min(self._lows, axis=0), np.max(self._highs, axis=0)])
+        shares = np.asarray(self._shares)
+        enough = min(16, len(shares))
+        chosen = shares >= min(np.sort(shares)[-enough], 1 - 1e-5)
+        middle = (int(chosen.sum()) - 1) // 2
+        of_them = [tile for tile, is_chosen in zip(self._tiles, chosen, strict=True) if is_chosen]
+        self._tiles.clear()
+        # Place by place: all of them together are as large as a band.
+        typical = np.stack(
+            [
+                np.partition(np.stack([tile[place] for tile in of_them]), middle, axis=0)[middle]
+                for place in range(self._size**2)
+            ]
+        )
+        low, high = extremes
+        return _Scale(extremes, (typical - low) / (high - low + np.float32(1e-8)))
