@@ -117,6 +117,9 @@ def tiny() -> dict[str, Any]:
         "score": {"method": "patches", "patch_sizes": (8,), "patch_strides": (2,)},
         "fit": {
             "learning_rate": 0.01,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "whole_steps": 0,
             "max_steps": 5,
             "stop_threshold": 1e-4,
             "input_noise": 0.01,
