@@ -6,8 +6,9 @@ Command:
 Protocol: one process, restricted to one core (`--cores`, by the affinity of the process), in which
 each method takes each picture in turn, in an order that changes from picture to picture; so a
 machine that does other work slows all of them alike. Time is what the process spends on cores from
-the decoded picture to its map, at the size of its file; the first picture is done twice and its
-first time left out, for there programs are traced and compiled. A picture's average precision is
+the decoded picture to its map, at the size of its file; a method that meets a size and number of
+channels for the first time does the picture twice and its first time is left out, for there
+programs are traced and compiled. A picture's average precision is
 that of its pixels, compared at 256 x 256; sets weigh the same in the mean. Methods are named as
 `ssdnet-evaluate --methods` takes them; what this checkout does not have is left out and named.
 `torch_loop`, the paper's setting for periodic patterns as a plain loop (`torch_loop.py`), needs
@@ -67,14 +68,15 @@ def main() -> None:
             methods[name] = found
     print(f"{sum(map(len, sets.values()))} pictures of {len(sets)} sets; not here: {left_out}")
     rows, number = [], 0
+    seen: set[tuple[Any, ...]] = set()  # method and shape of what it has scored
     for of_set, samples in sets.items():
         for sample in samples:
-            first = number == 0
             names = [*methods][number % len(methods) :] + [*methods][: number % len(methods)]
             number += 1
             for name in names:
-                rows.append({"set": of_set, **measured(name, methods[name], sample, twice=first)})
-                print("{set} {picture} {method} {seconds:.2f} s {auprc:.3f}".format(**rows[-1]))
+                rows.append({"set": of_set, **measured(name, methods[name], sample, seen)})
+                text = "{set} {picture} {method} {seconds:.2f} s {auprc:.3f}"
+                print(text.format(**rows[-1]), flush=True)
     report = {"machine": machine(arguments), "left_out": left_out, "methods": summary(rows)}
     print_table(report["methods"])
     if arguments.json:
@@ -144,15 +146,16 @@ def torch_map(pixels: Any, arguments: argparse.Namespace) -> Any:
     return fit.score_map().numpy()
 
 
-def measured(name: str, score: Scoring, sample: Any, *, twice: bool) -> dict[str, Any]:
+def measured(name: str, score: Scoring, sample: Any, seen: set[tuple[Any, ...]]) -> dict[str, Any]:
     from ssdnet_jax.data.images import read_image, resize_map
     from ssdnet_jax.data.labels import read_label
     from ssdnet_jax.evaluation.metrics import auprc
 
     image = read_image(sample.path)
     shape = image.pixels.shape[:2]
-    if twice:
+    if (name, *image.pixels.shape) not in seen:
         score(image)
+    seen.add((name, *image.pixels.shape))
     on_cores, clock = time.process_time(), time.perf_counter()
     score_map = score(image)
     seconds, by_clock = time.process_time() - on_cores, time.perf_counter() - clock
