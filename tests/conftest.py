@@ -119,7 +119,6 @@ def tiny() -> dict[str, Any]:
             "learning_rate": 0.01,
             "schedule": "constant",
             "warmup_steps": 0,
-            "whole_steps": 0,
             "max_steps": 5,
             "stop_threshold": 1e-4,
             "input_noise": 0.01,

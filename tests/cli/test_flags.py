@@ -286,7 +286,7 @@ def test_fields_are_listed_also_without_the_source_of_the_package(monkeypatch):
         raise OSError("could not get source code")
 
     monkeypatch.setattr(inspect, "getsource", missing)
-    assert "--config.fit.learning_rate=0.005" in config_help(Config())
+    assert "--config.fit.learning_rate=0.02" in config_help(Config())
 
 
 def test_lanes_and_devices_are_counts():

@@ -44,7 +44,7 @@ settings = from_config_dict({
     "score": {"method": "patches", "patch_sizes": 8},
     "fit": {"max_steps": 9, "block_steps": 4, "stop_threshold": 0.03, "learning_rate": 0.01,
             "input_noise": 0.01, "mask_ratio": 0.0, "average_decay": 0.9,
-            "schedule": "constant", "warmup_steps": 0, "whole_steps": 0},
+            "schedule": "constant", "warmup_steps": 0},
 }).fit_settings
 
 def jobs():
