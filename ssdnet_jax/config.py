@@ -168,7 +168,8 @@ class Config:
             score=self.score,
             seeds=self.fit.seeds,
             masked=masked,
-            marks=whole and tiles_of_features and self.score.marks == "all",
+            # Where pixels that take no part begin, texture ends, which is a mark.
+            marks=whole and not masked and tiles_of_features and self.score.marks == "all",
             guided=whole and tiles_of_features and self.score.guide == "image",
         )
 

@@ -15,10 +15,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
-from ssdnet_jax.core.masked import median
 from ssdnet_jax.core.patch_statistics import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
@@ -62,45 +61,18 @@ class Marks(NamedTuple):
     unevenness: Float[Array, "*b"]
 
 
-def marks_of(image: Float[Array, "h w c"], valid: Float[Array, "h w"] | None = None) -> Marks:
-    """Lines, spots and coloured stripes of an image, grey or RGB.
-
-    Where pixels that take no part begin, their filling ends the texture, which is a mark as well:
-    so near, as far as a line reaches, marks are as usual.
-
-    Args:
-      image: in [0, 1].
-      valid: above 0 where a pixel takes part; None: everywhere.
-    """
+def marks_of(image: Float[Array, "h w c"]) -> Marks:
+    """Lines, spots and coloured stripes of an image, grey or RGB."""
     grey = image.mean(-1, keepdims=True)
     colour: list[Array] = []
     if image.shape[-1] > 1:
         components = principal_components(image - image.mean((0, 1)), count=image.shape[-1])
         colour = [mark_map(standardize(components[..., 1:]), STRIPE)]
-    brightness = [mark_map(grey, LINE), mark_map(grey, SPOT)]
-    if valid is not None:
-        apart = _far_inside(valid)
-        brightness, colour = (
-            [_usual_elsewhere(one, apart) for one in of_kind] for of_kind in (brightness, colour)
-        )
     return Marks(
-        brightness=jnp.stack(brightness),
+        brightness=jnp.stack([mark_map(grey, LINE), mark_map(grey, SPOT)]),
         colour=jnp.stack(colour) if colour else jnp.zeros((0, *image.shape[:2]), image.dtype),
         unevenness=trend_share(grey),
     )
-
-
-def _far_inside(valid: Float[Array, "h w"]) -> Bool[Array, "h w"]:
-    """Pixels from which no pixel that takes no part is as near as a line reaches."""
-    side = 2 * math.ceil(2 * LINE.length) + 1
-    unknown = (valid <= 0).astype(valid.dtype)
-    return lax.reduce_window(unknown, 0.0, lax.max, (side, side), (1, 1), "SAME") == 0
-
-
-def _usual_elsewhere(values: Float[Array, "h w"], counted: Bool[Array, "h w"]) -> Array:
-    """A map that has its median where pixels do not count."""
-    middle = jnp.where(counted.any(), median(values, counted), 0.0)
-    return jnp.where(counted, values, middle)
 
 
 def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w"]:

@@ -150,7 +150,7 @@ def _encode_features(
     come last.
     """
     smooth = without_noise(image, valid)
-    marks = marks_of(smooth, valid) if plan.marks else None
+    marks = marks_of(smooth) if plan.marks else None
     guide = guide_of(smooth, valid) if plan.guided else None
 
     def of(representation: Representation, weights: Array | None = None) -> Array:

@@ -98,19 +98,3 @@ def test_light_is_told_from_texture_by_the_share_of_the_trend():
     assert float(share(jnp.asarray(light, jnp.float32))) > 0.7
     assert float(share(noise())) < 0.2
     assert float(share(jnp.zeros((*SHAPE, 1)))) == 0
-
-
-def test_the_border_of_what_takes_no_part_is_no_mark():
-    rng = np.random.default_rng(0)
-    image = rng.normal(0.5, 0.05, (96, 96, 3)).astype(np.float32)
-    valid = np.ones((96, 96), np.float32)
-    valid[:40, 60:] = 0
-    image[valid == 0] = 0.9  # a filling that is not like the rest
-    image[70:72, 20:50] += 0.3
-    found = jax.jit(marks_of)(jnp.asarray(image), jnp.asarray(valid))
-    line = np.asarray(found.brightness[0])
-    assert line[70:72, 25:45].min() > 2 * np.median(line)
-    near = np.zeros((96, 96), bool)
-    near[:52, 48:] = True
-    for one in (*found.brightness, *found.colour):
-        assert np.ptp(np.asarray(one)[near]) == 0
