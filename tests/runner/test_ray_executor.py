@@ -404,8 +404,7 @@ def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    (line,) = done.stderr.splitlines()  # of an image of 256 pixels in 32
-    assert "(example.png) analysed at up to 8 times smaller" in line
+    assert not done.stderr
     verdict, summary = done.stdout.splitlines()
     assert "AUROC 0." in verdict and summary.startswith("1 finished in ")
     assert "at once by Ray" in (tmp_path / "run.json").read_text()
