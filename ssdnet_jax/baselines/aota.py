@@ -7,12 +7,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.baselines.pixels import check, check_features, check_odd, compiled, smooth
+from ssdnet_jax.baselines.pixels import (
+    box_mean,
+    check,
+    check_features,
+    check_odd,
+    compiled,
+    of_distances,
+    smooth,
+)
 from ssdnet_jax.core.features import feature_maps
-from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights
-
-_ROWS = 256  # of the matrix of distances, that are computed at once
 
 
 @compiled
@@ -74,19 +79,5 @@ def aota(
 
 def neighbour_distances(features: Float[Array, "n c"], *, count: int) -> Float[Array, " n"]:
     """Mean squared distance of each feature to the `count` nearest, of which it is one itself."""
-    # Distances do not depend on the mean, but their rounding does.
-    centred = features - features.mean(0)
-    squares = (centred**2).sum(1)
-
-    def of_one(feature: Float[Array, " c"]) -> Float[Array, ""]:
-        distances = (feature**2).sum() + squares - 2 * centred @ feature
-        return -lax.top_k(-distances, count)[0].mean()
-
-    return jnp.maximum(lax.map(of_one, centred, batch_size=_ROWS), 0)
-
-
-def box_mean(features: Float[Array, "h w c"], *, size: int) -> Float[Array, "h w c"]:
-    """Mean over a square of odd side `size` around each position; the map is mirrored."""
-    padded = mirror(features, margin=size // 2)
-    sums = lax.reduce_window(padded, 0.0, lax.add, (size, size, 1), (1, 1, 1), "VALID")
-    return sums / size**2
+    means = of_distances(features, lambda squares: -lax.top_k(-squares, count)[0].mean())
+    return jnp.maximum(means, 0)

@@ -7,12 +7,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.baselines.pixels import check, check_features, compiled, smooth
+from ssdnet_jax.baselines.pixels import (
+    box_mean,
+    check,
+    check_features,
+    compiled,
+    of_distances,
+    smooth,
+)
 from ssdnet_jax.core.features import feature_maps
+from ssdnet_jax.core.linear import solved
 from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
-_ROWS = 256  # of the matrix of distances, that are computed at once
 _RIDGE = 1e-4  # of the mean square of a neighbourhood: equal neighbours are no error
 
 
@@ -85,10 +92,7 @@ def regression_errors(
     projection of (q + weight N m) / (1 + weight N) on the span of the neighbours.
     """
     height, width, channels = features.shape
-    # The 3 x 3 mean of the publication, without a border of zeros.
-    padded = mirror(features, margin=1)
-    sums = lax.reduce_window(padded, 0.0, lax.add, (3, 3, 1), (1, 1, 1), "VALID")
-    averaged = sums / 9
+    averaged = box_mean(features, size=3)  # as published, but for its border of zeros
     mean = normal_features(averaged.reshape(-1, channels), count=normal).mean(0)
     around = mirror(averaged, margin=1)
     neighbours = jnp.stack(
@@ -112,31 +116,8 @@ def regression_errors(
 
 def normal_features(features: Float[Array, "n c"], *, count: int) -> Float[Array, "k c"]:
     """The `count` features (all, if there are fewer) whose mean distance to all is smallest."""
-    centred = features - features.mean(0)
-    squares = (centred**2).sum(1)
-
-    def mean_distance(feature: Float[Array, " c"]) -> Float[Array, ""]:
-        distances = (feature**2).sum() + squares - 2 * centred @ feature
-        return jnp.sqrt(jnp.maximum(distances, 0)).mean()
-
-    means = lax.map(mean_distance, centred, batch_size=_ROWS)
+    means = of_distances(features, lambda squares: jnp.sqrt(jnp.maximum(squares, 0)).mean())
     return features[lax.top_k(-means, min(count, features.shape[0]))[1]]
-
-
-def solved(
-    matrices: Float[Array, "*batch n n"], right: Float[Array, "*batch n"]
-) -> Float[Array, "*batch n"]:
-    """Solves A x = y for many small positive definite A, by elimination without pivoting.
-
-    `jnp.linalg.solve` of a batch can wait for good on a CPU, for threads of the pool that it
-    occupies itself (jaxlib 0.10.2).
-    """
-    rows = jnp.concatenate([matrices, right[..., None]], axis=-1)
-    for i in range(matrices.shape[-1]):
-        pivot = rows[..., i : i + 1, :] / rows[..., i : i + 1, i : i + 1]
-        rows = rows - rows[..., i : i + 1] * pivot
-        rows = rows.at[..., i, :].set(pivot[..., 0, :])
-    return rows[..., -1]
 
 
 def _blocks(features: Float[Array, "h w c"], side: int) -> Float[Array, "hh ww c"]:

@@ -7,13 +7,16 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 
 GIVEN = ("key", "vgg19", "clip")  # what a command gives by itself; all else are options
+_ROWS = 256  # of a matrix of distances, that are computed at once
 _LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, MATLAB's rgb2gray
 
 P = ParamSpec("P")
@@ -96,3 +99,29 @@ def check_odd(name: str, size: int, smallest: int = 1) -> None:
     """Raises ConfigError if a side is even or too small."""
     legal = size >= smallest and size % 2 == 1
     check(legal, name, size, f"an odd number, at least {smallest}")
+
+
+def box_mean(features: Float[Array, "h w c"], *, size: int) -> Float[Array, "h w c"]:
+    """Mean over a square of odd side `size` around each position; the map is mirrored."""
+    padded = mirror(features, margin=size // 2)
+    sums = lax.reduce_window(padded, 0.0, lax.add, (size, size, 1), (1, 1, 1), "VALID")
+    return sums / size**2
+
+
+def of_distances(
+    features: Float[Array, "n c"], reduce: Callable[[Float[Array, " n"]], Float[Array, ""]]
+) -> Float[Array, " n"]:
+    """Of each feature, what is made of its squared distances to all, itself included.
+
+    Args:
+      features: of which distances are taken.
+      reduce: squared distances, which rounding can make negative, -> number.
+    """
+    # Distances do not depend on the mean, but their rounding does.
+    centred = features - features.mean(0)
+    squares = (centred**2).sum(1)
+
+    def of_one(feature: Float[Array, " c"]) -> Float[Array, ""]:
+        return reduce((feature**2).sum() + squares - 2 * centred @ feature)
+
+    return lax.map(of_one, centred, batch_size=_ROWS)

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
+from ssdnet_jax.core.linear import solved
 from ssdnet_jax.core.masked import median, quantiles
 from ssdnet_jax.core.patch_statistics import smoothed
 
@@ -86,35 +87,16 @@ def _explained(values: Array, guide: Array, weights: Array) -> Float[Array, "h w
         [values[..., None], guide, guide * values[..., None], jnp.stack(products, -1)], axis=-1
     )
     means = _means(moments, weights, radius=_RADIUS)
-    of_values, of_guide = means[..., 0], [means[..., 1 + i] for i in range(count)]
-    right = [means[..., 1 + count + i] - of_guide[i] * of_values for i in range(count)]
-    matrix = [[jnp.zeros(())] * count for _ in range(count)]
-    for place, (i, j) in enumerate(pairs):
-        covariance = means[..., 1 + 2 * count + place] - of_guide[i] * of_guide[j]
-        matrix[i][j] = matrix[j][i] = covariance + _RIDGE if i == j else covariance
-    coefficients = jnp.stack(_solution(matrix, right), axis=-1)
-    shifts = coefficients * jnp.stack(of_guide, axis=-1)
+    of_values, of_guide = means[..., 0], means[..., 1 : 1 + count]
+    right = means[..., 1 + count : 1 + 2 * count] - of_guide * of_values[..., None]
+    of_pairs = {pair: means[..., 1 + 2 * count + place] for place, pair in enumerate(pairs)}
+    in_rows = [[of_pairs[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
+    covariances = jnp.stack([jnp.stack(row, axis=-1) for row in in_rows], axis=-2)
+    covariances = covariances - of_guide[..., :, None] * of_guide[..., None, :]
+    coefficients = solved(covariances + _RIDGE * jnp.eye(count, dtype=values.dtype), right)
+    shifts = coefficients * of_guide
     averaged = _means(jnp.concatenate([coefficients, shifts], -1), weights, radius=_RADIUS)
     return (averaged[..., :count] * guide - averaged[..., count:]).sum(-1)
-
-
-def _solution(matrix: list[list[Array]], right: list[Array]) -> list[Array]:
-    """Solves small positive definite systems, one at each pixel, by elimination.
-
-    Written out: libraries solve tens of thousands of such systems one after another.
-    """
-    size = len(right)
-    matrix, right = [list(row) for row in matrix], list(right)
-    for k in range(size):
-        for i in range(k + 1, size):
-            factor = matrix[i][k] / matrix[k][k]
-            matrix[i] = [a - factor * b for a, b in zip(matrix[i], matrix[k], strict=True)]
-            right[i] = right[i] - factor * right[k]
-    found: list[Array] = []
-    for k in reversed(range(size)):
-        known = sum(matrix[k][k + 1 + i] * x for i, x in enumerate(found))
-        found.insert(0, (right[k] - known) / matrix[k][k])
-    return found
 
 
 def _means(

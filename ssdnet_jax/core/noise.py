@@ -1,6 +1,5 @@
 """Noise of an image: how much there is, and smoothing as far as that asks for."""
 
-import functools
 import math
 
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core.masked import median, well_known
-from ssdnet_jax.core.patch_statistics import mirror
+from ssdnet_jax.core.patch_statistics import separable
 
 _SMOOTHING = 12.0  # pixels of smoothing a unit of noise
 _HARMLESS_NOISE = 0.02  # image units, standard deviation; photographs of textures have up to that
@@ -52,14 +51,7 @@ def _smoothed(image: Float[Array, "h w c"], width: Array, *, most: float) -> Arr
     offsets = jnp.arange(-radius, radius + 1)
     weights = jnp.exp(-0.5 * lax.square(offsets / jnp.maximum(width, 1e-3)))
     weights = weights / weights.sum()
-    smooth = mirror(image, margin=radius)
-    for axis, side in enumerate(image.shape[:2]):
-        shifted = [
-            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(weights)
-        ]
-        smooth = functools.reduce(jnp.add, shifted)
-    return smooth
+    return separable(image, list(weights))
 
 
 def noise_deviation(

@@ -15,7 +15,7 @@ comparisons stay in its cache; any other device takes all rows at once, as far a
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -468,13 +468,21 @@ def gaussian(size: int, deviation: float) -> np.ndarray:
 def smoothed(values: Float[Array, "h w"], deviation: float) -> Float[Array, "h w"]:
     """Convolved with a Gaussian, mirrored at the borders."""
     radius = min(math.ceil(3 * deviation), min(values.shape) - 1)
-    smooth = mirror(values[..., None], margin=radius)[..., 0]
-    for axis, side in enumerate(values.shape):
-        parts = [
-            float(weight) * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(gaussian(2 * radius + 1, deviation))
+    weights = [float(weight) for weight in gaussian(2 * radius + 1, deviation)]
+    return separable(values[..., None], weights)[..., 0]
+
+
+def separable(
+    features: Float[Array, "h w c"], weights: Sequence[Array | float]
+) -> Float[Array, "h w c"]:
+    """Convolved with the same odd number of weights along both axes, mirrored at the borders."""
+    smooth = mirror(features, margin=len(weights) // 2)
+    for axis, side in enumerate(features.shape[:2]):
+        shifted = [
+            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
+            for start, weight in enumerate(weights)
         ]
-        smooth = jnp.stack(parts).sum(0)
+        smooth = functools.reduce(jnp.add, shifted)
     return smooth
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from ssdnet_jax.baselines.aota import aota, box_mean, neighbour_distances
+from ssdnet_jax.baselines.aota import aota, neighbour_distances
+from ssdnet_jax.baselines.pixels import box_mean
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from ssdnet_jax.baselines.grnr import grnr, normal_features, regression_errors, solved
+from ssdnet_jax.baselines.grnr import grnr, normal_features, regression_errors
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.data.weights import random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError
@@ -54,15 +54,6 @@ def test_normal_features_are_those_of_the_smallest_mean_distance():
     found = normal_features(jnp.asarray(features), count=5)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert normal_features(jnp.asarray(features[:4]), count=40).shape == (4, 3)
-
-
-def test_many_systems_are_solved_as_by_numpy():
-    factors = np.random.default_rng(3).normal(size=(5, 4, 8, 8))
-    matrices = factors @ factors.swapaxes(-1, -2) + 0.1 * np.eye(8)
-    right = np.random.default_rng(4).normal(size=(5, 4, 8))
-    expected = np.linalg.solve(matrices, right[..., None])[..., 0]
-    found = solved(*(jnp.asarray(x, jnp.float32) for x in (matrices, right)))
-    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3)
 
 
 def test_an_image_without_texture_has_a_finite_map():
