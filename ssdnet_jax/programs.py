@@ -29,6 +29,9 @@ from ssdnet_jax.data.files import write_atomically
 
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
+# Programs in memory at a time, seven for each shape of pictures. A process may have 65,530 mapped
+# pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
+_MOST_KEPT = 64
 
 _TYPES = (
     *(FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState),
@@ -116,7 +119,7 @@ def forget_programs() -> None:
     jax.clear_caches()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_MOST_KEPT)  # one that is left out is freed, and comes from disk
 def _program(
     function: Callable[..., Any],
     leaves: tuple[Any, ...],

@@ -74,6 +74,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(place)))
 
 
+_MAPS = Path("/proc/self/maps")  # of Linux
+_MOST_MAPS = 30_000  # of 65,530 that a process may have; XLA crashes at the last, while it compiles
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between files, frees compiled programs once they are many; kept ones come from disk."""
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        from ssdnet_jax.programs import forget_programs  # late: it starts JAX
+
+        forget_programs()
+
+
 @pytest.hookimpl(optionalhook=True)  # only pytest-xdist has it
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`, a file stays on one worker: its tests share fixtures and compiled programs."""

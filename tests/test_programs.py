@@ -56,6 +56,23 @@ def test_other_settings_shapes_and_types_are_other_programs(cache, arguments, se
     np.testing.assert_array_equal(result["scaled"], settings * arguments[0] + arguments[1])
 
 
+def test_programs_of_many_shapes_are_not_all_kept_in_memory(cache):
+    # 65,530 pieces of memory hold the programs of some twenty shapes of pictures, then XLA crashes.
+    client = jax.devices()[0].client
+    first = program(scale, X, X, settings=2.0)
+    first(X, X)
+    before = len(client.live_executables())
+    for width in range(7, 7 + 100):
+        wide = np.ones((2, width), np.float32)
+        np.testing.assert_array_equal(
+            program(scale, wide, wide, settings=2.0)(wide, wide)["scaled"], 3 * wide
+        )
+    gc.collect()
+    assert len(client.live_executables()) < before + 70
+    assert program(scale, X, X, settings=2.0) is not first
+    assert scale.traced == 101  # the first came from disk
+
+
 def test_a_damaged_file_is_traced_again_and_replaced(cache):
     program(scale, X, X, settings=2.0)
     (file,) = cache.glob("ssdnet-*.stablehlo")
