@@ -1,6 +1,7 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -9,12 +10,12 @@ from jax.sharding import PartitionSpec
 
 from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.config import FitSettings
-from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.networks import network_structure
 from ssdnet_jax.core.patch_statistics import WORKING_BYTES
 from ssdnet_jax.core.skip_network import parameter_count
+from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.programs import LANES, SHARED, Placement, program
+from ssdnet_jax.programs import LANES, SHARED, Placement, Program, program
 from ssdnet_jax.runner.memory import memory_limit
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
@@ -27,18 +28,46 @@ _VGG19_VALUES = 2 * (64 + 64 + 64 // 4 + 128 // 4 + 128 // 4)  # of each pixel t
 # layer up to conv2_2 with its cotangent
 
 
-def init_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+@dataclasses.dataclass(frozen=True)
+class LaneProgram:
+    """A function of `core.lanes` on one device or several, traced once a machine."""
+
+    function: Callable[..., Any]
+    settings: Hashable
+    donate: tuple[int, ...]
+    placement: Placement | None
+
+    def load(self, *arguments: Any) -> Any:
+        """Compiles it for arguments of these shapes and types; those of its result."""
+        return self._program(arguments).result
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        found = self._program(arguments)
+        return found(*(self.placement.placed(arguments) if self.placement else arguments))
+
+    def _program(self, arguments: tuple[Any, ...]) -> Program:
+        return program(
+            self.function,
+            *arguments,
+            settings=self.settings,
+            donate=self.donate,
+            placement=self.placement,
+        )
+
+
+def init_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.init_lanes` for lanes spread evenly over the first `devices` local devices."""
     return _kept(lane_programs.init_lanes, settings, devices, 4 * (LANES,), LANES)
 
 
-def replace_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+def replace_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.replace_lane`, likewise."""
     arguments = (LANES, *4 * (SHARED,))
     return _kept(lane_programs.replace_lane, settings, devices, arguments, LANES, donate=(0,))
 
 
-def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+def fit_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.fit_lanes`, likewise: each device loops on its own, until its lanes stop."""
     arguments = (LANES, SHARED, SHARED)
     return _kept(
@@ -46,9 +75,40 @@ def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
     )
 
 
-def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneResult]:
+def result_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.lane_results`, likewise; the result is whole on every device."""
     return _kept(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
+
+
+def load_fits(
+    shape: tuple[int, ...],
+    *,
+    lanes: int,
+    devices: int,
+    settings: FitSettings,
+    keys: Any,
+    vgg19: VGG19Weights | None,
+) -> None:
+    """Compiles, or loads, the programs of `runner.batching` in the order of their use.
+
+    Args:
+      shape: (h, w, c) of what is fitted.
+      lanes: of each device.
+      devices: local devices that share the lanes.
+      settings: of the fits.
+      keys: type of their keys.
+      vgg19: as the fits take it.
+    """
+
+    def each(of_one: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes * devices, *of_one), dtype)
+
+    state = init_program(devices, settings).load(
+        each((), keys), each(shape, np.float32), each(shape[:2], np.float32), each((), np.bool_)
+    )
+    steps = jax.ShapeDtypeStruct((), np.int32)
+    fit_program(devices, settings).load(state, vgg19, steps)
+    result_program(devices, settings).load(state, each((), np.int32))
 
 
 def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) -> int:
@@ -155,12 +215,6 @@ def _kept(
     *,
     donate: tuple[int, ...] = (),
     on_each: bool = False,
-) -> Callable[..., Any]:
-    """A program that is traced once a machine; which one, the arguments decide."""
+) -> LaneProgram:
     placement = Placement(devices, arguments, result, on_each) if devices > 1 else None
-
-    def call(*given: Any) -> Any:
-        kept = program(function, *given, settings=settings, donate=donate, placement=placement)
-        return kept(*(placement.placed(given) if placement else given))
-
-    return call
+    return LaneProgram(function, settings, donate, placement)
