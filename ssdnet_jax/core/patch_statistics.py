@@ -213,7 +213,7 @@ def _errors_by_row(
 
             def errors(place: Int[Array, ""] | int) -> Float[Array, "n w"]:
                 index = ranks[place].astype(jnp.int32) + offsets
-                return jnp.abs(centre - jnp.take(table, index, mode="clip")).sum(-2)
+                return jnp.abs(centre - table.at[index].get(mode=mode)).sum(-2)
 
             return order_.each(errors, n)
 
@@ -222,6 +222,8 @@ def _errors_by_row(
         nothing = jnp.zeros((n, n, width), beyond.dtype)
         return lax.fori_loop(0, blocks, lambda block, sums: sums + of_block(block), nothing)
 
+    # A rank among all is one of the table; bounds need not be looked at.
+    mode = "promise_in_bounds" if known is None else "clip"
     rows = jnp.arange(height)
     if order_.rows >= height:
         return jax.vmap(error_row)(rows) / channels
