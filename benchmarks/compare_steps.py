@@ -132,7 +132,6 @@ def fitting(setting: str) -> Callable[[int], None]:
 def scoring() -> Callable[[int], None]:
     """So many scores of one fit."""
     import jax
-    import jax.numpy as jnp
 
     from ssdnet_jax.config import AUTO
     from ssdnet_jax.core.score import score
