@@ -111,8 +111,13 @@ def load_fits(
     result_program(devices, settings).load(state, each((), np.int32))
 
 
-def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) -> int:
+def lanes_that_fit(
+    shape: tuple[int, int, int], settings: FitSettings | None, fits: int = _MOST_LANES
+) -> int:
     """Lanes for one device: on a CPU one, elsewhere as many as memory holds, a power of two.
+
+    No more than the fits need, but again a power of two: runs of few images then share their
+    programs, which take longer to compile than lanes without a fit cost.
 
     As many images are scored at once, which may take more memory than to fit them. On a CPU more
     lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last images of a
@@ -121,13 +126,15 @@ def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) ->
     Args:
       shape: of the images.
       settings: of the fits; None where there is nothing to fit, which takes one.
+      fits: of the whole run, those that the device gets.
     """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if settings is None or device.platform == "cpu" or not limit:
         return 1
     most = int(_USABLE * limit // max(lane_bytes(shape, settings), WORKING_BYTES))
-    return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
+    needed = 1 << (fits - 1).bit_length()
+    return min(2 ** int(np.log2(np.clip(most, 1, _MOST_LANES))), needed)
 
 
 def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:

@@ -37,7 +37,8 @@ class Options:
     save_params: bool = False  # whether fitted parameters are kept (`runner.checkpoints`)
     stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
     # with finished images kept
-    most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
+    most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices;
+    # where the device chooses, than the next power of two
     heatmaps: str = "all"  # of which images the heat map figure is written (`record.HEATMAPS`)
 
 
@@ -146,10 +147,12 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     """Lanes of a device, and devices, for the images of a bucket."""
     if bucket.settings is None:
         return 1, 1
-    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
     devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
     devices = min(devices, fits)
-    return min(lanes, options.most_lanes or -(-fits // devices)), devices
+    most = options.most_lanes or -(-fits // devices)
+    if options.lanes:
+        return min(options.lanes, most), devices
+    return lanes_that_fit(bucket.shape, bucket.settings, most), devices
 
 
 def _load(
