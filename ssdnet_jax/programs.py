@@ -33,6 +33,7 @@ LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 # Programs in memory at a time, seven for each shape of pictures. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
+_LOOKING_UP = threading.Lock()
 
 _TYPES = (
     *(FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState),
@@ -143,7 +144,8 @@ def program(
     """
     leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
     device = None if placement else _device(arguments)
-    found = _program(function, tuple(leaves), structure, settings, donate, placement, device)
+    with _LOOKING_UP:  # or two threads would have a program each
+        found = _program(function, tuple(leaves), structure, settings, donate, placement, device)
     return found.compiled()
 
 
