@@ -90,30 +90,37 @@ class Placement:
 
 
 class Program:
-    """A compiled function of arguments of certain shapes and types.
+    """A function of arguments of certain shapes and types, traced and compiled when it is needed.
 
-    Whichever thread asks for it first compiles it; others wait for it.
-
-    Attributes:
-      result: shapes and types of what it returns.
+    By whichever thread asks first; others wait for it.
     """
 
-    result: Any
-
-    def __init__(self, compile_it: Callable[[], tuple[Any, Any]]):
-        """A program that is not compiled yet.
+    def __init__(self, lower: Callable[[], Any]):
+        """A program that is not traced yet.
 
         Args:
-          compile_it: gives the compiled function, and `result`.
+          lower: traces it; gives a `jax.stages.Lowered`.
         """
-        self._compile_it, self._lock = compile_it, threading.Lock()
+        self._lower, self._tracing, self._compiling = lower, threading.Lock(), threading.Lock()
+        self._lowered: Any = None  # until it is compiled
+        self._result: Any = None
         self._compiled: Callable[..., Any] | None = None
+
+    @property
+    def result(self) -> Any:
+        """Shapes and types of what it returns, for which it need not be compiled."""
+        with self._tracing:
+            if self._result is None:
+                self._lowered = self._lower()
+                self._result = jax.tree.map(_shape, self._lowered.out_info)
+            return self._result
 
     def compiled(self) -> "Program":
         """The program once it is compiled; raises what compiling raises."""
-        with self._lock:
+        with self._compiling:
             if self._compiled is None:
-                self._compiled, self.result = self._compile_it()
+                assert self.result is not None
+                self._compiled, self._lowered = self._lowered.compile(), None
         return self
 
     def __call__(self, *arguments: Any) -> Any:
@@ -142,11 +149,12 @@ def program(
     Returns:
       A compiled function of arguments of those shapes and types.
     """
-    leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
-    device = None if placement else _device(arguments)
-    with _LOOKING_UP:  # or two threads would have a program each
-        found = _program(function, tuple(leaves), structure, settings, donate, placement, device)
-    return found.compiled()
+    return _looked_up(function, arguments, settings, donate, placement).compiled()
+
+
+def result_of(function: Callable[..., Any], *arguments: Any, settings: Hashable) -> Any:
+    """Shapes and types of what the `program` of these arguments returns; it is not compiled."""
+    return _looked_up(function, arguments, settings, (), None).result
 
 
 def forget_programs() -> None:
@@ -160,10 +168,23 @@ def forget_programs() -> None:
 
 @functools.lru_cache(maxsize=_MOST_KEPT)  # one that is left out is freed, and comes from disk
 def _program(*key: Any) -> Program:
-    return Program(functools.partial(_compile, *key))
+    return Program(functools.partial(_lower, *key))
 
 
-def _compile(
+def _looked_up(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    settings: Hashable,
+    donate: tuple[int, ...],
+    placement: Placement | None,
+) -> Program:
+    leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
+    device = None if placement else _device(arguments)
+    with _LOOKING_UP:  # or two threads would have a program each
+        return _program(function, tuple(leaves), structure, settings, donate, placement, device)
+
+
+def _lower(
     function: Callable[..., Any],
     leaves: tuple[Any, ...],
     structure: Any,
@@ -171,8 +192,8 @@ def _compile(
     donate: tuple[int, ...],
     placement: Placement | None,
     device: jax.Device | None,
-) -> tuple[Any, Any]:
-    """The compiled function, and shapes and types of its result."""
+) -> Any:
+    """The traced function, ready to be compiled."""
 
     def jit(function: Callable[..., Any]) -> Any:
         if placement is None:
@@ -192,8 +213,7 @@ def _compile(
     plain = jit(placement.divided(with_settings) if placement else with_settings)
     folder = _CONFIG.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
-        found = lowered(plain)
-        return found.compile(), jax.tree.map(_shape, found.out_info)
+        return lowered(plain)
     name = _digest(
         function.__module__, function.__qualname__, leaves, structure, settings, donate, placement
     )
@@ -203,8 +223,7 @@ def _compile(
     except Exception:  # absent, damaged, or of another JAX: trace it (again)
         exported = export.export(plain)(*jax.tree.unflatten(structure, leaves))
         _keep(exported, path)
-    found = lowered(jit(exported.call))
-    return found.compile(), jax.tree.map(_shape, found.out_info)
+    return lowered(jit(exported.call))
 
 
 def _shape(argument: Any) -> jax.ShapeDtypeStruct:

@@ -326,7 +326,7 @@ class Method(Protocol):
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
         """Compiles, or loads, the programs that an image's bucket will need, in this order.
 
-        In any thread, while others compute. It is no error not to know of some of them.
+        In any thread, while others compute; not that of `encode`, which is called at once.
 
         Args:
           prepared: any image of the bucket.

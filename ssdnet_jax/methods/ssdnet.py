@@ -43,7 +43,7 @@ from ssdnet_jax.methods.base import (
     placed_map,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
-from ssdnet_jax.programs import program
+from ssdnet_jax.programs import program, result_of
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
@@ -150,7 +150,7 @@ class SSDnet:
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
 
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
-        """Those of `encode`, of the fits and of `finish`; of an image in tiles none."""
+        """Those of the fits and of `finish`; of an image in tiles none."""
         plan = prepared.plan
         if plan is None:
             load_fits(prepared.fitted.shape)
@@ -166,7 +166,8 @@ class SSDnet:
         masks = batch(_valid(prepared) if plan.masked else None)
         details = batch(prepared.detail if plan.detailed else None)
         images = batch(prepared.fitted)
-        target = program(stages.encode, images, self.vgg19, masks, details, settings=plan).result
+        # Whoever encodes the first images compiles that program meanwhile.
+        target = result_of(stages.encode, images, self.vgg19, masks, details, settings=plan)
         shape = target.values.shape[1:]
         load_fits(shape)
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
