@@ -210,7 +210,7 @@ def draw(sizes: dict[str, Any], path: Path) -> None:
     seconds, memory = figure.subplots(1, 2)
     where = [float(number) for number in numbers]
     bottom = np.zeros(len(numbers))
-    for name in ("read", "features", "fit", "score", "decide", "write"):
+    for name in ("read", "features", "fit", "score", "marks", "guide", "decide", "write"):
         values = [sizes[n]["stages"].get(name, {}).get("processor_seconds", 0) for n in numbers]
         seconds.bar(range(len(where)), values, bottom=bottom, label=name)
         bottom += values

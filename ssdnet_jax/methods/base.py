@@ -143,7 +143,8 @@ class Job:
 class Progress:
     """Where a fit, or the lanes together, stand after a block; or what goes tile by tile."""
 
-    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features"
+    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features", "marks" and
+    # "guide"
     step: int  # steps taken, the mean over the lanes that run; tiles done
     total: int  # most steps a fit of this stage can take; tiles
     loss: float  # loss of the last step, likewise a mean; nan before the first, and of tiles

@@ -36,9 +36,30 @@ class _Scale(NamedTuple):
     reference: np.ndarray
 
 
+class DistanceMap:
+    """Tile distances of a part of an image, at the part's resolution; at the image's on demand."""
+
+    def __init__(self, picture: Picture, distances: np.ndarray, scale: float):
+        self._picture, self._distances, self._scale = picture, distances, scale
+        self._units: tuple[np.float32, np.float32] | None = None
+
+    def at_pixels(self) -> np.ndarray:
+        """`core.calibration.in_quartiles`, float32 (h, w), a new array."""
+        shape = self._picture.image.shape[:2]
+        found = _enlarged(self._distances, self._scale, shape)
+        if self._units is None:
+            self._units = _usual(self._picture, found)
+        return _in_units(found, *self._units)
+
+
+def in_quartiles(picture: Picture, values: np.ndarray) -> np.ndarray:
+    """`core.calibration.in_quartiles` of a map of the image, in place."""
+    return _in_units(values, *_usual(picture, values))
+
+
 def scaled_distances(
     analysed: Analysed, parts: Sequence[Part], show: Callable[[], None] = lambda: None
-) -> Iterator[np.ndarray]:
+) -> list[DistanceMap]:
     """Tile distances of parts (`core.texture_score`), in quartiles, at the image's size.
 
     Args:
@@ -47,8 +68,7 @@ def scaled_distances(
       show: called after each tile of a pass.
     """
     maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
-    for part in parts:
-        yield _in_quartiles(analysed.picture, *maps.pop(0), part.scale)  # and forgotten
+    return [DistanceMap(analysed.picture, _completed(*maps.pop(0)), part.scale) for part in parts]
 
 
 def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
@@ -125,18 +145,19 @@ def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.asarray(total + (1 - known) * usual)
 
 
-def _in_quartiles(
-    picture: Picture, total: np.ndarray, known: np.ndarray, scale: float
-) -> np.ndarray:
-    """Distances at a scale as `core.calibration.in_quartiles`, at the image's size."""
-    at_pixels = _enlarged(_completed(total, known), scale, picture.image.shape[:2])
-    median, quartile = np.quantile(picture.judged(at_pixels), [0.5, 0.75])
-    spread = np.float32(quartile - median)
+def _usual(picture: Picture, values: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The median of a map, and the distance of its upper quartile from it."""
+    median, quartile = np.quantile(picture.judged(values), [0.5, 0.75])
+    return np.float32(median), np.float32(quartile - median)
+
+
+def _in_units(values: np.ndarray, median: np.float32, spread: np.float32) -> np.ndarray:
     if spread <= 0:
-        return np.zeros_like(at_pixels)
-    at_pixels -= np.float32(median)
-    at_pixels /= spread
-    return at_pixels
+        values[:] = 0
+        return values
+    values -= median
+    values /= spread
+    return values
 
 
 def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.ndarray:
