@@ -92,7 +92,8 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
     floor = SMALLEST * modulus.max((0, 1)) + jnp.finfo(jnp.float32).tiny
     # What is left of the mean is rounding, and would be as large as any other coefficient.
     white = (spectrum / (modulus + floor)).at[0, 0].set(0)
-    energy = _energy(white, sides, margins, channels.shape[:2], shape)
+    height, width, _ = channels.shape
+    energy = _energy(white, sides, margins, (height, width), shape)
     amplitude = jnp.sqrt(smoothed(energy, SMOOTHING * shape.width) * math.prod(sides))
     return amplitude * _border_shares(amplitude)
 

@@ -45,8 +45,8 @@ def merged(picture: Picture, maps: Sequence[DistanceMap], show: Show) -> np.ndar
     def logarithms() -> Iterator[np.ndarray]:
         for one in maps:
             yield _logarithm(one.at_pixels(), scale)
-        for one in made:
-            yield _logarithm(one.copy(), scale)
+        for of_colour in made:
+            yield _logarithm(of_colour.copy(), scale)
 
     # Made twice: all of them together are larger than the image.
     peaks = [peak(picture, one) for one in logarithms()]
@@ -80,9 +80,11 @@ def _with_marks(
         one -= np.float32(np.quantile(picture.judged(one), trust.BACKGROUND))
         np.maximum(one, 0, out=one)
         peaks.append(peak(picture, one))
-    of_tiles = (peak(picture, tiles), places(picture, tiles), unevenness)
     shares = trust.shares_with_marks(
-        *(jnp.float32(number) for number in of_tiles), jnp.asarray(peaks, jnp.float32)
+        jnp.float32(peak(picture, tiles)),
+        jnp.float32(places(picture, tiles)),
+        jnp.float32(unevenness),
+        jnp.asarray(peaks, jnp.float32),
     )
     low = np.quantile(picture.judged(tiles), trust.BACKGROUND_SHARES).astype(np.float32)
     found = _weighted_sum(np.asarray(shares), iter([tiles, *marks]))

@@ -76,8 +76,13 @@ def _scale_of(picture: Picture, channels: Channels) -> _Scale:
     mean, deviation = counted.mean(dtype=np.float64), counted.std(dtype=np.float64)
     inverse = 0.0 if is_constant(mean, deviation) else 1 / deviation
     middle = (np.median(counted) - mean) * inverse
-    of_grey = (jnp.float32(number) for number in (mean, inverse, middle))
-    return _Scale(*of_grey, jnp.asarray(channels.mean), jnp.asarray(channels.directions))
+    return _Scale(
+        jnp.float32(mean),
+        jnp.float32(inverse),
+        jnp.float32(middle),
+        jnp.asarray(channels.mean),
+        jnp.asarray(channels.directions),
+    )
 
 
 @jax.jit
