@@ -21,6 +21,7 @@ from ssdnet_jax.core import streamed
 from ssdnet_jax.core.features import Kind
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.frozen_network import alignment
+from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH
 from ssdnet_jax.core.networks import Network
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, TARGETS
@@ -179,6 +180,7 @@ def analyse(
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
     tiles = picture.counted
+    well_known = _well_known(picture, sources, tiles)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
         image, valid = picture.cut(tile.outer)
@@ -188,6 +190,8 @@ def analyse(
                 inner = tile.scaled(source.scale / 2).inner_of_outer
                 of_inner = np.zeros(weights.shape, np.float32)
                 of_inner[inner] = np.asarray(weights)[inner]
+                if source in well_known:
+                    of_inner = (of_inner >= ALL_OF_IT).astype(np.float32)
                 if source not in totals:
                     shift = np.asarray(values).mean((0, 1), dtype=np.float64)
                     totals[source] = (_no_sums(), shift)
@@ -206,6 +210,27 @@ def analyse(
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
     )
+
+
+def _well_known(picture: Picture, sources: Sequence[Source], tiles: Sequence[Tile]) -> set[Source]:
+    """Of an image that takes part in part, the sources of which what is partly known is left out.
+
+    As `core.masked.for_statistics` has it.
+    """
+    if picture.valid is None:
+        return set()
+    known, partly = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
+    for tile in tiles:
+        _, valid = picture.cut(tile.outer)
+        for source in sources:
+            weights = np.asarray(_weights(valid, source, kind=picture.kind))
+            inner = weights[tile.scaled(source.scale / 2).inner_of_outer]
+            known[source] += np.count_nonzero(inner >= ALL_OF_IT)
+            partly[source] += np.count_nonzero(inner)
+    return {source for source in sources if known[source] >= ENOUGH * partly[source]}
+
+
+_weights = jax.jit(streamed.source_weights, static_argnames=("source", "kind"))
 
 
 def _of_one_scale(sources: Sequence[Source]) -> list[tuple[Source, ...]]:

@@ -13,6 +13,8 @@ import numpy as np
 
 from ssdnet_jax.core import streamed
 from ssdnet_jax.core.frozen_network import alignment
+from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH, WELL_KNOWN
+from ssdnet_jax.core.patch_statistics import ALL_KNOWN, ENOUGH_TILES
 from ssdnet_jax.core.tiling import Tile
 from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, even_spans, trimmed, windows
 from ssdnet_jax.methods.large_image import (
@@ -124,9 +126,13 @@ def _distances(
     for of_parts in _sweep(analysed, parts, show):
         for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
             for window in of_part:
+                ranked = None
+                if picture.valid is not None:
+                    ranked = (window.weights >= WELL_KNOWN).astype(np.float32)
                 found = _known_distances(
                     *(window.values, window.weights, scale.extremes, scale.reference),
                     tile_size=picture.plan.score.tile_size,
+                    ranked=ranked,
                 )
                 for whole, of_window in zip(sums, found, strict=True):
                     whole[window.place] = np.asarray(of_window)[window.inner]
@@ -138,9 +144,9 @@ _known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size"
 
 def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Distances whose unknown share is what is usual in the image."""
-    counted = known > 1 - 1e-5
-    if counted.mean() < 0.5:  # as where little is known of the image
-        counted = known >= min(0.5, float(known.max()))
+    counted = known >= ALL_OF_IT
+    if counted.sum() < ENOUGH * (known > 0).sum():  # `core.masked.for_statistics`
+        counted = known > 0
     usual = np.median(total[counted] / known[counted])
     return np.asarray(total + (1 - known) * usual)
 
@@ -273,6 +279,24 @@ def _band(
     ]
 
 
+class _Extremes:
+    """The smallest and the largest of values that count, of each component."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._found: list[np.ndarray] = []
+
+    def add(self, values: np.ndarray, counted: np.ndarray) -> None:
+        if counted.any():
+            of_them = values[counted]
+            self.count += len(of_them)
+            self._found.append(np.stack([of_them.min(0), of_them.max(0)]))
+
+    def result(self) -> np.ndarray:
+        low, high = np.moveaxis(np.stack(self._found), 1, 0)
+        return np.stack([low.min(0), high.max(0)])
+
+
 class _Reference:
     """Gathers the extremes of a part's components and its typical tile, over the image."""
 
@@ -281,18 +305,15 @@ class _Reference:
         self._shape = [int(part.scale * side) for side in picture.shape]
         most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
         self._every = max(1, math.ceil(np.sqrt(most)))
-        self._lows: list[np.ndarray] = []
-        self._highs: list[np.ndarray] = []
+        self._known, self._partly = _Extremes(), _Extremes()
         self._tiles: list[np.ndarray] = []
         self._shares: list[float] = []
 
     def add(self, window: Window) -> None:
         size = self._size
-        counted = window.weights[window.inner] >= 0.5
-        if counted.any():
-            known = window.values[window.inner][counted]
-            self._lows.append(known.min(0))
-            self._highs.append(known.max(0))
+        values, weights = window.values[window.inner], window.weights[window.inner]
+        self._known.add(values, weights >= ALL_OF_IT)
+        self._partly.add(values, weights > 0)
         rows, columns = (
             self._starts(place, inner, length)
             for place, inner, length in zip(window.place, window.inner, self._shape, strict=True)
@@ -315,10 +336,12 @@ class _Reference:
         ]
 
     def result(self) -> _Scale:
-        extremes = np.stack([np.min(self._lows, axis=0), np.max(self._highs, axis=0)])
+        # `core.masked.for_statistics`.
+        enough = self._known.count >= ENOUGH * self._partly.count
+        extremes = (self._known if enough else self._partly).result()
         shares = np.asarray(self._shares)
-        enough = min(16, len(shares))
-        chosen = shares >= min(np.sort(shares)[-enough], 1 - 1e-5)
+        fewest = min(ENOUGH_TILES, len(shares))
+        chosen = shares >= min(np.sort(shares)[-fewest], ALL_KNOWN)
         middle = (int(chosen.sum()) - 1) // 2
         of_them = [tile for tile, is_chosen in zip(self._tiles, chosen, strict=True) if is_chosen]
         self._tiles.clear()
