@@ -147,5 +147,25 @@ def trimmed(window: Window, *, margin: int, shape: tuple[int, int]) -> Window:
     )
 
 
+def ended(window: Window, shape: tuple[int, int]) -> Window:
+    """A window cut off where a map of `shape` ends, which is not before its inner part begins."""
+    places = []
+    for taken, place, length in zip(window.inner, window.place, shape, strict=True):
+        places.append(slice(0, length - (place.start - taken.start)))
+    inner = tuple(
+        slice(i.start, min(i.stop, p.stop)) for i, p in zip(window.inner, places, strict=True)
+    )
+    taken = tuple(
+        slice(p.start, min(p.stop, length)) for p, length in zip(window.place, shape, strict=True)
+    )
+    rows, columns = places
+    return Window(
+        window.values[rows, columns],
+        window.weights[rows, columns],
+        (inner[0], inner[1]),
+        (taken[0], taken[1]),
+    )
+
+
 def _by_axis(axis: int, along: slice, across: slice) -> tuple[slice, slice]:
     return (along, across) if axis == 0 else (across, along)

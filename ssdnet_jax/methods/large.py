@@ -197,12 +197,11 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
             ]
             rows, columns = (slice(a, a + size) for a, size in zip(starts, outer, strict=True))
             cut_out = picture.cut((rows, columns))
-            share = float(cut_out[1].mean())
+            share = float(cut_out.counted(cut_out.valid, 1).mean())
             best = max(best, (share, cut_out), key=lambda pair: pair[0])
             if share >= _KNOWN:
                 break
-        image, valid = best[1]
-        values, known = (x[kept] for x in fitted_values(analysed, image, valid))
+        values, known = (x[kept] for x in fitted_values(analysed, best[1]))
         yield values, known / np.maximum(known.mean(), np.float32(1e-6))
 
 
@@ -231,10 +230,10 @@ def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.nda
     height, width = picture.image.shape[:2]
     raw = np.zeros(picture.shape, np.float32)
     for done, tile in enumerate(tiles):
-        image, valid = picture.cut(tile.outer)
-        values, known = fitted_values(analysed, image, valid)
+        cut_out = picture.cut(tile.outer)
+        values, known = fitted_values(analysed, cut_out)
         mu = reconstruction(picture, fit, values)
-        found = _patch_raw(values, mu, known, picture.plan, image.shape[:2])
+        found = _patch_raw(values, mu, known, picture.plan, cut_out.valid.shape)
         raw[tile.inner] = np.asarray(found)[tile.inner_of_outer]
         report(Progress("score", done + 1, len(tiles), float("nan")))
     return raw[:height, :width]

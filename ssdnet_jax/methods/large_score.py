@@ -16,7 +16,7 @@ from ssdnet_jax.core.frozen_network import alignment
 from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH, WELL_KNOWN
 from ssdnet_jax.core.patch_statistics import ALL_KNOWN, ENOUGH_TILES
 from ssdnet_jax.core.tiling import Tile
-from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, even_spans, trimmed, windows
+from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, ended, even_spans, trimmed, windows
 from ssdnet_jax.methods.large_image import (
     Analysed,
     Part,
@@ -84,7 +84,7 @@ def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None])
                     reference.add(window)
         return [reference.result() for reference in references]
     for tile in tiles:
-        made = components(picture, *picture.cut(tile.outer), parts)
+        made = components(picture, picture.cut(tile.outer), parts)
         for reference, part, (values, weights) in zip(references, parts, made, strict=True):
             reference.add(_window_of_tile(picture, part, tile, values, weights))
         show()
@@ -121,7 +121,7 @@ def _distances(
     picture = analysed.picture
     maps = []
     for part in parts:
-        shape = [int(part.scale * side) for side in picture.shape]
+        shape = picture.positions(part.scale)
         maps.append((np.zeros(shape, np.float32), np.zeros(shape, np.float32)))
     for of_parts in _sweep(analysed, parts, show):
         for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
@@ -167,9 +167,9 @@ def _in_units(values: np.ndarray, median: np.float32, spread: np.float32) -> np.
 
 
 def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-    """The upper left of a map, resized as by `jax.image.resize`, linearly, without its copies."""
+    """A map resized as by `jax.image.resize`, linearly, without its copies."""
     if scale == 1:
-        return found[: shape[0], : shape[1]].copy()
+        return found.copy()
     result = np.empty(shape, np.float32)
     (up, down, below), (left, right, beside) = (
         _neighbours(side, n, scale) for side, n in zip(shape, found.shape, strict=True)
@@ -184,6 +184,8 @@ def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.nda
 
 def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
+    # An odd last row of the image at twice this scale has no position: the others are drawn out.
+    scale *= 2 * length / round(2 * scale * side)
     places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
     first = places.astype(int)
     share = (places - first).astype(np.float32)
@@ -253,7 +255,9 @@ def _windows(
         if part.fit is not None:
             left = residual(window.values, reconstruction(picture, part.fit, window.values))
             window = window._replace(values=np.asarray(left))
-        yield trimmed(window, margin=way.margin, shape=way.trimmed)
+        window = trimmed(window, margin=way.margin, shape=way.trimmed)
+        # Tiles of a whole image end where it does.
+        yield ended(window, picture.positions(part.scale))
 
 
 def _band(
@@ -263,7 +267,7 @@ def _band(
     picture = analysed.picture
     columns: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in parts]
     for tile in tiles:
-        made = components(picture, *picture.cut(tile.outer), parts)
+        made = components(picture, picture.cut(tile.outer), parts)
         for column, part, (values, weights) in zip(columns, parts, made, strict=True):
             inner = tile.scaled(part.scale).inner_of_outer
             # Copied: a part of an array would hold all of it.
@@ -302,7 +306,7 @@ class _Reference:
 
     def __init__(self, picture: Picture, part: Part):
         self._size = picture.plan.score.tile_size
-        self._shape = [int(part.scale * side) for side in picture.shape]
+        self._shape = picture.positions(part.scale)
         most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
         self._every = max(1, math.ceil(np.sqrt(most)))
         self._known, self._partly = _Extremes(), _Extremes()
