@@ -149,21 +149,17 @@ def trimmed(window: Window, *, margin: int, shape: tuple[int, int]) -> Window:
 
 def ended(window: Window, shape: tuple[int, int]) -> Window:
     """A window cut off where a map of `shape` ends, which is not before its inner part begins."""
-    places = []
-    for taken, place, length in zip(window.inner, window.place, shape, strict=True):
-        places.append(slice(0, length - (place.start - taken.start)))
-    inner = tuple(
-        slice(i.start, min(i.stop, p.stop)) for i, p in zip(window.inner, places, strict=True)
-    )
-    taken = tuple(
-        slice(p.start, min(p.stop, length)) for p, length in zip(window.place, shape, strict=True)
-    )
-    rows, columns = places
+    outer, inner, place = [], [], []
+    for taken, of_map, length in zip(window.inner, window.place, shape, strict=True):
+        last = max(0, length - (of_map.start - taken.start))
+        outer.append(slice(0, last))
+        inner.append(slice(taken.start, min(taken.stop, last)))
+        place.append(slice(of_map.start, min(of_map.stop, length)))
     return Window(
-        window.values[rows, columns],
-        window.weights[rows, columns],
+        window.values[outer[0], outer[1]],
+        window.weights[outer[0], outer[1]],
         (inner[0], inner[1]),
-        (taken[0], taken[1]),
+        (place[0], place[1]),
     )
 
 

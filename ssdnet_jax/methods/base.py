@@ -107,6 +107,9 @@ class Prepared:
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
     detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
     # is analysed; None where it has no such detail, or it is not wanted
+    lacks_detail: bool = (
+        False  # whether it is wanted, but the image is analysed at too large a size
+    )
 
     @property
     def judged(self) -> int:

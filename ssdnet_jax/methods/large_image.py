@@ -253,8 +253,8 @@ def _well_known(picture: Picture, sources: Sequence[Source], tiles: Sequence[Til
             weights = _weights(cut_out.valid, source, kind=picture.kind)
             inner_of_outer = tile.scaled(source.scale / 2).inner_of_outer
             inner = cut_out.counted(weights, source.scale / 2)[inner_of_outer]
-            known[source] += np.count_nonzero(inner >= ALL_OF_IT)
-            partly[source] += np.count_nonzero(inner)
+            known[source] += int(np.count_nonzero(inner >= ALL_OF_IT))
+            partly[source] += int(np.count_nonzero(inner))
     return {source for source in sources if known[source] >= ENOUGH * partly[source]}
 
 
