@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--megapixels", default="1,4,12,50,100")
     parser.add_argument("--steps", type=int, default=0, help="0: as many as the setting has")
     parser.add_argument("--vgg19_weights", type=Path)
-    parser.add_argument("--texture", type=Path, help="a good picture; default: a brick pavement")
+    parser.add_argument("--texture", type=Path, help="a good picture; default: bricks")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -72,10 +72,7 @@ def save(report: dict[str, Any], path: Path) -> None:
 def write_picture(path: Path, megapixels: float, texture: Path | None) -> None:
     import tifffile
 
-    from ssdnet_jax.data.images import read_image
-    from ssdnet_jax.data.synthetic import embedded_example
-
-    pixels = read_image(texture).pixels if texture else embedded_example()[0]
+    pixels = good_texture(texture)
     height = round((megapixels * 1e6 * 0.75) ** 0.5)
     width = round(megapixels * 1e6 / height)
     unfinished = path.with_suffix(".part")
@@ -88,6 +85,18 @@ def write_picture(path: Path, megapixels: float, texture: Path | None) -> None:
         photometric="rgb",
     )
     unfinished.replace(path)
+
+
+def good_texture(path: Path | None) -> np.ndarray:
+    """A picture without defects: scikit-image's brick at 256 pixels, unless another is given."""
+    import skimage
+
+    from ssdnet_jax.data.images import read_image, resize_image
+
+    if path:
+        return read_image(path).pixels
+    brick = read_image(Path(skimage.__file__).parent / "data" / "brick.png").pixels
+    return resize_image(brick, (256, 256))
 
 
 def tiles(texture: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
