@@ -52,11 +52,13 @@ def main() -> None:
             if not path.exists():
                 write_picture(path, float(megapixels), given.texture)
             found = in_a_process(path, given)
+            if found is None:
+                continue  # the next run tries again
             report.setdefault("sizes", {})[megapixels] = found
             print(megapixels, json.dumps(found), flush=True)
             if given.json:
                 save(report, given.json)
-    if given.figure:
+    if given.figure and "sizes" in report:
         draw(report["sizes"], given.figure)
 
 
@@ -118,12 +120,15 @@ def tiles(texture: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
             yield (255 * np.clip(found, 0, 1)).round().astype(np.uint8)
 
 
-def in_a_process(path: Path, given: argparse.Namespace) -> dict[str, Any]:
+def in_a_process(path: Path, given: argparse.Namespace) -> dict[str, Any] | None:
     command = [sys.executable, __file__, f"--child={path}", f"--steps={given.steps}"]
     command += [f"--workdir={given.workdir / path.stem}"]
     if given.vgg19_weights:
         command.append(f"--vgg19_weights={given.vgg19_weights}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{path.name}: the process ended with {done.returncode}", file=sys.stderr)
+        return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
