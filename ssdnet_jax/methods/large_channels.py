@@ -15,6 +15,7 @@ from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.core.tiling import Tile, tile_grid
 from ssdnet_jax.methods.large_image import Picture
 
+_AT_ONCE = 1 << 20  # values
 MARGIN = 32  # pixels of a tile that are not taken from it, more than smoothing and guides see
 
 
@@ -79,3 +80,15 @@ def colours(picture: Picture, channels: Channels) -> Iterator[np.ndarray]:
             inner = smooth_tile(picture, tile)[tile.inner_of_outer]
             found[tile.inner] = (inner - channels.mean) @ direction
         yield found
+
+
+def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation in float64, without a copy of all values in it."""
+    flat = values.ravel()
+    shift, total, squares = float(flat[0]), 0.0, 0.0
+    for start in range(0, flat.size, _AT_ONCE):
+        part = flat[start : start + _AT_ONCE].astype(np.float64) - shift
+        total += float(part.sum())
+        squares += float(np.square(part).sum())
+    mean = total / flat.size
+    return shift + mean, max(squares / flat.size - mean**2, 0.0) ** 0.5

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ssdnet_jax.core import guided
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.noise import smoothed_for
-from ssdnet_jax.methods.large_channels import Channels, pixel_tiles
+from ssdnet_jax.methods.large_channels import Channels, mean_and_deviation, pixel_tiles
 from ssdnet_jax.methods.large_image import Picture
 
 
@@ -73,7 +73,7 @@ def follow(
 
 def _scale_of(picture: Picture, channels: Channels) -> _Scale:
     counted = picture.judged(channels.grey)
-    mean, deviation = counted.mean(dtype=np.float64), counted.std(dtype=np.float64)
+    mean, deviation = mean_and_deviation(counted)
     inverse = 0.0 if is_constant(mean, deviation) else 1 / deviation
     middle = (np.median(counted) - mean) * inverse
     return _Scale(

@@ -15,7 +15,7 @@ from ssdnet_jax.core import matched_filter
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.matched_filter import LINE, SPOT, STRIPE, Shape
 from ssdnet_jax.core.patch_statistics import gaussian
-from ssdnet_jax.methods.large_channels import Channels, colours
+from ssdnet_jax.methods.large_channels import Channels, colours, mean_and_deviation
 from ssdnet_jax.methods.large_image import Picture
 
 _MARGIN = 48  # pixels around a tile, beyond which no filter sees anything
@@ -62,8 +62,7 @@ def brightness_marks(
 
 def _or_zero(channel: np.ndarray) -> np.ndarray:
     """The channel, or zeros where what varies in it is rounding."""
-    mean, deviation = channel.mean(dtype=np.float64), channel.std(dtype=np.float64)
-    return np.zeros_like(channel) if is_constant(mean, deviation) else channel
+    return np.zeros_like(channel) if is_constant(*mean_and_deviation(channel)) else channel
 
 
 def _whitened(channel: np.ndarray) -> White:
