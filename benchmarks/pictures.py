@@ -142,9 +142,9 @@ ROWS: dict[str, tuple[str, bool, str, Callable[[Picture], Picture]]] = {
     "good carpet, round on black": ("carpet", True, "auto", lambda p: round_part(p, radius=230)),
     "carpet, 12 bit in 16": ("carpet", False, "auto", lambda p: of_bits(p, 12)),
     "carpet, 10 bit in 16": ("carpet", False, "auto", lambda p: of_bits(p, 10)),
-    "grid, preset grid": ("grid", False, "grid", lambda p: p),
-    "grid, 12 bit in 16, preset grid": ("grid", False, "grid", lambda p: of_bits(p, 12)),
-    "grid, 10 bit in 16, preset grid": ("grid", False, "grid", lambda p: of_bits(p, 10)),
+    "grid, preset grid_literal": ("grid", False, "grid_literal", lambda p: p),
+    "grid, 12 bit in 16, preset grid_literal": ("grid", False, "grid_literal", lambda p: of_bits(p, 12)),
+    "grid, 10 bit in 16, preset grid_literal": ("grid", False, "grid_literal", lambda p: of_bits(p, 10)),
 }
 
 AT_256 = ("carpet", "wood", "leather", "tile", "grid")

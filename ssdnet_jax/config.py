@@ -195,7 +195,7 @@ PAPER = Config(
     score=ScoreConfig(method="patches"),
     decision=DecisionConfig(mask="otsu"),
 )
-"""The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
+"""The reading of the paper that reproduces its grid result: what `configs/grid_literal.py` holds."""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:

@@ -62,8 +62,11 @@ def configs(draw):
         if legal_words(kind_of(name))
     }
     of_pixels = words["features.kind"] == "pixels"
+    relative = words["score.method"] == "relative"
+    if relative and not of_pixels:
+        words["score.method"] = "patches"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
-    alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
+    alpha = draw(st.floats(0, 1)) if of_pixels and not relative else 1.0
     positive = st.floats(1e-2, 1e2)
     any_number = st.floats(-1e300, 2**32)
     share = st.floats(0, 1, exclude_max=True)
