@@ -195,7 +195,7 @@ PAPER = Config(
     score=ScoreConfig(method="patches"),
     decision=DecisionConfig(mask="otsu"),
 )
-"""The reading of the paper that reproduces its grid result: what `configs/grid_literal.py` holds."""
+"""The reading of the paper that reproduces its grid result: `configs/grid_literal.py`."""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
