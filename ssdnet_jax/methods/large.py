@@ -21,8 +21,8 @@ from ssdnet_jax.config import TilingConfig
 from ssdnet_jax.core.crops import averaged_parameters, fit_crops, init_crop_fit
 from ssdnet_jax.core.fit import StopReason, total_steps
 from ssdnet_jax.core.plan import Plan
-from ssdnet_jax.core.registry import NETWORKS, TARGETS
-from ssdnet_jax.core.score import patch_score
+from ssdnet_jax.core.registry import NETWORKS, SCORES, TARGETS
+from ssdnet_jax.core.score import level_reach
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.methods.base import Progress, Report
 from ssdnet_jax.methods.large_agreement import merged
@@ -68,7 +68,7 @@ def refusal(plan: Plan) -> str | None:
     """Why an image cannot be processed in tiles by this plan; None if it can."""
     if NETWORKS[plan.fit.network.kind].with_statistics is None:
         return f"config.network.kind {plan.fit.network.kind}, which needs a whole image"
-    if plan.score.method not in ("tiles", "patches"):
+    if plan.score.method not in ("tiles", "patches", "relative"):
         return f"config.score.method {plan.score.method}, which needs a whole image"
     if plan.fit.loss.w_perc or plan.score.alpha_perc:
         return "a perceptual term, which needs a whole image"
@@ -210,7 +210,7 @@ def raw_map(
 ) -> np.ndarray:
     """The raw map of the image by a fitted network; see `core.score`."""
     picture = analysed.picture
-    if picture.plan.score.method == "patches":
+    if picture.plan.score.method != "tiles":
         return _patch_map(analysed, fit, report)
     parts = [*analysed.compared_parts(), Part(analysed.fitted, picture.scale, fit)]
 
@@ -223,9 +223,10 @@ def raw_map(
 
 
 def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.ndarray:
-    """Eq. 3 without its min-max scaling, of what was fitted."""
+    """The raw map of Eq. 3, or of its relative form, of what was fitted."""
     picture = analysed.picture
-    reach = network_margin(picture) + 2 * max(picture.plan.score.patch_sizes)
+    score = picture.plan.score
+    reach = network_margin(picture) + 2 * max(score.patch_sizes) + level_reach(score)
     tiles = picture.grid(picture.feature_margin + int(reach / picture.scale))
     height, width = picture.image.shape[:2]
     raw = np.zeros(picture.shape, np.float32)
@@ -245,4 +246,5 @@ def _patch_raw(values: Array, mu: Array, known: Array, plan: Plan, shape: tuple[
 
     channels = jnp.zeros(1, jnp.float32)
     target = Target(values, (), channels, channels, (known,), None)
-    return patch_score(target, mu, None, dataclasses.replace(plan, shape=shape)).raw
+    method = SCORES[plan.score.method]
+    return method(target, mu, None, dataclasses.replace(plan, shape=shape)).raw

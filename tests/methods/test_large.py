@@ -139,9 +139,14 @@ def test_what_takes_no_part_has_no_value_and_no_influence(planted):
             "score": {"method": "patches"},
             "loss": {"patch_sizes": 16, "patch_strides": 8},
         },
+        {
+            "features": {"kind": "pixels"},
+            "score": {"method": "relative", "level_width": 4.0},
+            "loss": {"patch_sizes": 16, "patch_strides": 8},
+        },
         {},
     ],
-    ids=["patches of pixels", "tiles of features"],
+    ids=["patches of pixels", "relative errors of pixels", "tiles of features"],
 )
 def test_the_map_of_a_fit_does_not_depend_on_the_tiles(planted, fields, wide):
     image, _ = planted
