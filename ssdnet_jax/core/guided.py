@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.features import principal_components, standardize
 from ssdnet_jax.core.linear import solved
-from ssdnet_jax.core.masked import median, quantiles
 from ssdnet_jax.core.patch_statistics import smoothed
 
 _BLUR = 1.0  # pixels, standard deviation: finer detail of the image is grain
@@ -37,7 +37,11 @@ def guide_of(
       valid: above 0 where a pixel takes part; None: everywhere.
     """
     grey = standardize(image.mean(-1, keepdims=True), valid)
-    middle = jnp.median(grey) if valid is None else median(grey[..., 0], valid > 0)
+    middle = (
+        order_statistics.median(grey.ravel())
+        if valid is None
+        else masked.median(grey[..., 0], valid > 0)
+    )
     colours = None
     if image.shape[-1] > 1:
         centred = image - image.mean((0, 1))
@@ -87,7 +91,7 @@ def follow(
     """
     weights = jnp.ones_like(values) if valid is None else (valid > 0).astype(values.dtype)
     found = filtered(values, guide, weights)
-    base = quantiles(values, weights > 0, jnp.array([BACKGROUND], values.dtype))[0]
+    base = masked.quantiles(values, weights > 0, jnp.array([BACKGROUND], values.dtype))[0]
     before, after = (jnp.where(weights > 0, x, -jnp.inf).max() - base for x in (values, found))
     share = jnp.where(after > before, before / jnp.where(after > 0, after, 1.0), 1.0)
     return jnp.where(found > base, base + share * (found - base), found)

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from ssdnet_jax.core.convolution import pad2d
+from ssdnet_jax.core.order_statistics import at_ranks
 
 ALL_OF_IT = 1 - 1e-4  # of what a feature sees, up to rounding
 WELL_KNOWN = 0.5
@@ -68,11 +69,11 @@ def quantiles(
       counted: which do; at least one.
       shares: in [0, 1], which quantiles.
     """
-    ordered = jnp.sort(jnp.where(counted, values, jnp.inf).ravel())
     last = jnp.maximum(counted.sum() - 1, 0)
-    place = shares * last.astype(ordered.dtype)
+    place = shares * last.astype(values.dtype)
     below = jnp.floor(place).astype(jnp.int32)
-    low, high = ordered[below], ordered[jnp.minimum(below + 1, last)]
+    low, following = at_ranks(jnp.where(counted, values, jnp.inf).ravel(), below)
+    high = jnp.where(below < last, following, low)
     return low + (high - low) * (place - below)
 
 

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
+from ssdnet_jax.core.order_statistics import quantiles
 from ssdnet_jax.core.patch_statistics import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
@@ -144,10 +145,12 @@ def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
     """
     height, width = values.shape
     reach = min(BORDER, min(values.shape) // 4)
-    inner = jnp.quantile(values[reach : height - reach, reach : width - reach], HIGH)
+    high_share = jnp.array([HIGH], values.dtype)
+    middle = values[reach : height - reach, reach : width - reach]
+    inner = quantiles(middle.ravel(), high_share)[0]
     both = (values, values.T)
     lines = [part[:reach] for one in both for part in (one, one[::-1])]
-    high = jnp.stack([jnp.quantile(part, HIGH, axis=1) for part in lines]).min(0)
+    high = jnp.stack([quantiles(part, high_share)[:, 0] for part in lines]).min(0)
     shares = jnp.where(high > inner, inner / jnp.where(high > 0, high, 1.0), 1.0)
     of_rows, of_columns = (
         jnp.concatenate([shares, jnp.ones(side - 2 * reach), shares[::-1]]) for side in values.shape

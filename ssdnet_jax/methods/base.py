@@ -267,6 +267,9 @@ class TiledLocalization(Localization):
 
 Report = Callable[[Progress], None]
 
+# Of the shape (h, w, c) of what is fitted.
+LoadFits = Callable[[tuple[int, ...]], None]
+
 
 class Method(Protocol):
     """One way to score images; frozen and picklable.
@@ -323,6 +326,17 @@ class Method(Protocol):
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """What it shares with images that can be its neighbours."""
+
+    def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
+        """Compiles, or loads, the programs that an image's bucket will need, in this order.
+
+        In any thread, while others compute; not that of `encode`, which is called at once.
+
+        Args:
+          prepared: any image of the bucket.
+          size: of the batches in which its images are encoded and scored.
+          load_fits: does the same for the programs of the fits.
+        """
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Analyses images of one bucket in one call, in a batch filled up to `size`."""
