@@ -55,7 +55,7 @@ ROWS = (
         "0.47 / 0.02",
     ),
     (
-        "SSDnet, grid / grid_128",
+        "SSDnet, grid_literal / grid_128_literal",
         "ssdnet",
         "../grid_256",
         f"../{NATIVE}_patch8",

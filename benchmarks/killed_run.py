@@ -30,7 +30,7 @@ from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.runner.workdir import versions
 
 FLAGS = [
-    "--config=grid",  # fits pixels, so that no weights are needed
+    "--config=grid_literal",  # fits pixels, so that no weights are needed
     "--image_size=32",
     "--config.network.channels_down=4",
     "--config.network.channels_up=4",

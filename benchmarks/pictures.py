@@ -24,6 +24,7 @@ from ssdnet_jax.data.images import read_image, read_mask, resize_image
 from ssdnet_jax.evaluation.metrics import auprc
 from ssdnet_jax.methods.images import fill_nearest
 
+LITERAL = "grid_literal"  # the paper's setting
 SIDE = 512  # pixels of the pictures that rows are made of
 
 
@@ -142,9 +143,9 @@ ROWS: dict[str, tuple[str, bool, str, Callable[[Picture], Picture]]] = {
     "good carpet, round on black": ("carpet", True, "auto", lambda p: round_part(p, radius=230)),
     "carpet, 12 bit in 16": ("carpet", False, "auto", lambda p: of_bits(p, 12)),
     "carpet, 10 bit in 16": ("carpet", False, "auto", lambda p: of_bits(p, 10)),
-    "grid, preset grid": ("grid", False, "grid", lambda p: p),
-    "grid, 12 bit in 16, preset grid": ("grid", False, "grid", lambda p: of_bits(p, 12)),
-    "grid, 10 bit in 16, preset grid": ("grid", False, "grid", lambda p: of_bits(p, 10)),
+    "grid, literal preset": ("grid", False, LITERAL, lambda p: p),
+    "grid, 12 bit in 16, literal preset": ("grid", False, LITERAL, lambda p: of_bits(p, 12)),
+    "grid, 10 bit in 16, literal preset": ("grid", False, LITERAL, lambda p: of_bits(p, 10)),
 }
 
 AT_256 = ("carpet", "wood", "leather", "tile", "grid")

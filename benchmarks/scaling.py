@@ -93,7 +93,7 @@ def main() -> None:
 
 def measure(axis: str, value: int) -> dict[str, Any]:
     found = {
-        "side_grid": lambda: measure_image(ssdnet_jax.load_config("grid"), value),
+        "side_grid": lambda: measure_image(ssdnet_jax.load_config("grid_literal"), value),
         "side_auto": lambda: measure_image(AUTO, value),
         "lanes": lambda: measure_lanes(value),
         "patches": lambda: measure_patches(value),

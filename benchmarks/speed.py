@@ -166,7 +166,7 @@ def serve(path: Path) -> None:
     from ssdnet_jax.runner.startup import use_compilation_cache
 
     use_compilation_cache()
-    config = ssdnet_jax.load_config("grid")
+    config = ssdnet_jax.load_config("grid_literal")
     fit = dataclasses.replace(config.fit, max_steps=100_000, stop_threshold=-1.0)
     settings = FitSettings(config.network, config.loss, fit)
     image = np.load(path)
@@ -234,7 +234,13 @@ def run_ours(arguments: argparse.Namespace, folder: Path, place: str, *, cache: 
     (folder / "torch").mkdir(exist_ok=True)
     out = folder / f"out_{place}"
     subprocess.run(["rm", "-rf", str(out)], check=True)
-    command = [sys.executable, "-m", "ssdnet_jax", "--config=grid", f"--input={folder / place}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ssdnet_jax",
+        "--config=grid_literal",
+        f"--input={folder / place}",
+    ]
     command += [f"--workdir={out}", f"--config.fit.max_steps={arguments.max_steps}"]
     started = time.perf_counter()
     environment = {**os.environ, "SSDNET_CACHE": str(cache)}

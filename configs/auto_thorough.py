@@ -3,7 +3,7 @@
 Command:
   ssdnet --input=PICTURE_OR_FOLDER --workdir=DIR --config=auto_thorough
 
-Expected: see docs/auto.md.
+Expected: see docs/performance.md, "Shorter fits".
 """
 
 from ml_collections import ConfigDict

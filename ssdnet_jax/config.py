@@ -129,7 +129,6 @@ class Config:
         noise: float = 0.0,
         masked: bool = False,
         detailed: bool = False,
-        whole: bool = True,
     ) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
@@ -140,7 +139,6 @@ class Config:
             it is too small for that.
           masked: whether not all of its pixels take part.
           detailed: whether the image is known at twice this shape as well.
-          whole: whether it is scored as a whole, and not tile by tile.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -169,8 +167,8 @@ class Config:
             seeds=self.fit.seeds,
             masked=masked,
             # Where pixels that take no part begin, texture ends, which is a mark.
-            marks=whole and not masked and tiles_of_features and self.score.marks == "all",
-            guided=whole and tiles_of_features and self.score.guide == "image",
+            marks=not masked and tiles_of_features and self.score.marks == "all",
+            guided=tiles_of_features and self.score.guide == "image",
         )
 
 
@@ -195,7 +193,7 @@ PAPER = Config(
     score=ScoreConfig(method="patches"),
     decision=DecisionConfig(mask="otsu"),
 )
-"""The reading of the paper that reproduces its grid result: what `configs/grid.py` holds."""
+"""The reading of the paper that reproduces its grid result: `configs/grid_literal.py`."""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -379,6 +377,16 @@ def _check_combinations(config: Config) -> None:
             f"config.score.alpha_rec: found {alphas:g} as its sum with config.score.alpha_perc; "
             f"expected 1 (paper, Eq. 3)"
         )
+    if config.score.method == "relative" and not config.target_kind.is_image:
+        raise ConfigError(
+            f"config.score.method: found relative with config.features.kind "
+            f"{config.features.kind}; expected pixels, whose errors are relative to brightness"
+        )
+    if config.score.method == "relative" and config.score.alpha_perc > 0:
+        raise ConfigError(
+            f"config.score.alpha_perc: found {config.score.alpha_perc:g} with "
+            f"config.score.method relative; expected 0, which has no perceptual term"
+        )
 
 
 def _check_range(text: str) -> None:
@@ -441,6 +449,7 @@ _MOST: dict[str, float] = {  # of some less, beyond which a device or its arithm
     "fit.block_steps": 1e6,
     "score.patch_sizes": 65_536,
     "score.patch_strides": 65_536,
+    "score.level_width": 1024.0,
     "score.tile_size": 1023,
     "score.agreement_scale": 1e6,
     "inpaint.max_steps": 1e6,
@@ -493,6 +502,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "fit.block_steps": _FROM_1,
     "score.patch_sizes": _FROM_1,
     "score.patch_strides": _FROM_1,
+    "score.level_width": _FROM_1,
     "score.tile_size": ("an odd number, at least 3", lambda v: v >= 3 and v % 2 == 1),
     "score.coarse_scale": ("at least 0.05 and at most 1", lambda v: 0.05 <= v <= 1),
     "score.agreement_scale": ("at least 1e-3", lambda v: v >= 1e-3),

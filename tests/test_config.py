@@ -62,8 +62,11 @@ def configs(draw):
         if legal_words(kind_of(name))
     }
     of_pixels = words["features.kind"] == "pixels"
+    relative = words["score.method"] == "relative"
+    if relative and not of_pixels:
+        words["score.method"] = "patches"
     flags = {name: draw(st.booleans()) for name in field_names() if kind_of(name) is bool}
-    alpha = draw(st.floats(0, 1)) if of_pixels else 1.0
+    alpha = draw(st.floats(0, 1)) if of_pixels and not relative else 1.0
     positive = st.floats(1e-2, 1e2)
     any_number = st.floats(-1e300, 2**32)
     share = st.floats(0, 1, exclude_max=True)
@@ -106,6 +109,7 @@ def configs(draw):
         "fit.block_steps": draw(count),
         "score.patch_sizes": tuple(sizes),
         "score.patch_strides": entries(len(sizes), high=20),
+        "score.level_width": draw(st.floats(1, 1000)),
         "score.tile_size": 1 + 2 * draw(st.integers(1, 4)),
         "score.coarse_scale": draw(st.floats(0.9, 1)),
         "score.agreement_scale": draw(positive),
@@ -179,6 +183,7 @@ def wrong_values():
         "fit.block_steps": [0],
         "score.alpha_rec": [-0.1],
         "score.alpha_perc": [-0.1],
+        "score.level_width": [0.0, 0.9],
         "score.tile_size": [1, 4],
         "score.coarse_scale": [0.0, 1.1],
         "inpaint.max_steps": [0],
@@ -308,6 +313,14 @@ def test_a_value_where_a_group_belongs_is_refused():
             ("config.score.alpha_perc", "config.features.kind vgg19", "expected 0"),
         ),
         (
+            {"features": {"kind": "vgg19"}, "score": {"method": "relative"}},
+            ("config.score.method", "config.features.kind vgg19", "expected pixels"),
+        ),
+        (
+            {**PIXELS, "score": {"method": "relative", "alpha_rec": 0.5, "alpha_perc": 0.5}},
+            ("config.score.alpha_perc", "found 0.5", "expected 0"),
+        ),
+        (
             {**PIXELS, "image_size": 64, "score": {"tile_size": 41}},
             ("config.score.tile_size", "found 41", "at least 81 pixels"),
         ),
@@ -332,7 +345,7 @@ def test_a_plan_says_what_is_done_to_an_image():
     auto = AUTO.resolve_features(has_vgg19=True)
     assert auto.plan((256, 256)).fitted[:3] == ("coarse", 1.0, 24)
     assert auto.plan((256, 256), noise=0.1).fitted[:3] == ("coarse", 0.75, 24)
-    assert auto.plan((256, 256)).marks and not auto.plan((256, 256), whole=False).marks
+    assert auto.plan((256, 256)).marks
     assert not auto.plan((256, 256), masked=True).marks
     assert auto.plan((256, 256), detailed=True).detailed
     assert not auto.plan((256, 256), detailed=True, noise=0.1).detailed

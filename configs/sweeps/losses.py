@@ -3,7 +3,7 @@
 Command:
   ssdnet-sweep --config=losses --dataset=DATASET --workdir=DIR
 
-The base is the grid setting, whose threshold is one of squared error: all variants take 100 steps.
+The base is `grid_literal`, whose threshold is one of squared error: all variants take 100 steps.
 """
 
 from ssdnet_jax.experiments.sweep import Sweep, product
@@ -16,7 +16,7 @@ def get_sweep() -> Sweep:
     errors = product({"loss.reconstruction": ["squared", "absolute", "charbonnier"]})
     similarities = product({"loss.perceptual": ["inner_product", "cosine", "euclidean"]})
     return Sweep(
-        base="grid",
+        base="grid_literal",
         variants={
             **{name: {**fields, **steps} for name, fields in errors.items()},
             **{name: {**fields, **features} for name, fields in similarities.items()},

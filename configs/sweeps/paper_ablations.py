@@ -3,7 +3,7 @@
 Command:
   ssdnet-sweep --config=paper_ablations --dataset=DATASET --categories=grid --workdir=DIR
 
-The base is the grid setting. The perceptual term is VGG19's view of the whole image; the paper's
+The base is `grid_literal`. The perceptual term is VGG19's view of the whole image; the paper's
 224-pixel patches are `loss.perceptual_view=patch`, at some forty times the arithmetic.
 """
 
@@ -14,7 +14,7 @@ def get_sweep() -> Sweep:
     """One choice of the paper changed at a time."""
     perceptual = {"loss.perceptual_view": "image", "fit.stop_threshold": -1e9}
     return Sweep(
-        base="grid",
+        base="grid_literal",
         variants={
             "as shipped": {},
             "input noise 0": {"fit.input_noise": 0.0},

@@ -77,6 +77,7 @@ Flags:
   --missing_values=WORD   what baselines see of them: nearest, the nearest known value (default), or
                           zero; SSDnet inpaints them
   --noise_of_original=SIGMA   noise on the image before it is resized, as a camera makes it
+  --uneven_light=LEVEL    light that falls to 1 - LEVEL at one end, with a highlight at the other
 {config}
   --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
@@ -101,7 +102,7 @@ Exit status: 0 all images evaluated, 1 some failed, 2 nothing could be started, 
 """
 _OWN = (
     *("methods", "seeds", "maps", "every", "offset", "evaluate_at"),
-    *("noise", "missing", "missing_values", "noise_of_original"),
+    *("noise", "missing", "missing_values", "noise_of_original", "uneven_light"),
 )
 
 
@@ -355,7 +356,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
                 f"--methods: found {given['methods']!r} with --maps; expected one name for the "
                 f"maps, without slashes"
             )
-        for flag in ("seeds", "noise", "missing", "noise_of_original"):
+        for flag in ("seeds", "noise", "missing", "noise_of_original", "uneven_light"):
             if given[flag]:
                 raise ConfigError(f"--{flag}: found with --maps; expected one of the two")
     if given["resize_maps"] and not given["maps"]:
@@ -405,6 +406,7 @@ def _condition(given: Mapping[str, Any]) -> Condition:
         missing=level("--missing", given["missing"], top="0.99"),
         missing_values=one_of("--missing_values", values, get_args(MissingValues)),
         noise_of_original=level("--noise_of_original", given["noise_of_original"], top="1"),
+        uneven_light=level("--uneven_light", given["uneven_light"], top="1"),
     )
 
 

@@ -7,7 +7,7 @@ import inspect
 import io
 import textwrap
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -187,9 +187,13 @@ def methods_and_configs(
 
 def shared_help() -> dict[str, str]:
     """What the help of several commands has in common, by its place in their texts."""
+
+    def listed(words: Iterable[str]) -> str:
+        return f"\n{' ' * 26}".join(textwrap.wrap(", ".join(words), 60))
+
     return {
-        "methods": f"\n{' ' * 26}".join(textwrap.wrap(", ".join(METHODS), 60)),
-        "config": CONFIG_HELP.format(names=", ".join(config_names())),
+        "methods": listed(METHODS),
+        "config": CONFIG_HELP.format(names=listed(config_names())),
         "clip_weights": CLIP_WEIGHTS_HELP,
         "decision": DECISION_HELP,
         "execution": EXECUTION_HELP,

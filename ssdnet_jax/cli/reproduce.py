@@ -42,9 +42,9 @@ ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelle
 Scores the defective images with every method (what is scored already stays), again with noise and
 with missing pixels, and writes tables and figures.
 
-  ssdnet-reproduce --dataset=mvtec --workdir=out --categories=grid --config=grid
+  ssdnet-reproduce --dataset=mvtec --workdir=out --categories=grid --config=grid_literal
   ssdnet-reproduce --dataset=mvtec --workdir=out --parts=table --seeds=0,1,2
-  ssdnet-reproduce --dataset=mvtec --workdir=out --methods=ssdnet:grid,ssdnet:auto,fca
+  ssdnet-reproduce --dataset=mvtec --workdir=out --methods=ssdnet:grid_literal,ssdnet:auto,fca
   ssdnet-reproduce --dataset=set.csv --workdir=out --methods=ssdnet,fca --note="hand-drawn masks"
 
 Flags:

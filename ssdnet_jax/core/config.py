@@ -91,13 +91,16 @@ class FitConfig:
 class ScoreConfig:
     """Anomaly score (paper Eq. 3)."""
 
-    method: Annotated[str, registry.SCORES] = "tiles"  # Eq. 3, or tiles unlike the typical one
+    method: Annotated[str, registry.SCORES] = "tiles"  # tiles unlike the typical one; Eq. 3
+    # ("patches"); or Eq. 3 for images whose light is uneven ("relative")
     patch_sizes: tuple[int, ...] = (16,)  # m_r, pixels, one entry a resolution r, >= 1
     patch_strides: tuple[int, ...] = (1,)  # pixels between patches, one entry a resolution, >= 1
     alpha_rec: float = 1.0  # >= 0; alpha_rec + alpha_perc = 1
     alpha_perc: float = 0.0  # >= 0
     aggregation: Aggregation = "mean"  # Lambda over resolutions
     coverage: Literal["mean", "paper"] = "mean"  # divide by the patches on a pixel, or by N_r
+    level_width: float = 20.0  # pixels, >= 1: standard deviation of the Gaussian over which the
+    # score "relative" takes the level of errors
     tile_size: int = 9  # feature pixels, odd, >= 3: side of the tiles whose values are compared
     coarse_scale: float = 0.75  # in [0.05, 1]: of the image, for the coarser of two resolutions
     agreement_scale: float = 4.0  # quartiles, >= 1e-3: distances of tiles above this count where

@@ -33,8 +33,8 @@ Border = Literal["published", "corrected"]
 WORKING_BYTES = 2**28  # that `correspondence_errors` takes of a device that is no CPU, about
 _CHANNELS_ON_CPU = 9  # of a row, at most: the comparisons of more do not stay in a core's cache
 
-_ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
-_ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
+ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
+ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
 
 
 def scale_channels(
@@ -77,8 +77,8 @@ def median_sorted_tile(
         return _at_rank(across_tiles, jnp.int32((rows * columns - 1) // 2))
     shares = weights[: rows * tile_size, : columns * tile_size]
     shares = shares.reshape(rows, tile_size, columns, tile_size).mean((1, 3)).ravel()
-    enough = min(_ENOUGH_TILES, rows * columns)
-    counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], _ALL_KNOWN)
+    enough = min(ENOUGH_TILES, rows * columns)
+    counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], ALL_KNOWN)
     return _at_rank(jnp.where(counted, across_tiles, jnp.inf), (counted.sum() - 1) // 2)
 
 

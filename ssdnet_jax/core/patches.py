@@ -91,7 +91,7 @@ def patch_sums(
 ) -> Float[Array, "rows columns"]:
     """Sum over each patch, on the grid of patches: sum_ij (R_p)_ij v_ij."""
     rows, columns = _indicators(values.shape, size, stride)
-    return _product(_product(rows, values), columns.T)
+    return product(product(rows, values), columns.T)
 
 
 def paint(
@@ -99,7 +99,7 @@ def paint(
 ) -> Float[Array, "{shape[0]} {shape[1]}"]:
     """Adds each patch's value to all of its pixels: sum_p R_p v_p, the adjoint of `patch_sums`."""
     rows, columns = _indicators(shape, size, stride)
-    return _product(_product(rows.T, patch_values), columns)
+    return product(product(rows.T, patch_values), columns)
 
 
 def _indicators(shape: Size, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +113,6 @@ def _indicators(shape: Size, size: int, stride: int) -> tuple[np.ndarray, np.nda
     return axis(shape[0]), axis(shape[1])
 
 
-def _product(a: AnyArray, b: AnyArray) -> Array:
-    # Full float32 also where the device would use TF32: these are sums, and they are tiny.
+def product(a: AnyArray, b: AnyArray) -> Array:
+    """A matrix product in full float32, also where the device would use TF32."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

@@ -1,9 +1,12 @@
 """The anomaly score of Eq. 3: patch errors painted back onto their pixels."""
 
+import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -17,6 +20,8 @@ from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _PERCEPTUAL_CHUNK = 8  # patches embedded at once; bounds memory, changes no value
+_REACH = 3.0  # standard deviations, beyond which a Gaussian is cut off
+_LEAST_LEVEL = 1e-3  # of errors as logarithms of ratios; a step of 8 bits is at least 0.0036
 
 
 class ScoreMaps(NamedTuple):
@@ -70,6 +75,69 @@ def patch_score(
     known = target.weights[-1] if target.weights else None
     maps = score_maps(target.values, reconstruction, vgg19, plan.score, plan.fit.loss, known)
     return ScoreMaps(*(jax.image.resize(m, plan.shape, "linear") for m in maps))
+
+
+@SCORES.register_own("relative")
+def relative_score(
+    target: Target,
+    reconstruction: Float[Array, "hh ww d"],
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+) -> ScoreMaps:
+    """Eq. 3 of relative errors over their level around each pixel, for light that is uneven.
+
+    In bright light, and where a pattern is seen at another angle, all errors are larger. Their size
+    is no sign of a defect then; how far they stand out from those around them is. 1 is usual.
+    The error of a pixel is `terms.log_ratio`, its level the mean over a Gaussian of
+    `score.level_width` pixels, mirrored at the borders.
+    """
+    known = target.weights[-1] if target.weights else None
+    loss = dataclasses.replace(plan.fit.loss, reconstruction="log_ratio")
+    raw = score_maps(target.values, reconstruction, None, plan.score, loss, known).raw
+    error = RECONSTRUCTION_ERRORS["log_ratio"](target.values, reconstruction)
+    relative = raw / jnp.maximum(local_mean(error, plan.score.level_width, known), _LEAST_LEVEL)
+    return from_raw(jax.image.resize(relative, plan.shape, "linear"), known)
+
+
+def local_mean(
+    values: Float[Array, "h w"], width: float, known: Float[Array, "h w"] | None = None
+) -> Float[Array, "h w"]:
+    """Mean of values around each pixel, weighted by a Gaussian; mirrored at the borders.
+
+    Args:
+      values: a map.
+      width: standard deviation of the Gaussian, in pixels.
+      known: in [0, 1], how much each value counts; by default all count alike. The mean of nothing
+        is 0.
+    """
+    rows, columns = (jnp.asarray(_gaussian_matrix(n, width)) for n in values.shape)
+
+    def smooth(x: Array) -> Array:
+        return patch_grid.product(patch_grid.product(rows, x), columns.T)
+
+    if known is None:
+        return smooth(values)
+    weights = smooth(known)
+    return jnp.where(
+        weights > 0, smooth(values * known) / jnp.where(weights > 0, weights, 1.0), 0.0
+    )
+
+
+def level_reach(config: ScoreConfig) -> int:
+    """Pixels beyond a pixel that the score sees besides those of its patches."""
+    return math.ceil(_REACH * config.level_width) if config.method == "relative" else 0
+
+
+def _gaussian_matrix(n: int, width: float) -> np.ndarray:
+    """Gaussian smoothing of n values, mirrored at both ends, as a matrix."""
+    reach = math.ceil(_REACH * width)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    places = np.arange(n)[:, None] + np.arange(-reach, reach + 1)
+    period = 2 * n
+    mirrored = np.minimum(places % period, period - 1 - places % period)
+    matrix = np.zeros((n, n))
+    np.add.at(matrix, (np.arange(n)[:, None], mirrored), weights / weights.sum())
+    return matrix.astype(np.float32)
 
 
 def score_maps(

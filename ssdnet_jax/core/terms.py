@@ -14,6 +14,7 @@ from ssdnet_jax.core.registry import (
 )
 
 _CHARBONNIER_SCALE = 1e-3  # image units; below it the error is quadratic
+_DARK = 0.1  # image units; brightness below which a ratio says little
 _TINY = 1e-6  # keeps the gradient of a norm finite at 0
 
 
@@ -34,6 +35,16 @@ def charbonnier(y: Float[Array, "*b c"], f: Float[Array, "*b c"]) -> Float[Array
     """Mean over channels of sqrt((y - f)^2 + s^2) - s: absolute with a smooth minimum."""
     scale = _CHARBONNIER_SCALE
     return (jnp.sqrt(lax.square(y - f) + scale**2) - scale).mean(-1)
+
+
+@RECONSTRUCTION_ERRORS.register_own("log_ratio")
+def log_ratio(y: Float[Array, "*b c"], f: Float[Array, "*b c"]) -> Float[Array, "*b"]:
+    """Mean over channels of |log((y + 0.1) / (f + 0.1))|: as large in shade as in bright light.
+
+    Below 0 the logarithm goes on as an odd function.
+    """
+    y, f = (jnp.sign(x) * jnp.log1p(jnp.abs(x) / _DARK) for x in (y, f))
+    return jnp.abs(y - f).mean(-1)
 
 
 @PERCEPTUAL_SIMILARITIES.register_own("inner_product")

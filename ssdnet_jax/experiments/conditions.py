@@ -32,12 +32,14 @@ class Condition:
     missing_values: MissingValues = "nearest"  # what methods that do not inpaint see of a missing
     # pixel: the nearest known value, or 0
     noise_of_original: float = 0.0  # as `noise`, but before the image is resized, as cameras do
+    uneven_light: float = 0.0  # in [0, 1]: how much light falls from end to end; see `shaded`
 
     @property
     def words(self) -> str:
         """For people, such as "at 256 px, noise 0.05"; empty for images as they are."""
         values = {
             f"at {self.evaluate_at} px": self.evaluate_at,
+            f"uneven light {self.uneven_light:g}": self.uneven_light,
             f"noise {self.noise_of_original:g} of the original": self.noise_of_original,
             f"noise {self.noise:g}": self.noise,
             f"missing {self.missing:g}{' as 0' * self._zeros}": self.missing,
@@ -49,6 +51,7 @@ class Condition:
         """Of its runs, such as "at256-noise0.05"; empty for images as they are."""
         values = {
             f"at{self.evaluate_at}": self.evaluate_at,
+            f"uneven_light{self.uneven_light:g}": self.uneven_light,
             f"original_noise{self.noise_of_original:g}": self.noise_of_original,
             f"noise{self.noise:g}": self.noise,
             f"missing{self.missing:g}{'-zero' * self._zeros}": self.missing,
@@ -72,6 +75,8 @@ class Condition:
     def read(self, sample: Sample, method: Method) -> DecodedImage:
         """The image of a sample, as the method is given it."""
         image = read_image(sample.path)
+        if self.uneven_light:
+            image = shaded(image, self.uneven_light, sample.relative)
         if self.noise_of_original:
             image = corrupt(image, "noise", self.noise_of_original, sample.relative)
         if self.evaluate_at or self.resizes_maps:
@@ -94,6 +99,33 @@ class Condition:
 PLAIN = Condition()
 
 
+def shaded(image: DecodedImage, level: float, relative: str) -> DecodedImage:
+    """The image in light from one side, with a highlight at the bright end, clipped to [0, 1].
+
+    Brightness is multiplied by 1 - level at the dark end and rises linearly to 1 at the bright one,
+    where it is multiplied by 1 + level as well: by 1 + level exp(-d^2 / 2) at d tenths of the way
+    from it. The direction depends on the image's path alone.
+
+    Args:
+      image: at any size.
+      level: in [0, 1]; 0 leaves the image as it is.
+      relative: path of the image within the dataset.
+    """
+    angle = 2 * np.pi * _generator(len(CORRUPTIONS), relative).random()
+    rows, columns = ((np.arange(n, dtype=np.float32) + 0.5) / n for n in image.pixels.shape[:2])
+    way = np.sin(angle) * rows[:, None] + np.cos(angle) * columns[None, :]
+    way = (way - way.min()) / max(np.ptp(way), 1e-6)
+    light = (1 - level + level * way) * (1 + level * np.exp(-50 * (1 - way) ** 2))
+    pixels = np.clip(image.pixels * light[..., None], 0, 1).astype(np.float32)
+    return dataclasses.replace(image, pixels=pixels)
+
+
+def _generator(stream: int, relative: str) -> np.random.Generator:
+    """Random numbers that depend on an image's path and the kind of corruption alone."""
+    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
+    return np.random.default_rng([stream, *digest[:8]])
+
+
 def corrupt(image: DecodedImage, kind: str, level: float, relative: str) -> DecodedImage:
     """Adds noise, clipped to [0, 1], or takes pixels away.
 
@@ -109,8 +141,7 @@ def corrupt(image: DecodedImage, kind: str, level: float, relative: str) -> Deco
     """
     pixels = image.pixels
     missing = np.zeros(pixels.shape[:2], bool) if image.missing is None else image.missing
-    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()
-    generator = np.random.default_rng([CORRUPTIONS.index(kind), *digest[:8]])
+    generator = _generator(CORRUPTIONS.index(kind), relative)
     if kind == "noise":
         noise = generator.standard_normal(pixels.shape, np.float32)
         pixels = np.clip(pixels + np.float32(level) * noise, 0, 1)

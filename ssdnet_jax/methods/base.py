@@ -107,6 +107,9 @@ class Prepared:
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
     detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
     # is analysed; None where it has no such detail, or it is not wanted
+    lacks_detail: bool = (
+        False  # whether it is wanted, but the image is analysed at too large a size
+    )
 
     @property
     def judged(self) -> int:
@@ -143,7 +146,8 @@ class Job:
 class Progress:
     """Where a fit, or the lanes together, stand after a block; or what goes tile by tile."""
 
-    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features"
+    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features", "marks" and
+    # "guide"
     step: int  # steps taken, the mean over the lanes that run; tiles done
     total: int  # most steps a fit of this stage can take; tiles
     loss: float  # loss of the last step, likewise a mean; nan before the first, and of tiles

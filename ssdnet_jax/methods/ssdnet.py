@@ -126,7 +126,6 @@ class SSDnet:
             noise=noise,
             masked=masked,
             detailed=prepared.detail is not None,
-            whole=not self._is_large(prepared),
         )
         if self._is_large(prepared) and (reason := large.refusal(plan)):
             height, width = plan.shape

@@ -115,11 +115,14 @@ def run(
                 record.warm_up()
 
         shrunk: dict[str, float] = {}  # by how much, of images that become much smaller
+        plain: list[str] = []  # images whose detail is not compared
 
         def reading(name: str, read: Reader) -> Incoming:
             found = _read(name, read, method, workdir, origins)
             if (factor := _shrinking(found)) > _SHRUNK:
                 shrunk[name] = factor
+            if not isinstance(found.prepared, Exception) and found.prepared.lacks_detail:
+                plain.append(name)
             return found
 
         def load(bucket: Bucket, prepared: Prepared) -> None:
@@ -133,6 +136,8 @@ def run(
                     record.finish(result)
     if shrunk:
         terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
+    if plain:
+        terminal.problem(_plain_line(plain, len(todo), method.config.tiling.above))
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -230,6 +235,15 @@ def _shrinking(incoming: Incoming) -> float:
     layout = prepared.layout
     shape = prepared.missing.shape if layout is None else layout.window_shape
     return min(shape) / min(prepared.fitted.shape[:2])
+
+
+def _plain_line(plain: Sequence[str], images: int, above: int) -> str:
+    name = f" ({plain[0]})" if len(plain) == 1 else ""
+    return (
+        f"{len(plain)} of {images} image{'s' * (images != 1)}{name} analysed at more than "
+        f"{above // 4} pixels, and so without what the file shows at twice that size "
+        f"(config.score.detail); a smaller --image_size compares it"
+    )
 
 
 def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> str:

@@ -24,7 +24,7 @@ from ssdnet_jax.experiments.sweep import Sweep
 
 
 def get_sweep():
-    return Sweep(base="grid", variants={"all": {}, "half": {"fit.mask_ratio": 0.5}})
+    return Sweep(base="grid_literal", variants={"all": {}, "half": {"fit.mask_ratio": 0.5}})
 """
 
 

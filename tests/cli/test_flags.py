@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import shutil
 import sys
@@ -176,7 +177,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
     refused(lambda: parsed(*words), *expected)
 
 
-@pytest.mark.parametrize("name", ["grid", "grid.py", "configs/grid.py"])
+@pytest.mark.parametrize("name", ["grid_literal", "grid_literal.py", "configs/grid_literal.py"])
 def test_shipped_configurations_are_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config(name) == PAPER
@@ -201,8 +202,10 @@ def test_shipped_configurations_are_the_settings_of_the_paper():
         "fabric_knots",
         "grid",
         "grid_128",
+        "grid_128_literal",
+        "grid_literal",
     ]
-    grid, fabric, knots = (load_config(name) for name in ("grid", "fabric", "fabric_knots"))
+    grid, fabric, knots = (load_config(name) for name in ("grid_literal", "fabric", "fabric_knots"))
     for config in (grid, fabric, knots):
         assert config.image_size == 256
         assert config.loss.patch_sizes == config.score.patch_sizes == (16,)
@@ -216,6 +219,17 @@ def test_shipped_configurations_are_the_settings_of_the_paper():
     assert (fabric.score.alpha_rec, fabric.score.alpha_perc) == (1.0, 0.0)
     assert (knots.score.alpha_rec, knots.score.alpha_perc) == (0.0, 1.0)
     assert (knots.loss, knots.fit) == (fabric.loss, fabric.fit)
+
+
+def test_settings_for_grids_differ_from_the_literal_ones_in_noise_and_score_alone():
+    for name in ("grid", "grid_128"):
+        found, literal = load_config(name), load_config(f"{name}_literal")
+        assert (found.score.method, literal.score.method) == ("relative", "patches")
+        assert found.score.patch_sizes == literal.score.patch_sizes
+        fit = dataclasses.replace(literal.fit, input_noise=0.1, seeds=1)
+        assert dataclasses.replace(found, score=literal.score) == dataclasses.replace(
+            literal, fit=fit
+        )
 
 
 def test_shipped_configurations_load_from_the_installed_layout(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from ssdnet_jax.data.synthetic import grid_texture
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
 QUICK = [
-    "--config=grid",
+    "--config=grid_literal",
     "--image_size=32",
     "--config.network.channels_down=2",
     "--config.network.channels_up=2",

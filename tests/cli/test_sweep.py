@@ -21,7 +21,7 @@ def largest(y, f):
 
 def get_sweep():
     return Sweep(
-        base="grid",
+        base="grid_literal",
         variants={"squared": {}, "own": {"loss.reconstruction": "largest"}},
         seeds=(0, 1),
     )

@@ -7,7 +7,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.config import LossConfig, ScoreConfig
 from ssdnet_jax.core.losses import patch_similarities
 from ssdnet_jax.core.patches import extract_patches, patch_corners
-from ssdnet_jax.core.score import min_max, patch_inner_products, score, score_maps
+from ssdnet_jax.core.score import local_mean, min_max, patch_inner_products, score, score_maps
 from ssdnet_jax.core.target import Target, encode
 from ssdnet_jax.core.vgg19 import vgg19_features
 from ssdnet_jax.data.weights import random_vgg19_weights
@@ -25,6 +25,7 @@ maps_of = jax.jit(score_maps, static_argnums=(3, 4))
 patches_of = jax.jit(extract_patches, static_argnames=("size", "stride"))
 features_of = jax.jit(vgg19_features)
 scored = jax.jit(score, static_argnums=3)
+mean_of = jax.jit(local_mean, static_argnums=1)
 
 
 def painted(patch_values, size, stride):
@@ -158,3 +159,76 @@ def test_patches_are_scored_by_what_they_know():
         found.raw[judged], (values / np.maximum(weights, 1))[judged], rtol=1e-4
     )
     assert float(found.normalized[judged].max()) == pytest.approx(1.0)
+
+
+def relative_plan(tiny, shape, **score):
+    values = {"method": "relative", "patch_sizes": (4,), "patch_strides": (1,), **score}
+    return from_config_dict({**tiny, "image_size": 0, "score": values}).plan(shape)
+
+
+def log_ratio(y, f):
+    return np.abs(np.log((y + 0.1) / (f + 0.1))).mean(-1)
+
+
+def gaussian_means(values, weights, width):
+    """The mean around each pixel, term by term, of an image repeated in mirror images."""
+    reach = int(np.ceil(3 * width))
+    mirrored = [np.pad(x, reach, mode="symmetric").astype(np.float64) for x in (values, weights)]
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    window = np.outer(line, line)
+    found = np.zeros(values.shape)
+    for row, column in np.ndindex(values.shape):
+        v, w = (x[row : row + 2 * reach + 1, column : column + 2 * reach + 1] for x in mirrored)
+        found[row, column] = (window * w * v).sum() / (window * w).sum()
+    return found
+
+
+def test_the_relative_score_is_eq_3_of_log_ratios_over_their_local_mean(tiny):
+    y, f = pair()
+    plan = relative_plan(tiny, SHAPE, level_width=2.0)
+    maps = scored(jax.jit(encode, static_argnums=2)(y[None], None, plan), f[None], None, plan)
+    error = log_ratio(y, f)
+    patches = np.asarray(patches_of(error[..., None], size=4, stride=1)).mean((1, 2, 3))
+    expected = painted(patches, 4, 1)[1] / gaussian_means(error, np.ones(SHAPE), 2.0)
+    np.testing.assert_allclose(maps.raw[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(maps.normalized[0], scaled(expected), atol=1e-4)
+
+
+def test_the_local_mean_is_of_what_is_known():
+    values, known = np.random.default_rng(2).random((2, *SHAPE), np.float32)
+    known[:, 9:] = 0
+    found = mean_of(values, 3.0, known)
+    np.testing.assert_allclose(found, gaussian_means(values, known, 3.0), rtol=1e-4)
+    np.testing.assert_array_equal(mean_of(values, 1.0, np.zeros(SHAPE, np.float32)), 0)
+
+
+def test_the_local_mean_reaches_beyond_a_small_image():
+    values = np.random.default_rng(2).random((5, 7), np.float32)
+    found = mean_of(values, 6.0)
+    np.testing.assert_allclose(found, gaussian_means(values, np.ones((5, 7)), 6.0), rtol=1e-4)
+
+
+def test_the_relative_score_finds_a_defect_beside_a_highlight_and_eq_3_the_highlight(tiny):
+    shape = (64, 64)
+    generator = np.random.default_rng(0)
+    y = np.full((*shape, 1), 0.4, np.float32)
+    y[:, 48:] = 0.9
+    errors = 0.02 * generator.standard_normal(y.shape)
+    f = (y * (1 + errors)).astype(np.float32)
+    f[:, 48:] = y[:, 48:] * (1 + 5 * errors[:, 48:])
+    f[18:22, 12:16] *= 1.1
+    plans = [relative_plan(tiny, shape, method=m, level_width=8.0) for m in ("relative", "patches")]
+    peaks = []
+    for plan in plans:
+        target = jax.jit(encode, static_argnums=2)(y[None], None, plan)
+        raw = np.asarray(scored(target, f[None], None, plan).raw[0])
+        peaks.append(np.unravel_index(raw.argmax(), shape))
+    assert 16 <= peaks[0][0] < 24 and 10 <= peaks[0][1] < 18
+    assert peaks[1][1] >= 44
+
+
+def test_an_exact_reconstruction_has_no_relative_error(tiny):
+    y, _ = pair()
+    plan = relative_plan(tiny, SHAPE)
+    target = jax.jit(encode, static_argnums=2)(y[None], None, plan)
+    np.testing.assert_allclose(scored(target, y[None], None, plan).raw, 0, atol=1e-5)

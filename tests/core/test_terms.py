@@ -22,6 +22,9 @@ def test_errors_are_zero_at_equality_and_grow_with_the_difference(name):
 def test_errors_are_their_formulas():
     np.testing.assert_allclose(terms.squared(Y, F), ((Y - F) ** 2).mean(-1), rtol=1e-6)
     np.testing.assert_allclose(terms.absolute(Y, F), jnp.abs(Y - F).mean(-1), rtol=1e-6)
+    y, f = jnp.abs(Y), jnp.abs(F)
+    ratios = jnp.abs(jnp.log((y + 0.1) / (f + 0.1))).mean(-1)
+    np.testing.assert_allclose(terms.log_ratio(y, f), ratios, rtol=1e-4)
     # Far above its scale the smooth error is the absolute one, less that scale.
     np.testing.assert_allclose(terms.charbonnier(Y, Y + 5), 5 - 1e-3, rtol=1e-5)
 

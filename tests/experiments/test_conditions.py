@@ -7,7 +7,7 @@ from PIL import Image
 from ssdnet_jax.config import Config
 from ssdnet_jax.data.images import DecodedImage, resize_image
 from ssdnet_jax.data.layouts.sample import Sample
-from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt
+from ssdnet_jax.experiments.conditions import PLAIN, Condition, corrupt, shaded
 from ssdnet_jax.methods.registry import make_method
 
 GREY = DecodedImage(np.full((64, 80, 3), 0.5, np.float32), None, ())
@@ -96,6 +96,33 @@ def test_noise_of_the_original_is_there_before_it_is_resized(sample):
     condition = Condition(noise_of_original=0.1, evaluate_at=32)
     expected = resize_image(noisy, (32, 32))
     np.testing.assert_allclose(condition.read(sample, sr()).pixels, expected, atol=1e-6)
+
+
+def test_uneven_light_falls_from_a_highlight_to_the_other_end():
+    image = shaded(GREY, 0.6, "a.png")
+    factors = image.pixels[..., 0] / 0.5
+    assert factors.min() == pytest.approx(0.4, abs=0.02)  # 1 - level
+    assert factors.max() == pytest.approx(1.6, abs=0.1)  # 1 + level
+    assert (image.pixels == image.pixels[..., :1]).all() and image.pixels.dtype == np.float32
+    # Nine tenths of the way lie outside of three widths of the highlight: light is a plane there.
+    rows, columns = np.indices(factors.shape)
+    beyond = factors < np.quantile(factors, 0.5)
+    terms = np.stack([np.ones(beyond.sum()), rows[beyond], columns[beyond]], axis=1)
+    fit = terms @ np.linalg.lstsq(terms, factors[beyond], rcond=None)[0]
+    np.testing.assert_allclose(fit, factors[beyond], atol=2e-3)
+    np.testing.assert_array_equal(shaded(GREY, 0.6, "a.png").pixels, image.pixels)
+    assert (shaded(GREY, 0.6, "b.png").pixels != image.pixels).any()
+    np.testing.assert_array_equal(shaded(GREY, 0.0, "a.png").pixels, GREY.pixels)
+    bright = dataclasses.replace(GREY, pixels=np.ones((64, 80, 1), np.float32))
+    assert shaded(bright, 0.6, "a.png").pixels.max() == 1
+
+
+def test_light_is_uneven_before_an_image_is_resized(sample):
+    whole = DecodedImage(pixels_of(sample), None, ())
+    expected = shaded(whole, 0.5, "a.png").pixels
+    condition = Condition(uneven_light=0.5)
+    np.testing.assert_allclose(condition.read(sample, sr()).pixels, expected, atol=1e-6)
+    assert (condition.folder, condition.words) == ("uneven_light0.5", "uneven light 0.5")
 
 
 def test_methods_that_do_not_inpaint_can_be_given_zeros(sample):

@@ -32,6 +32,7 @@ CASES = {
     "auto_filters": ("auto", "filters", 0.0),
     "auto_noisy": ("auto", "filters", 0.15),
     "grid": ("grid", "pixels", 0.0),
+    "grid_literal": ("grid_literal", "pixels", 0.0),
 }
 STEPS = 30
 

@@ -23,7 +23,7 @@ def test_the_score_of_a_given_fit_is_what_it_was(kept, name):
     np.testing.assert_allclose(actual, expected, atol=make_maps.TOLERANCE * np.ptp(expected))
 
 
-@pytest.mark.parametrize("name", ["auto_filters", "grid"])
+@pytest.mark.parametrize("name", ["auto_filters", "grid", "grid_literal"])
 def test_a_fit_finds_what_it_found(kept, name):
     expected = kept[f"fit_{name}"]
     actual = make_maps.map_of_a_fit(name)[::2, ::2]

@@ -101,7 +101,7 @@ def results():
 def test_the_text_says_what_was_done_what_differs_and_what_failed(results, tmp_path):
     protocol = Protocol(("ssdnet", "fca", "glcm"), (0, 1))
     setting = Setting(
-        "set_1", protocol, 256, ("grid epochs=2", "auto"), "hand-drawn masks", {"Command": "x"}
+        "set_1", protocol, 256, ("fabric seed=2", "auto"), "hand-drawn masks", {"Command": "x"}
     )
     table, curves = table_rows(results.clean), curve_rows(results)
     write_markdown(
@@ -110,8 +110,8 @@ def test_the_text_says_what_was_done_what_differs_and_what_failed(results, tmp_p
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     for words in (
         r"# The paper's comparison on set\_1",
-        "10 defective images, seeds 0, 1, SSDnet by the configurations `grid epochs=2` and `auto`",
-        "- SSDnet by `grid epochs=2`: the paper's setting for grid (section 4.2).",
+        "10 defective images, seeds 0, 1, SSDnet by the configurations `fabric seed=2` and `auto`",
+        "- SSDnet by `fabric seed=2`: the paper's setting for fabric (section 4.2).",
         "- SSDnet by `auto`: this project's one setting",
         "baselines get the nearest known value",
         "| grid (5) | SSDnet | **0.225 ± 0.035** | **0.900 ± 0.000** | 0.60 | 0.99 |",
