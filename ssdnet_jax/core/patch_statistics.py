@@ -213,7 +213,8 @@ def _errors_by_row(
 
             def errors(place: Int[Array, ""] | int) -> Float[Array, "n w"]:
                 index = ranks[place].astype(jnp.int32) + offsets
-                return jnp.abs(centre - table.at[index].get(mode=mode)).sum(-2)
+                found = table.at[index].get(mode="promise_in_bounds")  # a rank is one of the table
+                return jnp.abs(centre - found).sum(-2)
 
             return order_.each(errors, n)
 
@@ -222,8 +223,6 @@ def _errors_by_row(
         nothing = jnp.zeros((n, n, width), beyond.dtype)
         return lax.fori_loop(0, blocks, lambda block, sums: sums + of_block(block), nothing)
 
-    # A rank among all is one of the table; bounds need not be looked at.
-    mode = "promise_in_bounds" if known is None else "clip"
     rows = jnp.arange(height)
     if order_.rows >= height:
         return jax.vmap(error_row)(rows) / channels
@@ -276,7 +275,8 @@ def _ranks_among(
     counted = known.astype(jnp.int32)[:, columns].transpose(1, 0, 2)
     in_columns = order.window_sums(counted, n)
     members = order.window_sums(jnp.swapaxes(in_columns, 0, 1), n)[:, :, None]
-    return ((2 * before.astype(jnp.int32) + 1) * n**2) // (2 * jnp.maximum(members, 1))
+    ranks = ((2 * before.astype(jnp.int32) + 1) * n**2) // (2 * jnp.maximum(members, 1))
+    return jnp.minimum(ranks, n**2 - 1)  # what is itself not known may come after all members
 
 
 def _one_by_one(function: Callable[[Any], Array], count: int) -> Array:

@@ -79,6 +79,18 @@ def test_correspondence_equals_a_literal_loop_also_with_ties(border, n, blur_siz
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_not_known_and_above_all_others_is_compared_with_the_largest_of_its_own_channel():
+    features, weights = feature_map(channels=2), np.ones((11, 13), np.float32)
+    features[5, 6], weights[5, 6] = 7.0, 0.3
+    weights[4:7, 7:9] = 0  # so that some tiles have few members
+    reference = np.stack([np.arange(9.0), 100 + np.arange(9.0)], -1).astype(np.float32)
+    errors = statistics.correspondence_errors(
+        jnp.asarray(features), jnp.asarray(reference), tile_size=3, weights=jnp.asarray(weights)
+    )
+    expected = (abs(7.0 - 8.0) + abs(7.0 - 108.0)) / 2
+    np.testing.assert_allclose(errors[5 + 1, 6 + 1], np.full((3, 3), expected), rtol=1e-6)
+
+
 def test_tiles_too_large_for_eight_bit_counts_keep_their_ranks():
     n = 13  # 169 members
     features = feature_map(15, 14, 1)
