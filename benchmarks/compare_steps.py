@@ -7,8 +7,9 @@ Command:
 Protocol: a process for each checkout, which take blocks of steps in turn; medians over blocks, and
 medians of the ratios of neighbouring blocks, of wall time and of the time that the process spent on
 cores. The settings are those of benchmarks/roofline.py, and "score": what `auto` does with a fit of
-a picture of 256 x 256 pixels with VGG19's features, here random ones, in three maps of tiles. On a
-machine that does other work as well, the ratio of times on cores is the one to look at.
+a picture of 256 x 256 pixels whose file has detail, with VGG19's features, here by random weights:
+five maps of tiles, marks, and the map that follows the picture. On a machine that does other work
+as well, the ratio of times on cores is the one to look at.
 """
 
 import argparse
@@ -131,28 +132,24 @@ def fitting(setting: str) -> Callable[[int], None]:
 def scoring() -> Callable[[int], None]:
     """So many scores of one fit."""
     import jax
-    import jax.numpy as jnp
 
     from ssdnet_jax.config import AUTO
-    from ssdnet_jax.core.plan import Plan, representations
     from ssdnet_jax.core.score import score
-    from ssdnet_jax.core.target import Target
+    from ssdnet_jax.core.target import encode
+    from ssdnet_jax.data.weights import random_vgg19_weights
 
-    scale = AUTO.score.coarse_scale
-    fitted, compared = representations(AUTO.features, coarse_scale=scale, noisy=False)
-    plan = Plan((256, 256), "vgg19", fitted, compared, AUTO.fit_settings, AUTO.score)
-    shapes = [
-        (1, round(128 * r.scale), round(128 * r.scale), r.components + 3 * (r is fitted))
-        for r in (fitted, *compared)
-    ]
-    values, *parts = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
-    zeros = jnp.zeros((1, 3))
-    target = Target(values, tuple(parts), zeros, zeros + 1)
+    plan = AUTO.resolve_features(has_vgg19=True).plan((256, 256), detailed=True)
+    weights = random_vgg19_weights(0)
+    images, details = (
+        jax.random.uniform(jax.random.key(i), (1, side, side, 3))
+        for i, side in ((1, 256), (2, 512))
+    )
+    target = jax.jit(lambda y, detail: encode(y, weights, plan, details=detail))(images, details)
     program = jax.jit(lambda target, mu: score(target, mu, None, plan).raw)
 
     def run(times: int) -> None:
         for _ in range(times):
-            jax.block_until_ready(program(target, 0 * values))
+            jax.block_until_ready(program(target, 0 * target.values))
 
     return run
 

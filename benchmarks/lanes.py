@@ -179,6 +179,7 @@ def watch_programs() -> list[tuple[str, float, float]]:
             working.append((what, started, time.monotonic()))
             return result
 
+        call.load = program.load
         return call
 
     def watch(name):

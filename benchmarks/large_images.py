@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--megapixels", default="1,4,12,50,100")
     parser.add_argument("--steps", type=int, default=0, help="0: as many as the setting has")
     parser.add_argument("--vgg19_weights", type=Path)
-    parser.add_argument("--texture", type=Path, help="a good picture; default: a brick pavement")
+    parser.add_argument("--texture", type=Path, help="a good picture; default: bricks")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -52,11 +52,13 @@ def main() -> None:
             if not path.exists():
                 write_picture(path, float(megapixels), given.texture)
             found = in_a_process(path, given)
+            if found is None:
+                continue  # the next run tries again
             report.setdefault("sizes", {})[megapixels] = found
             print(megapixels, json.dumps(found), flush=True)
             if given.json:
                 save(report, given.json)
-    if given.figure:
+    if given.figure and "sizes" in report:
         draw(report["sizes"], given.figure)
 
 
@@ -72,10 +74,7 @@ def save(report: dict[str, Any], path: Path) -> None:
 def write_picture(path: Path, megapixels: float, texture: Path | None) -> None:
     import tifffile
 
-    from ssdnet_jax.data.images import read_image
-    from ssdnet_jax.data.synthetic import embedded_example
-
-    pixels = read_image(texture).pixels if texture else embedded_example()[0]
+    pixels = good_texture(texture)
     height = round((megapixels * 1e6 * 0.75) ** 0.5)
     width = round(megapixels * 1e6 / height)
     unfinished = path.with_suffix(".part")
@@ -88,6 +87,18 @@ def write_picture(path: Path, megapixels: float, texture: Path | None) -> None:
         photometric="rgb",
     )
     unfinished.replace(path)
+
+
+def good_texture(path: Path | None) -> np.ndarray:
+    """A picture without defects: scikit-image's brick at 256 pixels, unless another is given."""
+    import skimage
+
+    from ssdnet_jax.data.images import read_image, resize_image
+
+    if path:
+        return read_image(path).pixels
+    brick = read_image(Path(skimage.__file__).parent / "data" / "brick.png").pixels
+    return resize_image(brick, (256, 256))
 
 
 def tiles(texture: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -109,12 +120,15 @@ def tiles(texture: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
             yield (255 * np.clip(found, 0, 1)).round().astype(np.uint8)
 
 
-def in_a_process(path: Path, given: argparse.Namespace) -> dict[str, Any]:
+def in_a_process(path: Path, given: argparse.Namespace) -> dict[str, Any] | None:
     command = [sys.executable, __file__, f"--child={path}", f"--steps={given.steps}"]
     command += [f"--workdir={given.workdir / path.stem}"]
     if given.vgg19_weights:
         command.append(f"--vgg19_weights={given.vgg19_weights}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{path.name}: the process ended with {done.returncode}", file=sys.stderr)
+        return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -210,7 +224,7 @@ def draw(sizes: dict[str, Any], path: Path) -> None:
     seconds, memory = figure.subplots(1, 2)
     where = [float(number) for number in numbers]
     bottom = np.zeros(len(numbers))
-    for name in ("read", "features", "fit", "score", "decide", "write"):
+    for name in ("read", "features", "fit", "score", "marks", "guide", "decide", "write"):
         values = [sizes[n]["stages"].get(name, {}).get("processor_seconds", 0) for n in numbers]
         seconds.bar(range(len(where)), values, bottom=bottom, label=name)
         bottom += values

@@ -276,6 +276,9 @@ class Ready(Timed):
     def bucket(self, prepared):
         return super().bucket(prepared)._replace(stage="score", settings=None)
 
+    def load(self, prepared, size, load_fits):
+        """Nothing: no program of a device runs."""
+
     def encode(self, group, size):
         return list(group)
 

@@ -129,7 +129,6 @@ class Config:
         noise: float = 0.0,
         masked: bool = False,
         detailed: bool = False,
-        whole: bool = True,
     ) -> Plan:
         """What is done to an image of this shape; features must have been resolved.
 
@@ -140,7 +139,6 @@ class Config:
             it is too small for that.
           masked: whether not all of its pixels take part.
           detailed: whether the image is known at twice this shape as well.
-          whole: whether it is scored as a whole, and not tile by tile.
 
         Raises:
           ConfigError: a patch is larger than the image, or the network has too many scales for it.
@@ -169,8 +167,8 @@ class Config:
             seeds=self.fit.seeds,
             masked=masked,
             # Where pixels that take no part begin, texture ends, which is a mark.
-            marks=whole and not masked and tiles_of_features and self.score.marks == "all",
-            guided=whole and tiles_of_features and self.score.guide == "image",
+            marks=not masked and tiles_of_features and self.score.marks == "all",
+            guided=tiles_of_features and self.score.guide == "image",
         )
 
 

@@ -111,7 +111,7 @@ def localize_batch(
     stream = Stream(method, prepared())
     for found in stream.results(
         lanes=lambda bucket: (
-            min(most, lanes or lanes_that_fit(bucket.shape, bucket.settings)),
+            min(most, lanes) or lanes_that_fit(bucket.shape, bucket.settings, most),
             1,
         ),
         report=report,

@@ -2,12 +2,13 @@
 
 JAX's compilation cache saves compiling, but its key is the traced program, and tracing a fit takes
 seconds of Python. `program` keeps the traced program too, as StableHLO, beside that cache. Without
-a compilation cache it is `jax.jit`.
+a compilation cache it is `jax.jit`, compiled ahead of its first call.
 """
 
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import jaxlib.version
 import numpy as np
 import optax
 from jax import export
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ssdnet_jax.core import registry
 from ssdnet_jax.core.fit import FitState, Weights
@@ -32,6 +33,7 @@ LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 # Programs in memory at a time, seven for each shape of pictures. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
+_LOOKING_UP = threading.Lock()
 
 _TYPES = (
     *(FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState),
@@ -87,27 +89,72 @@ class Placement:
         return NamedSharding(self._mesh(), spec)
 
 
+class Program:
+    """A function of arguments of certain shapes and types, traced and compiled when it is needed.
+
+    By whichever thread asks first; others wait for it.
+    """
+
+    def __init__(self, lower: Callable[[], Any]):
+        """A program that is not traced yet.
+
+        Args:
+          lower: traces it; gives a `jax.stages.Lowered`.
+        """
+        self._lower, self._tracing, self._compiling = lower, threading.Lock(), threading.Lock()
+        self._lowered: Any = None  # until it is compiled
+        self._result: Any = None
+        self._compiled: Callable[..., Any] | None = None
+
+    @property
+    def result(self) -> Any:
+        """Shapes and types of what it returns, for which it need not be compiled."""
+        with self._tracing:
+            if self._result is None:
+                self._lowered = self._lower()
+                self._result = jax.tree.map(_shape, self._lowered.out_info)
+            return self._result
+
+    def compiled(self) -> "Program":
+        """The program once it is compiled; raises what compiling raises."""
+        with self._compiling:
+            if self._compiled is None:
+                assert self.result is not None
+                self._compiled, self._lowered = self._lowered.compile(), None
+        return self
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        assert self._compiled is not None
+        return self._compiled(*arguments)
+
+
 def program(
     function: Callable[..., Any],
     *arguments: Any,
     settings: Hashable,
     donate: tuple[int, ...] = (),
     placement: Placement | None = None,
-) -> Callable[..., Any]:
+) -> Program:
     """`jax.jit` of `function(*arguments, settings=settings)`, traced once a machine.
 
     Args:
       function: pure, of `ssdnet_jax.core`.
-      *arguments: arrays, or trees of them, of the shapes and types the program is for.
+      *arguments: arrays, or trees of them, of the shapes and types the program is for; also only
+        these, as `Program.result` has them.
       settings: static; its text must say all that it decides.
       donate: positions of the arguments whose memory the result may reuse.
       placement: of programs that several devices share.
 
     Returns:
-      A function of arguments of those shapes and types.
+      A compiled function of arguments of those shapes and types.
     """
-    leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
-    return _program(function, tuple(leaves), structure, settings, donate, placement)
+    return _looked_up(function, arguments, settings, donate, placement).compiled()
+
+
+def result_of(function: Callable[..., Any], *arguments: Any, settings: Hashable) -> Any:
+    """Shapes and types of what the `program` of these arguments returns; it is not compiled."""
+    return _looked_up(function, arguments, settings, (), None).result
 
 
 def forget_programs() -> None:
@@ -120,24 +167,53 @@ def forget_programs() -> None:
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)  # one that is left out is freed, and comes from disk
-def _program(
+def _program(*key: Any) -> Program:
+    return Program(functools.partial(_lower, *key))
+
+
+def _looked_up(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    settings: Hashable,
+    donate: tuple[int, ...],
+    placement: Placement | None,
+) -> Program:
+    leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
+    device = None if placement else _device(arguments)
+    with _LOOKING_UP:  # or two threads would have a program each
+        return _program(function, tuple(leaves), structure, settings, donate, placement, device)
+
+
+def _lower(
     function: Callable[..., Any],
     leaves: tuple[Any, ...],
     structure: Any,
     settings: Hashable,
     donate: tuple[int, ...],
     placement: Placement | None,
-) -> Callable[..., Any]:
+    device: jax.Device | None,
+) -> Any:
+    """The traced function, ready to be compiled."""
+
     def jit(function: Callable[..., Any]) -> Any:
         if placement is None:
             return jax.jit(function, donate_argnums=donate)
         return placement.jit(function, donate)
 
+    def lowered(function: Any) -> Any:
+        placed = leaves
+        if device is not None:
+            sharding = SingleDeviceSharding(device)
+            placed = tuple(
+                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in leaves
+            )
+        return function.lower(*jax.tree.unflatten(structure, placed))
+
     with_settings = functools.partial(function, settings=settings)
     plain = jit(placement.divided(with_settings) if placement else with_settings)
     folder = _CONFIG.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
-        return plain
+        return lowered(plain)
     name = _digest(
         function.__module__, function.__qualname__, leaves, structure, settings, donate, placement
     )
@@ -147,13 +223,27 @@ def _program(
     except Exception:  # absent, damaged, or of another JAX: trace it (again)
         exported = export.export(plain)(*jax.tree.unflatten(structure, leaves))
         _keep(exported, path)
-    return jit(exported.call)
+    return lowered(jit(exported.call))
 
 
 def _shape(argument: Any) -> jax.ShapeDtypeStruct:
     """Without JAX's weak types, which a program just traced has and one from disk has not."""
+    if isinstance(argument, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(argument.shape, argument.dtype)
     abstract = jax.typeof(argument)
     return jax.ShapeDtypeStruct(abstract.shape, abstract.dtype)
+
+
+def _device(arguments: tuple[Any, ...]) -> jax.Device:
+    """The device that arguments have been put on, or else JAX's default."""
+    arrays = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
+    found = [device for array in arrays if array.committed for device in array.devices()]
+    if found:
+        return found[0]
+    default = _CONFIG.jax_default_device
+    if default is None or isinstance(default, str):  # the name of a platform
+        default = jax.local_devices(backend=default)[0]
+    return default
 
 
 def _keep(exported: export.Exported, path: Path) -> None:

@@ -345,7 +345,7 @@ def test_a_plan_says_what_is_done_to_an_image():
     auto = AUTO.resolve_features(has_vgg19=True)
     assert auto.plan((256, 256)).fitted[:3] == ("coarse", 1.0, 24)
     assert auto.plan((256, 256), noise=0.1).fitted[:3] == ("coarse", 0.75, 24)
-    assert auto.plan((256, 256)).marks and not auto.plan((256, 256), whole=False).marks
+    assert auto.plan((256, 256)).marks
     assert not auto.plan((256, 256), masked=True).marks
     assert auto.plan((256, 256), detailed=True).detailed
     assert not auto.plan((256, 256), detailed=True, noise=0.1).detailed

@@ -1,11 +1,13 @@
 """What every command shares: help, one-line errors, exit statuses."""
 
+import atexit
 import contextlib
 import dataclasses
 import io
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -83,7 +85,7 @@ class Command:
             with contextlib.suppress(OSError):
                 print(f"\n{self.name}: interrupted; {self.kept} are kept", file=sys.stderr)
             status = 130
-        _leave(status)
+        leave(status)
 
 
 def _open_streams() -> None:
@@ -102,8 +104,23 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave(status: int) -> NoReturn:
-    """Ends the process; threads that hang, and output that cannot be written, do not keep it."""
+def leave(status: int) -> NoReturn:
+    """Ends the process; threads that hang, and output that cannot be written, do not keep it.
+
+    What was registered to be done at the end is done, but the interpreter is not taken apart: with
+    JAX in it that takes half a second.
+    """
+    _flush_streams()
+    if hanging():
+        os._exit(status)
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        sys.exit(status)  # which waits for them
+    atexit._run_exitfuncs()
+    _flush_streams()
+    os._exit(status)
+
+
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -111,9 +128,6 @@ def _leave(status: int) -> NoReturn:
         except OSError:
             # Not again at the end of the interpreter, which would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if hanging():
-        os._exit(status)
-    sys.exit(status)
 
 
 ANOMALOUS = 3  # exit status with --fail_on_anomaly

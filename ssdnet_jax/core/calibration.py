@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.masked import quantiles
+from ssdnet_jax.core import masked, order_statistics
 
 
 def in_quartiles(
@@ -25,9 +25,9 @@ def in_quartiles(
     """
     shares = jnp.array([0.5, 0.75], values.dtype)
     if valid is None:
-        median, quartile = jnp.quantile(values, shares)
+        median, quartile = order_statistics.quantiles(values.ravel(), shares)
     else:
-        median, quartile = quantiles(values, valid > 0, shares)
+        median, quartile = masked.quantiles(values, valid > 0, shares)
     spread = quartile - median
     return jnp.where(spread > 0, (values - median) / jnp.where(spread > 0, spread, 1.0), 0.0)
 

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.features import principal_components, standardize
 from ssdnet_jax.core.linear import solved
-from ssdnet_jax.core.masked import median, quantiles
 from ssdnet_jax.core.patch_statistics import smoothed
 
 _BLUR = 1.0  # pixels, standard deviation: finer detail of the image is grain
 _RADIUS = 4  # pixels: windows of 9 x 9
 _SMALL_RADIUS = 2  # pixels, of the smoothing of what is not explained
 _RIDGE = 0.1  # variance of a guide, of 1 over the image, from which a window can be explained
-_BACKGROUND = 0.95  # share of pixels below which values are not what stands out
+REACH = 2 * _RADIUS  # pixels that `filtered` sees around a pixel
+BACKGROUND = 0.95  # share of pixels below which values are not what stands out
 
 
 def guide_of(
@@ -36,14 +37,39 @@ def guide_of(
       valid: above 0 where a pixel takes part; None: everywhere.
     """
     grey = standardize(image.mean(-1, keepdims=True), valid)
-    middle = jnp.median(grey) if valid is None else median(grey[..., 0], valid > 0)
-    guides = [grey, jnp.abs(grey - middle)]
+    middle = (
+        order_statistics.median(grey.ravel())
+        if valid is None
+        else masked.median(grey[..., 0], valid > 0)
+    )
+    colours = None
     if image.shape[-1] > 1:
         centred = image - image.mean((0, 1))
         components = principal_components(centred, count=image.shape[-1], weights=valid)
-        guides.append(components[..., 1:])
+        colours = components[..., 1:]
+    return standardize(smooth_guides(grey, middle, colours), valid)
+
+
+def smooth_guides(
+    grey: Float[Array, "h w 1"],
+    middle: Float[Array, ""],
+    colours: Float[Array, "h w colours"] | None,
+) -> Float[Array, "h w guides"]:
+    """Guides of an image or of a part of it, before they are brought to mean 0 and deviation 1.
+
+    Args:
+      grey: brightness, of mean 0 and standard deviation 1 over the image.
+      middle: its median over the image.
+      colours: principal components of the image but the main one; None of a grey image.
+
+    Returns:
+      Guides, of which those within 3 pixels of the part's borders are not those of the image.
+    """
+    guides = [grey, jnp.abs(grey - middle)]
+    if colours is not None:
+        guides.append(colours)
     smooth = [smoothed(one, _BLUR) for one in jnp.moveaxis(jnp.concatenate(guides, -1), -1, 0)]
-    return standardize(jnp.stack(smooth, axis=-1), valid)
+    return jnp.stack(smooth, axis=-1)
 
 
 def follow(
@@ -64,14 +90,30 @@ def follow(
       valid: above 0 where a pixel takes part; None: everywhere. Others do not count.
     """
     weights = jnp.ones_like(values) if valid is None else (valid > 0).astype(values.dtype)
-    smooth = values[..., None]
-    for _ in range(2):
-        smooth = _means(smooth, weights, radius=_SMALL_RADIUS)
-    found = smooth[..., 0] + _explained(values, guide, weights)
-    base = quantiles(values, weights > 0, jnp.array([_BACKGROUND], values.dtype))[0]
+    found = filtered(values, guide, weights)
+    base = masked.quantiles(values, weights > 0, jnp.array([BACKGROUND], values.dtype))[0]
     before, after = (jnp.where(weights > 0, x, -jnp.inf).max() - base for x in (values, found))
     share = jnp.where(after > before, before / jnp.where(after > 0, after, 1.0), 1.0)
     return jnp.where(found > base, base + share * (found - base), found)
+
+
+def filtered(
+    values: Float[Array, "h w"], guide: Float[Array, "h w guides"], weights: Float[Array, "h w"]
+) -> Float[Array, "h w"]:
+    """`follow` before what stands out is drawn together: of a part of a map as of the whole.
+
+    Args:
+      values: of the part.
+      guide: likewise.
+      weights: 1 where a pixel takes part, else 0.
+
+    Returns:
+      The map, which within `REACH` pixels of the part's borders is not that of the whole.
+    """
+    smooth = values[..., None]
+    for _ in range(2):
+        smooth = _means(smooth, weights, radius=_SMALL_RADIUS)
+    return smooth[..., 0] + _explained(values, guide, weights)
 
 
 def _explained(values: Array, guide: Array, weights: Array) -> Float[Array, "h w"]:

@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from ssdnet_jax.core.convolution import pad2d
+from ssdnet_jax.core.order_statistics import at_ranks
 
-_ALL_OF_IT = 1 - 1e-4  # of what a feature sees, up to rounding
-_ENOUGH = 0.25  # of the features that are known at all
+ALL_OF_IT = 1 - 1e-4  # of what a feature sees, up to rounding
+WELL_KNOWN = 0.5
+ENOUGH = 0.25  # of the features that are known at all
 
 
 def known_share(valid: Float[Array, "h w"], *, reach: int) -> Float[Array, "h//2 w//2"]:
@@ -47,14 +49,14 @@ def for_statistics(weights: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     What is partly known knows something of the filling too. Where little is known, less than a
     quarter of what is partly known, the weights stay as they are.
     """
-    known = weights >= _ALL_OF_IT
-    enough = known.sum() >= _ENOUGH * (weights > 0).sum()
+    known = weights >= ALL_OF_IT
+    enough = known.sum() >= ENOUGH * (weights > 0).sum()
     return jnp.where(enough, known.astype(weights.dtype), weights)
 
 
 def well_known(weights: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:
     """Where weights are at least one half, or where they are largest if none is."""
-    return weights >= jnp.minimum(0.5, weights.max())
+    return weights >= jnp.minimum(WELL_KNOWN, weights.max())
 
 
 def quantiles(
@@ -67,11 +69,11 @@ def quantiles(
       counted: which do; at least one.
       shares: in [0, 1], which quantiles.
     """
-    ordered = jnp.sort(jnp.where(counted, values, jnp.inf).ravel())
     last = jnp.maximum(counted.sum() - 1, 0)
-    place = shares * last.astype(ordered.dtype)
+    place = shares * last.astype(values.dtype)
     below = jnp.floor(place).astype(jnp.int32)
-    low, high = ordered[below], ordered[jnp.minimum(below + 1, last)]
+    low, following = at_ranks(jnp.where(counted, values, jnp.inf).ravel(), below)
+    high = jnp.where(below < last, following, low)
     return low + (high - low) * (place - below)
 
 

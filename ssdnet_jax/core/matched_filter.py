@@ -18,15 +18,16 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
+from ssdnet_jax.core.order_statistics import quantiles
 from ssdnet_jax.core.patch_statistics import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
-_MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
-_SMALLEST = 1e-6  # of the largest modulus: what is below it is rounding
-_SMOOTHING = 1.2  # standard deviation, in widths of a shape
-_BORDER = 24  # pixels: farther from the border nothing of it is seen
-_HIGH = 0.95  # share of pixels, as quantile
-_TREND = 12 / 256  # standard deviation of the Gaussian that a trend passes, in shorter sides
+MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
+SMALLEST = 1e-6  # of the largest modulus: what is below it is rounding
+SMOOTHING = 1.2  # standard deviation, in widths of a shape
+BORDER = 24  # pixels: farther from the border nothing of it is seen
+HIGH = 0.95  # share of pixels, as quantile
+TREND = 12 / 256  # standard deviation of the Gaussian that a trend passes, in shorter sides
 
 
 class Shape(NamedTuple):
@@ -89,21 +90,49 @@ def mark_map(channels: Float[Array, "h w c"], shape: Shape) -> Float[Array, "h w
     """
     margins, sides, spectrum = _spectrum(channels)
     modulus = jnp.abs(spectrum)
-    floor = _SMALLEST * modulus.max((0, 1)) + jnp.finfo(jnp.float32).tiny
+    floor = SMALLEST * modulus.max((0, 1)) + jnp.finfo(jnp.float32).tiny
     # What is left of the mean is rounding, and would be as large as any other coefficient.
     white = (spectrum / (modulus + floor)).at[0, 0].set(0)
+    height, width, _ = channels.shape
+    energy = _energy(white, sides, margins, (height, width), shape)
+    amplitude = jnp.sqrt(smoothed(energy, SMOOTHING * shape.width) * math.prod(sides))
+    return amplitude * _border_shares(amplitude)
+
+
+def energy_of_part(
+    white: Float[Array, "hh ww c"], shape: Shape, *, margin: int
+) -> Float[Array, "h w"]:
+    """The strongest response to a shape, squared, within a part of a whitened image.
+
+    Args:
+      white: the part, with `margin` pixels around it, over which it is repeated.
+      shape: static.
+      margin: static; from 5 times the shape's length on the response is that in the whole image.
+    """
+    height, width, _ = white.shape
+    inner = (height - 2 * margin, width - 2 * margin)
+    spectrum = jnp.fft.rfft2(white, axes=(0, 1))
+    return _energy(spectrum, (height, width), (margin, margin), inner, shape)
+
+
+def _energy(
+    white: Complex[Array, "hh ww c"],
+    sides: tuple[int, int],
+    starts: tuple[int, int],
+    inner: tuple[int, int],
+    shape: Shape,
+) -> Float[Array, "h w"]:
+    """Mean of squared responses over channels, in the direction of the strongest."""
 
     def strongest(so_far: Array, angle: Array) -> tuple[Array, None]:
         of_shape = _transfer(sides, shape, angle)[..., None]
         filtered = jnp.fft.irfft2(white * of_shape, s=sides, axes=(0, 1))
-        response = lax.dynamic_slice(filtered, (*margins, 0), channels.shape)
+        response = lax.dynamic_slice(filtered, (*starts, 0), (*inner, white.shape[-1]))
         return jnp.maximum(so_far, lax.square(response).mean(-1)), None
 
     directions = 1 if shape.width == shape.length else _DIRECTIONS
     angles = jnp.arange(directions) * (math.pi / directions)
-    energy, _ = lax.scan(strongest, jnp.zeros(channels.shape[:2], channels.dtype), angles)
-    amplitude = jnp.sqrt(smoothed(energy, _SMOOTHING * shape.width) * math.prod(sides))
-    return amplitude * _border_shares(amplitude)
+    return lax.scan(strongest, jnp.zeros(inner, white.real.dtype), angles)[0]
 
 
 def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
@@ -115,11 +144,13 @@ def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
     stays. In a corner both directions count.
     """
     height, width = values.shape
-    reach = min(_BORDER, min(values.shape) // 4)
-    inner = jnp.quantile(values[reach : height - reach, reach : width - reach], _HIGH)
+    reach = min(BORDER, min(values.shape) // 4)
+    high_share = jnp.array([HIGH], values.dtype)
+    middle = values[reach : height - reach, reach : width - reach]
+    inner = quantiles(middle.ravel(), high_share)[0]
     both = (values, values.T)
     lines = [part[:reach] for one in both for part in (one, one[::-1])]
-    high = jnp.stack([jnp.quantile(part, _HIGH, axis=1) for part in lines]).min(0)
+    high = jnp.stack([quantiles(part, high_share)[:, 0] for part in lines]).min(0)
     shares = jnp.where(high > inner, inner / jnp.where(high > 0, high, 1.0), 1.0)
     of_rows, of_columns = (
         jnp.concatenate([shares, jnp.ones(side - 2 * reach), shares[::-1]]) for side in values.shape
@@ -133,7 +164,7 @@ def trend_share(grey: Float[Array, "h w 1"]) -> Float[Array, ""]:
     0.76 to 0.9 where light is uneven, on plates of metal for example; mostly below 0.5 elsewhere.
     """
     _, sides, spectrum = _spectrum(grey)
-    side = _TREND * min(grey.shape[:2])
+    side = TREND * min(grey.shape[:2])
     low = _transfer(sides, Shape(side, side), jnp.float32(0))[..., None]
     power = lax.square(jnp.abs(spectrum)).at[:, 1:-1].multiply(2)  # of both halves
     total = power.sum()
@@ -150,7 +181,7 @@ def _spectrum(
     """
     # Even sides have a last column of the half spectrum that stands for itself.
     height, width = channels.shape[:2]
-    top, left = height // _MARGIN, width // _MARGIN
+    top, left = height // MARGIN, width // MARGIN
     bottom, right = top + height % 2, left + width % 2
     padded = jnp.pad(channels, ((top, bottom), (left, right), (0, 0)), mode="reflect")
     sides = (top + height + bottom, left + width + right)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.masked import median, well_known
+from ssdnet_jax.core import masked, order_statistics
+from ssdnet_jax.core.masked import well_known
 from ssdnet_jax.core.patch_statistics import separable
 
 _SMOOTHING = 12.0  # pixels of smoothing a unit of noise
@@ -66,6 +67,7 @@ def noise_deviation(
     if valid is not None:
         whole = valid[:-1, :-1] * valid[:-1, 1:] * valid[1:, :-1] * valid[1:, 1:]
         counted = well_known(whole)
-        medians = [median(x, counted) for x in jnp.moveaxis(jnp.abs(diagonal), -1, 0)]
+        medians = [masked.median(x, counted) for x in jnp.moveaxis(jnp.abs(diagonal), -1, 0)]
         return jnp.stack(medians).mean() / (2 * _MEDIAN_OF_NORMAL)
-    return jnp.median(jnp.abs(diagonal), axis=(0, 1)).mean() / (2 * _MEDIAN_OF_NORMAL)
+    by_channel = jnp.moveaxis(jnp.abs(diagonal), -1, 0).reshape(image.shape[-1], -1)
+    return order_statistics.median(by_channel).mean() / (2 * _MEDIAN_OF_NORMAL)

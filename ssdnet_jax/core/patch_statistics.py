@@ -24,16 +24,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ssdnet_jax.core import masked
+from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.convolution import pad2d
+from ssdnet_jax.core.order_statistics import at_ranks
 
 Border = Literal["published", "corrected"]
 
 WORKING_BYTES = 2**28  # that `correspondence_errors` takes of a device that is no CPU, about
 _CHANNELS_ON_CPU = 9  # of a row, at most: the comparisons of more do not stay in a core's cache
 
-_ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
-_ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
+ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
+ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
 
 
 def scale_channels(
@@ -71,15 +72,18 @@ def median_sorted_tile(
     tiles = features[: rows * tile_size, : columns * tile_size]
     tiles = tiles.reshape(rows, tile_size, columns, tile_size, channels)
     tiles = tiles.transpose(1, 3, 0, 2, 4).reshape(tile_size**2, rows * columns, channels)
-    across_tiles = _sorted(tiles)
+    across_tiles = _sorted(tiles).swapaxes(1, 2)  # channels before tiles
     if weights is None:
-        return _sorted(across_tiles.swapaxes(0, 1))[(rows * columns - 1) // 2]
+        return _at_rank(across_tiles, jnp.int32((rows * columns - 1) // 2))
     shares = weights[: rows * tile_size, : columns * tile_size]
     shares = shares.reshape(rows, tile_size, columns, tile_size).mean((1, 3)).ravel()
-    enough = min(_ENOUGH_TILES, rows * columns)
-    counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], _ALL_KNOWN)
-    across_tiles = jnp.where(counted[:, None, None], across_tiles.swapaxes(0, 1), jnp.inf)
-    return jnp.take(_sorted(across_tiles), (counted.sum() - 1) // 2, axis=0)
+    enough = min(ENOUGH_TILES, rows * columns)
+    counted = shares >= jnp.minimum(jnp.sort(shares)[-enough], ALL_KNOWN)
+    return _at_rank(jnp.where(counted, across_tiles, jnp.inf), (counted.sum() - 1) // 2)
+
+
+def _at_rank(values: Float[Array, "*rest n"], rank: Int[Array, ""]) -> Float[Array, "*rest"]:
+    return at_ranks(values, rank[None])[0][..., 0]
 
 
 def _sorted(x: Float[Array, "m *rest"]) -> Float[Array, "m *rest"]:
@@ -209,7 +213,7 @@ def _errors_by_row(
 
             def errors(place: Int[Array, ""] | int) -> Float[Array, "n w"]:
                 index = ranks[place].astype(jnp.int32) + offsets
-                return jnp.abs(centre - jnp.take(table, index, mode="clip")).sum(-2)
+                return jnp.abs(centre - table.at[index].get(mode=mode)).sum(-2)
 
             return order_.each(errors, n)
 
@@ -218,6 +222,8 @@ def _errors_by_row(
         nothing = jnp.zeros((n, n, width), beyond.dtype)
         return lax.fori_loop(0, blocks, lambda block, sums: sums + of_block(block), nothing)
 
+    # A rank among all is one of the table; bounds need not be looked at.
+    mode = "promise_in_bounds" if known is None else "clip"
     rows = jnp.arange(height)
     if order_.rows >= height:
         return jax.vmap(error_row)(rows) / channels
@@ -355,7 +361,7 @@ def scatter_errors(
     known = np.outer(
         *((axis @ of_tile)[n // 2 : axis.shape[0] - n // 2] for axis in (rows, columns))
     )
-    usual = jnp.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1])
+    usual = order_statistics.median(total[n - 1 : height - n + 1, n - 1 : width - n + 1].ravel())
     return total + (1 - known.astype(np.float32)) * usual
 
 

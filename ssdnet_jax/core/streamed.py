@@ -134,6 +134,7 @@ def known_distances(
     reference: Float[Array, "{tile_size}**2 c"],
     *,
     tile_size: int,
+    ranked: Float[Array, "h w"] | None = None,
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
     """`core.texture_score.tile_distances` of a part of an image, as far as its tiles are known.
 
@@ -143,6 +144,8 @@ def known_distances(
       extremes: smallest and largest value of each component, over the image.
       reference: the typical tile of the image, of components scaled to [0, 1].
       tile_size: odd.
+      ranked: 1 where a position is well known, in an image of which not all takes part: ranks are
+        among these. None: all are.
 
     Returns:
       Sums of weighted errors, and the share of the weight that they have: beyond `score_margin` of
@@ -151,7 +154,7 @@ def known_distances(
     """
     low, high = extremes
     scaled = (components - low) / (high - low + 1e-8)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size, weights=ranked)
     return scatter_known(errors, weights, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE)
 
 

@@ -12,13 +12,14 @@ from jaxtyping import Array, Bool, Float
 
 from ssdnet_jax.core.masked import quantiles
 
-_PEAK = 0.0025  # share of pixels: an image's largest values, fewer than a defect has
-_TOP = 0.01  # share of pixels whose places are looked at
-_BLOCKS = 16  # along each side
+PEAK = 0.0025  # share of pixels: an image's largest values, fewer than a defect has
+TOP = 0.01  # share of pixels whose places are looked at
+BLOCKS = 16  # along each side, in which places are told apart
 _SHARPNESS = 3.0  # of weights, for each unit of logarithm
 _LEAST_WEIGHT = 0.4  # of a map in the agreement; that of the map with the highest peak is 1
 
-_BACKGROUND = 0.95  # share of pixels on which there is no mark
+BACKGROUND = 0.95  # share of pixels on which there is no mark
+BACKGROUND_SHARES = (0.75, BACKGROUND)  # shares of pixels, where maps are brought to one size
 _PEAK_OF_NOISE = 0.42  # of marks in white noise of 256 x 256 pixels
 _CERTAIN = 0.4  # above it: marks that are certain
 _LYING_TOGETHER = 5.5  # blocks that hold the top of a map of tiles, where tiles and marks are equal
@@ -40,8 +41,13 @@ def agreement(
     """
     counted = _counted(logarithms[0], valid)
     peaks = jnp.stack([peak(one, counted) for one in logarithms])
+    return jnp.tensordot(shares_of_maps(peaks), logarithms, 1)
+
+
+def shares_of_maps(peaks: Float[Array, " n"]) -> Float[Array, " n"]:
+    """What each map counts in `agreement` by its peak; 1 in sum."""
     weights = jnp.maximum(jnp.exp(_SHARPNESS * (peaks - peaks.max())), _LEAST_WEIGHT)
-    return jnp.tensordot(weights / weights.sum(), logarithms, 1)
+    return weights / weights.sum()
 
 
 def with_marks(
@@ -65,40 +71,67 @@ def with_marks(
       valid: above 0 where a pixel takes part; None: everywhere.
     """
     counted = _counted(tiles, valid)
-    scattered = jnp.log(places(tiles, counted) / _LYING_TOGETHER)
-    beyond = jnp.maximum(unevenness - _UNEVEN, 0)
-    certainties = [_SHARPNESS * (peak(tiles, counted) - scattered) - _LOSS_BY_UNEVENNESS * beyond]
-    maps = [tiles]
+    maps, peaks = [tiles], []
     for one in marks:
-        background = quantiles(one, counted, jnp.array([_BACKGROUND], one.dtype))[0]
+        background = quantiles(one, counted, jnp.array([BACKGROUND], one.dtype))[0]
         above = jnp.maximum(one - background, 0)
-        of_mark = peak(above, counted)
-        certain = jnp.clip((of_mark - _PEAK_OF_NOISE) / _CERTAIN, 1e-4, 1)
-        certainties.append(_SHARPNESS * of_mark + jnp.log(certain))
+        peaks.append(peak(above, counted))
         maps.append(above)
-    weights = jnp.exp(jnp.stack(certainties) - jnp.stack(certainties).max())
-    found = jnp.tensordot(weights / weights.sum(), jnp.stack(maps), 1)
-    return _on_background(found, tiles, counted)
+    shares = shares_with_marks(
+        peak(tiles, counted), places(tiles, counted), unevenness, jnp.stack(peaks)
+    )
+    found = jnp.tensordot(shares, jnp.stack(maps), 1)
+    low = jnp.array(BACKGROUND_SHARES, found.dtype)
+    own, background = (quantiles(one, counted, low) for one in (found, tiles))
+    return on_background(found, own, background)
 
 
-def _on_background(found: Array, tiles: Array, counted: Array) -> Float[Array, "h w"]:
+def shares_with_marks(
+    peak_of_tiles: Float[Array, ""],
+    places_of_tiles: Float[Array, ""],
+    unevenness: Float[Array, ""],
+    peaks_of_marks: Float[Array, " n"],
+) -> Float[Array, "n+1"]:
+    """What tiles and, after them, each mark count in `with_marks`; 1 in sum.
+
+    Args:
+      peak_of_tiles: `peak` of the agreement of tiles.
+      places_of_tiles: `places` of it.
+      unevenness: `core.matched_filter.trend_share` of the image.
+      peaks_of_marks: `peak` of what marks have above their background.
+    """
+    scattered = jnp.log(places_of_tiles / _LYING_TOGETHER)
+    beyond = jnp.maximum(unevenness - _UNEVEN, 0)
+    of_tiles = _SHARPNESS * (peak_of_tiles - scattered) - _LOSS_BY_UNEVENNESS * beyond
+    certain = jnp.clip((peaks_of_marks - _PEAK_OF_NOISE) / _CERTAIN, 1e-4, 1)
+    of_marks = _SHARPNESS * peaks_of_marks + jnp.log(certain)
+    certainties = jnp.concatenate([of_tiles[None], of_marks])
+    weights = jnp.exp(certainties - certainties.max())
+    return weights / weights.sum()
+
+
+def on_background(
+    found: Float[Array, "h w"], own: Float[Array, "2"], background: Float[Array, "2"]
+) -> Float[Array, "h w"]:
     """The map with the background of tiles; which pixel has more than another does not change.
 
     Where marks have most of the weight, little is left of what tiles say of the background. A peak
     is to be as many times the usual spread as in a map of one kind.
+
+    Args:
+      found: the map, or a part of it.
+      own: its quantiles `BACKGROUND_SHARES`.
+      background: those of tiles.
     """
-    shares = jnp.array([0.75, _BACKGROUND], found.dtype)
-    own, background = (
-        jnp.concatenate([jnp.zeros(1, found.dtype), quantiles(one, counted, shares)])
-        for one in (found, tiles)
-    )
+    zero = jnp.zeros(1, found.dtype)
+    own, background = (jnp.concatenate([zero, values]) for values in (own, background))
     below = jnp.interp(found, own, background)
     return jnp.where(found <= own[-1], below, background[-1] + found - own[-1])
 
 
 def peak(values: Float[Array, "h w"], counted: Bool[Array, "h w"]) -> Float[Array, ""]:
     """Mean of the largest quarter of a percent of the values that count."""
-    return _mean(values, _top(values, counted, _PEAK))
+    return _mean(values, _top(values, counted, PEAK))
 
 
 def places(values: Float[Array, "h w"], counted: Bool[Array, "h w"]) -> Float[Array, ""]:
@@ -106,9 +139,9 @@ def places(values: Float[Array, "h w"], counted: Bool[Array, "h w"]) -> Float[Ar
 
     The exponential of the entropy of their distribution over blocks.
     """
-    top = _top(values, counted, _TOP).astype(values.dtype)
+    top = _top(values, counted, TOP).astype(values.dtype)
     rows, columns = (
-        (jnp.arange(side) * _BLOCKS // side == jnp.arange(_BLOCKS)[:, None]).astype(values.dtype)
+        (jnp.arange(side) * BLOCKS // side == jnp.arange(BLOCKS)[:, None]).astype(values.dtype)
         for side in values.shape
     )
     shares = (rows @ top @ columns.T).ravel()

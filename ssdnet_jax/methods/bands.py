@@ -147,5 +147,21 @@ def trimmed(window: Window, *, margin: int, shape: tuple[int, int]) -> Window:
     )
 
 
+def ended(window: Window, shape: tuple[int, int]) -> Window:
+    """A window cut off where a map of `shape` ends, which is not before its inner part begins."""
+    outer, inner, place = [], [], []
+    for taken, of_map, length in zip(window.inner, window.place, shape, strict=True):
+        last = max(0, length - (of_map.start - taken.start))
+        outer.append(slice(0, last))
+        inner.append(slice(taken.start, min(taken.stop, last)))
+        place.append(slice(of_map.start, min(of_map.stop, length)))
+    return Window(
+        window.values[outer[0], outer[1]],
+        window.weights[outer[0], outer[1]],
+        (inner[0], inner[1]),
+        (place[0], place[1]),
+    )
+
+
 def _by_axis(axis: int, along: slice, across: slice) -> tuple[slice, slice]:
     return (along, across) if axis == 0 else (across, along)

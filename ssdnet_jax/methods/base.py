@@ -107,6 +107,9 @@ class Prepared:
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
     detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
     # is analysed; None where it has no such detail, or it is not wanted
+    lacks_detail: bool = (
+        False  # whether it is wanted, but the image is analysed at too large a size
+    )
 
     @property
     def judged(self) -> int:
@@ -143,7 +146,8 @@ class Job:
 class Progress:
     """Where a fit, or the lanes together, stand after a block; or what goes tile by tile."""
 
-    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features"
+    stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features", "marks" and
+    # "guide"
     step: int  # steps taken, the mean over the lanes that run; tiles done
     total: int  # most steps a fit of this stage can take; tiles
     loss: float  # loss of the last step, likewise a mean; nan before the first, and of tiles
@@ -263,6 +267,9 @@ class TiledLocalization(Localization):
 
 Report = Callable[[Progress], None]
 
+# Of the shape (h, w, c) of what is fitted.
+LoadFits = Callable[[tuple[int, ...]], None]
+
 
 class Method(Protocol):
     """One way to score images; frozen and picklable.
@@ -319,6 +326,17 @@ class Method(Protocol):
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """What it shares with images that can be its neighbours."""
+
+    def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
+        """Compiles, or loads, the programs that an image's bucket will need, in this order.
+
+        In any thread, while others compute; not that of `encode`, which is called at once.
+
+        Args:
+          prepared: any image of the bucket.
+          size: of the batches in which its images are encoded and scored.
+          load_fits: does the same for the programs of the fits.
+        """
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Analyses images of one bucket in one call, in a batch filled up to `size`."""

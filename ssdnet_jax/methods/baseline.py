@@ -18,6 +18,7 @@ from ssdnet_jax.methods.base import (
     Done,
     Fitted,
     Job,
+    LoadFits,
     Localization,
     Prepared,
     Report,
@@ -94,6 +95,9 @@ class BaselineMethod:
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the size of the image."""
         return Bucket("score", prepared.fitted.shape)
+
+    def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
+        """Nothing: a baseline is not known before it runs."""
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Nothing is computed ahead."""

@@ -72,6 +72,7 @@ class ResizedImage(NamedTuple):
     used_range: tuple[float, float] | None
     ground: float | None
     detail: np.ndarray | None
+    lacks_detail: bool = False
 
 
 def resized_image(
@@ -116,26 +117,41 @@ def resized_image(
         in_range = stretched(pixels, used)
         fitted = resize_known(in_range, unknown, size)
         detail = _detail(in_range, unknown, size, config) if detailed else None
-        return ResizedImage(pixels, unknown, *fitted, None, used, ground, detail)
+        lacking = detailed and _lacks_detail(unknown.shape, size, config)
+        return ResizedImage(pixels, unknown, *fitted, None, used, ground, detail, lacking)
     window = layout.window
     cut, cut_unknown = pixels[window], unknown[window]
     used = _used_range(cut[~(inside | cut_unknown)], config)
     filled = fill_mirrored(stretched(cut, used), inside, avoid=cut_unknown)
     fitted = resize_known(filled, cut_unknown, layout.valid.shape)
     detail = _detail(filled, cut_unknown, layout.valid.shape, config) if detailed else None
-    return ResizedImage(pixels, unknown, *fitted, layout, used, ground, detail)
+    lacking = detailed and _lacks_detail(cut_unknown.shape, layout.valid.shape, config)
+    return ResizedImage(pixels, unknown, *fitted, layout, used, ground, detail, lacking)
 
 
 def _detail(
     pixels: np.ndarray, missing: np.ndarray, size: tuple[int, ...], config: Config
 ) -> np.ndarray | None:
     """An image at twice the size at which it is analysed, as 16-bit floats have it; or None."""
-    height, width = (2 * side for side in size)
-    enlarged = min(side / fitted for side, fitted in zip(pixels.shape[:2], size, strict=True))
-    too_large = config.tiling.above and height * width > config.tiling.above
-    if enlarged < _DETAILED or too_large or missing.any():
+    has_detail = _has_detail(pixels.shape[:2], size)
+    if not has_detail or _too_large_for_detail(size, config) or missing.any():
         return None
+    height, width = (2 * side for side in size)
     return resize_image(pixels, (height, width)).astype(np.float16).astype(np.float32)
+
+
+def _has_detail(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether an image of `shape` shows more than when it is analysed at `size`."""
+    return min(side / fitted for side, fitted in zip(shape, size, strict=True)) >= _DETAILED
+
+
+def _too_large_for_detail(size: tuple[int, ...], config: Config) -> bool:
+    """Whether twice this size, at which an image is analysed, is more than is analysed at once."""
+    return bool(config.tiling.above) and 4 * size[0] * size[1] > config.tiling.above
+
+
+def _lacks_detail(shape: tuple[int, ...], size: tuple[int, ...], config: Config) -> bool:
+    return _has_detail(shape, size) and _too_large_for_detail(size, config)
 
 
 def analysed_size(shape: tuple[int, int], config: Config) -> tuple[int, int]:

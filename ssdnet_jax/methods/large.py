@@ -9,7 +9,7 @@ at once than the image, its maps, and the features of a few bands.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from ssdnet_jax.core.registry import NETWORKS, SCORES, TARGETS
 from ssdnet_jax.core.score import level_reach
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.methods.base import Progress, Report
+from ssdnet_jax.methods.large_agreement import merged
 from ssdnet_jax.methods.large_image import (
     STEP,
     Analysed,
@@ -108,7 +109,7 @@ def fit_in_tiles(
     keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
     analysed = analyse(image, valid, vgg19, plan, tiling, noise=noise, report=report)
     fits = [_fitted(analysed, key, report) for key in keys]
-    maps = [_raw_map(analysed, fit, report) for fit in fits]
+    maps = [raw_map(analysed, fit, report) for fit in fits]
     return TiledFit(
         raw=maps[0] if len(maps) == 1 else np.median(maps, axis=0),
         losses=fits[0].losses,
@@ -196,42 +197,29 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
             ]
             rows, columns = (slice(a, a + size) for a, size in zip(starts, outer, strict=True))
             cut_out = picture.cut((rows, columns))
-            share = float(cut_out[1].mean())
+            share = float(cut_out.counted(cut_out.valid, 1).mean())
             best = max(best, (share, cut_out), key=lambda pair: pair[0])
             if share >= _KNOWN:
                 break
-        image, valid = best[1]
-        values, known = (x[kept] for x in fitted_values(analysed, image, valid))
+        values, known = (x[kept] for x in fitted_values(analysed, best[1]))
         yield values, known / np.maximum(known.mean(), np.float32(1e-6))
 
 
-def _raw_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.ndarray:
-    """The raw map of the image; see `core.score`."""
+def raw_map(
+    analysed: Analysed, fit: FittedNetwork, report: Report = lambda progress: None
+) -> np.ndarray:
+    """The raw map of the image by a fitted network; see `core.score`."""
     picture = analysed.picture
     if picture.plan.score.method != "tiles":
         return _patch_map(analysed, fit, report)
     parts = [*analysed.compared_parts(), Part(analysed.fitted, picture.scale, fit)]
-    total = len(picture.counted) + sum(map(len, picture.bands))
-    count = iter(range(1, total + 1))
 
-    def show() -> None:
-        report(Progress("score", next(count), total, float("nan")))
+    def show(stage: str, total: int) -> Callable[[], None]:
+        count = iter(range(1, total + 1))
+        return lambda: report(Progress(stage, next(count), total, float("nan")))
 
-    found = scaled_distances(analysed, parts, show)
-    if len(parts) == 1:
-        return next(found)
-    # `core.texture_score.agreement`, one map at a time and in place: each is as large as the image.
-    scale = np.float32(picture.plan.score.agreement_scale)
-    agreed = np.zeros(picture.image.shape[:2], np.float32)
-    for distances in found:
-        np.maximum(distances, 0, out=distances)
-        distances /= scale
-        np.log1p(distances, out=distances)
-        agreed += distances
-    agreed /= np.float32(len(parts))
-    np.expm1(agreed, out=agreed)
-    agreed *= scale
-    return agreed
+    tiles = len(picture.counted) + sum(map(len, picture.bands))
+    return merged(picture, scaled_distances(analysed, parts, show("score", tiles)), show)
 
 
 def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.ndarray:
@@ -243,10 +231,10 @@ def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.nda
     height, width = picture.image.shape[:2]
     raw = np.zeros(picture.shape, np.float32)
     for done, tile in enumerate(tiles):
-        image, valid = picture.cut(tile.outer)
-        values, known = fitted_values(analysed, image, valid)
+        cut_out = picture.cut(tile.outer)
+        values, known = fitted_values(analysed, cut_out)
         mu = reconstruction(picture, fit, values)
-        found = _patch_raw(values, mu, known, picture.plan, image.shape[:2])
+        found = _patch_raw(values, mu, known, picture.plan, cut_out.valid.shape)
         raw[tile.inner] = np.asarray(found)[tile.inner_of_outer]
         report(Progress("score", done + 1, len(tiles), float("nan")))
     return raw[:height, :width]

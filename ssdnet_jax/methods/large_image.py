@@ -21,6 +21,7 @@ from ssdnet_jax.core import streamed
 from ssdnet_jax.core.features import Kind
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.frozen_network import alignment
+from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH
 from ssdnet_jax.core.networks import Network
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, TARGETS
@@ -117,8 +118,8 @@ class Picture:
         height, width = (side + -side % step for side in self.image.shape[:2])
         return height, width
 
-    def cut(self, place: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels, and 1 where they take part: not where they are mirrored at the border."""
+    def cut(self, place: tuple[slice, slice]) -> "CutOut":
+        """Pixels of `shape` in a rectangle."""
         image = self.image[place]
         height, width = image.shape[:2]
         valid = np.ones((height, width), np.float32)
@@ -127,12 +128,39 @@ class Picture:
         more = [(0, s.stop - s.start - n) for s, n in zip(place, (height, width), strict=True)]
         if any(after for _, after in more):
             image = np.pad(image, (*more, (0, 0)), mode="reflect")
-            valid = np.pad(valid, more)
-        return image, valid
+            valid = np.pad(valid, more, mode="reflect")
+        return CutOut(image, valid, (height, width))
+
+    def positions(self, scale: float) -> tuple[int, int]:
+        """How many whole positions at `scale` of its resolution the image has along each side."""
+        height, width = (int(scale * side) for side in self.image.shape[:2])
+        return height, width
 
     def judged(self, found: np.ndarray) -> np.ndarray:
         """Of a map of the image, the values of pixels that take part."""
         return found.ravel() if self.valid is None else found[self.valid]
+
+
+class CutOut(NamedTuple):
+    """A rectangle of an image that is mirrored at its bottom and right.
+
+    Attributes:
+      image: float32 (h, w, c).
+      valid: float32 (h, w), 1 where pixels take part, mirrored likewise.
+      inside: height and width of what is not mirrored.
+    """
+
+    image: np.ndarray
+    valid: np.ndarray
+    inside: tuple[int, int]
+
+    def counted(self, weights: Any, scale: float) -> np.ndarray:
+        """Weights at a scale of the resolution, 0 where all is mirrored."""
+        found = np.array(weights)
+        rows, columns = (int(scale * side) for side in self.inside)
+        found[rows:] = 0
+        found[:, columns:] = 0
+        return found
 
 
 class Part(NamedTuple):
@@ -179,15 +207,18 @@ def analyse(
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
     tiles = picture.counted
+    well_known = _well_known(picture, sources, tiles)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
-        image, valid = picture.cut(tile.outer)
+        cut_out = picture.cut(tile.outer)
         for alike in _of_one_scale(sources):
-            of_sources = _values(picture, image, valid, alike)
+            of_sources = _values(picture, cut_out, alike)
             for source, (values, weights) in zip(alike, of_sources, strict=True):
                 inner = tile.scaled(source.scale / 2).inner_of_outer
                 of_inner = np.zeros(weights.shape, np.float32)
-                of_inner[inner] = np.asarray(weights)[inner]
+                of_inner[inner] = cut_out.counted(weights, source.scale / 2)[inner]
+                if source in well_known:
+                    of_inner = (of_inner >= ALL_OF_IT).astype(np.float32)
                 if source not in totals:
                     shift = np.asarray(values).mean((0, 1), dtype=np.float64)
                     totals[source] = (_no_sums(), shift)
@@ -206,6 +237,28 @@ def analyse(
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
     )
+
+
+def _well_known(picture: Picture, sources: Sequence[Source], tiles: Sequence[Tile]) -> set[Source]:
+    """Of an image that takes part in part, the sources of which what is partly known is left out.
+
+    As `core.masked.for_statistics` has it.
+    """
+    if picture.valid is None:
+        return set()
+    known, partly = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
+    for tile in tiles:
+        cut_out = picture.cut(tile.outer)
+        for source in sources:
+            weights = _weights(cut_out.valid, source, kind=picture.kind)
+            inner_of_outer = tile.scaled(source.scale / 2).inner_of_outer
+            inner = cut_out.counted(weights, source.scale / 2)[inner_of_outer]
+            known[source] += int(np.count_nonzero(inner >= ALL_OF_IT))
+            partly[source] += int(np.count_nonzero(inner))
+    return {source for source in sources if known[source] >= ENOUGH * partly[source]}
+
+
+_weights = jax.jit(streamed.source_weights, static_argnames=("source", "kind"))
 
 
 def _of_one_scale(sources: Sequence[Source]) -> list[tuple[Source, ...]]:
@@ -242,10 +295,11 @@ def _jitted_values(
 
 
 def _values(
-    picture: Picture, image: np.ndarray, valid: np.ndarray, sources: tuple[Source, ...]
+    picture: Picture, cut_out: CutOut, sources: tuple[Source, ...]
 ) -> list[tuple[Array, Array]]:
     noise = jnp.float32(picture.noise)
-    return _jitted_values(image, valid, noise, picture.vgg19, sources, picture.kind)
+    pixels = cut_out.image, cut_out.valid
+    return _jitted_values(*pixels, noise, picture.vgg19, sources, picture.kind)
 
 
 _sums_of = jax.jit(streamed.sums_of)
@@ -270,7 +324,7 @@ def _jitted_components(
 
 
 def components(
-    picture: Picture, image: np.ndarray, valid: np.ndarray, parts: Sequence[Part]
+    picture: Picture, cut_out: CutOut, parts: Sequence[Part]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Components of a tile, and how well they are known, of each part before its fit."""
     known = dict(pair for part in parts for pair in part.sources)
@@ -279,27 +333,25 @@ def components(
     for alike in _of_one_scale(tuple(known)):
         bases = tuple(known[source] for source in alike)
         made = _jitted_components(
-            image, valid, noise, picture.vgg19, bases, alike, kind=picture.kind
+            *(cut_out.image, cut_out.valid, noise, picture.vgg19, bases, alike), kind=picture.kind
         )
         found |= zip(alike, made, strict=True)
     result = []
     for part in parts:
         if not part.sources:
-            result.append((image, valid))
+            result.append((cut_out.image, cut_out.counted(cut_out.valid, 1)))
             continue
         values = [np.asarray(found[source][0]) for source, _ in part.sources]
-        weights = np.asarray(found[part.sources[0][0]][1])
+        weights = cut_out.counted(found[part.sources[0][0]][1], part.scale)
         together = values[0] if len(values) == 1 else np.concatenate(values, axis=-1)
         result.append((together, weights))
     return result
 
 
-def fitted_values(
-    analysed: Analysed, image: np.ndarray, valid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def fitted_values(analysed: Analysed, cut_out: CutOut) -> tuple[np.ndarray, np.ndarray]:
     """What the network sees of a tile, and how well it is known."""
     picture = analysed.picture
-    return components(picture, image, valid, [Part(analysed.fitted, picture.scale)])[0]
+    return components(picture, cut_out, [Part(analysed.fitted, picture.scale)])[0]
 
 
 class FittedNetwork(NamedTuple):

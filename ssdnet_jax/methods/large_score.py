@@ -13,8 +13,10 @@ import numpy as np
 
 from ssdnet_jax.core import streamed
 from ssdnet_jax.core.frozen_network import alignment
+from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH, WELL_KNOWN
+from ssdnet_jax.core.patch_statistics import ALL_KNOWN, ENOUGH_TILES
 from ssdnet_jax.core.tiling import Tile
-from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, even_spans, trimmed, windows
+from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, ended, even_spans, trimmed, windows
 from ssdnet_jax.methods.large_image import (
     Analysed,
     Part,
@@ -36,9 +38,30 @@ class _Scale(NamedTuple):
     reference: np.ndarray
 
 
+class DistanceMap:
+    """Tile distances of a part of an image, at the part's resolution; at the image's on demand."""
+
+    def __init__(self, picture: Picture, distances: np.ndarray, scale: float):
+        self._picture, self._distances, self._scale = picture, distances, scale
+        self._units: tuple[np.float32, np.float32] | None = None
+
+    def at_pixels(self) -> np.ndarray:
+        """`core.calibration.in_quartiles`, float32 (h, w), a new array."""
+        shape = self._picture.image.shape[:2]
+        found = _enlarged(self._distances, self._scale, shape)
+        if self._units is None:
+            self._units = _usual(self._picture, found)
+        return _in_units(found, *self._units)
+
+
+def in_quartiles(picture: Picture, values: np.ndarray) -> np.ndarray:
+    """`core.calibration.in_quartiles` of a map of the image, in place."""
+    return _in_units(values, *_usual(picture, values))
+
+
 def scaled_distances(
     analysed: Analysed, parts: Sequence[Part], show: Callable[[], None] = lambda: None
-) -> Iterator[np.ndarray]:
+) -> list[DistanceMap]:
     """Tile distances of parts (`core.texture_score`), in quartiles, at the image's size.
 
     Args:
@@ -47,8 +70,7 @@ def scaled_distances(
       show: called after each tile of a pass.
     """
     maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
-    for part in parts:
-        yield _in_quartiles(analysed.picture, *maps.pop(0), part.scale)  # and forgotten
+    return [DistanceMap(analysed.picture, _completed(*maps.pop(0)), part.scale) for part in parts]
 
 
 def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
@@ -62,7 +84,7 @@ def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None])
                     reference.add(window)
         return [reference.result() for reference in references]
     for tile in tiles:
-        made = components(picture, *picture.cut(tile.outer), parts)
+        made = components(picture, picture.cut(tile.outer), parts)
         for reference, part, (values, weights) in zip(references, parts, made, strict=True):
             reference.add(_window_of_tile(picture, part, tile, values, weights))
         show()
@@ -99,14 +121,18 @@ def _distances(
     picture = analysed.picture
     maps = []
     for part in parts:
-        shape = [int(part.scale * side) for side in picture.shape]
+        shape = picture.positions(part.scale)
         maps.append((np.zeros(shape, np.float32), np.zeros(shape, np.float32)))
     for of_parts in _sweep(analysed, parts, show):
         for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
             for window in of_part:
+                ranked = None
+                if picture.valid is not None:
+                    ranked = (window.weights >= WELL_KNOWN).astype(np.float32)
                 found = _known_distances(
                     *(window.values, window.weights, scale.extremes, scale.reference),
                     tile_size=picture.plan.score.tile_size,
+                    ranked=ranked,
                 )
                 for whole, of_window in zip(sums, found, strict=True):
                     whole[window.place] = np.asarray(of_window)[window.inner]
@@ -118,31 +144,32 @@ _known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size"
 
 def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Distances whose unknown share is what is usual in the image."""
-    counted = known > 1 - 1e-5
-    if counted.mean() < 0.5:  # as where little is known of the image
-        counted = known >= min(0.5, float(known.max()))
+    counted = known >= ALL_OF_IT
+    if counted.sum() < ENOUGH * (known > 0).sum():  # `core.masked.for_statistics`
+        counted = known > 0
     usual = np.median(total[counted] / known[counted])
     return np.asarray(total + (1 - known) * usual)
 
 
-def _in_quartiles(
-    picture: Picture, total: np.ndarray, known: np.ndarray, scale: float
-) -> np.ndarray:
-    """Distances at a scale as `core.calibration.in_quartiles`, at the image's size."""
-    at_pixels = _enlarged(_completed(total, known), scale, picture.image.shape[:2])
-    median, quartile = np.quantile(picture.judged(at_pixels), [0.5, 0.75])
-    spread = np.float32(quartile - median)
+def _usual(picture: Picture, values: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The median of a map, and the distance of its upper quartile from it."""
+    median, quartile = np.quantile(picture.judged(values), [0.5, 0.75])
+    return np.float32(median), np.float32(quartile - median)
+
+
+def _in_units(values: np.ndarray, median: np.float32, spread: np.float32) -> np.ndarray:
     if spread <= 0:
-        return np.zeros_like(at_pixels)
-    at_pixels -= np.float32(median)
-    at_pixels /= spread
-    return at_pixels
+        values[:] = 0
+        return values
+    values -= median
+    values /= spread
+    return values
 
 
 def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-    """The upper left of a map, resized as by `jax.image.resize`, linearly, without its copies."""
+    """A map resized as by `jax.image.resize`, linearly, without its copies."""
     if scale == 1:
-        return found[: shape[0], : shape[1]].copy()
+        return found.copy()
     result = np.empty(shape, np.float32)
     (up, down, below), (left, right, beside) = (
         _neighbours(side, n, scale) for side, n in zip(shape, found.shape, strict=True)
@@ -157,6 +184,8 @@ def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.nda
 
 def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
+    # An odd last row of the image at twice this scale has no position: the others are drawn out.
+    scale *= 2 * length / round(2 * scale * side)
     places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
     first = places.astype(int)
     share = (places - first).astype(np.float32)
@@ -226,7 +255,9 @@ def _windows(
         if part.fit is not None:
             left = residual(window.values, reconstruction(picture, part.fit, window.values))
             window = window._replace(values=np.asarray(left))
-        yield trimmed(window, margin=way.margin, shape=way.trimmed)
+        window = trimmed(window, margin=way.margin, shape=way.trimmed)
+        # Tiles of a whole image end where it does.
+        yield ended(window, picture.positions(part.scale))
 
 
 def _band(
@@ -236,7 +267,7 @@ def _band(
     picture = analysed.picture
     columns: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in parts]
     for tile in tiles:
-        made = components(picture, *picture.cut(tile.outer), parts)
+        made = components(picture, picture.cut(tile.outer), parts)
         for column, part, (values, weights) in zip(columns, parts, made, strict=True):
             inner = tile.scaled(part.scale).inner_of_outer
             # Copied: a part of an array would hold all of it.
@@ -252,26 +283,41 @@ def _band(
     ]
 
 
+class _Extremes:
+    """The smallest and the largest of values that count, of each component."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._found: list[np.ndarray] = []
+
+    def add(self, values: np.ndarray, counted: np.ndarray) -> None:
+        if counted.any():
+            of_them = values[counted]
+            self.count += len(of_them)
+            self._found.append(np.stack([of_them.min(0), of_them.max(0)]))
+
+    def result(self) -> np.ndarray:
+        low, high = np.moveaxis(np.stack(self._found), 1, 0)
+        return np.stack([low.min(0), high.max(0)])
+
+
 class _Reference:
     """Gathers the extremes of a part's components and its typical tile, over the image."""
 
     def __init__(self, picture: Picture, part: Part):
         self._size = picture.plan.score.tile_size
-        self._shape = [int(part.scale * side) for side in picture.shape]
+        self._shape = picture.positions(part.scale)
         most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
         self._every = max(1, math.ceil(np.sqrt(most)))
-        self._lows: list[np.ndarray] = []
-        self._highs: list[np.ndarray] = []
+        self._known, self._partly = _Extremes(), _Extremes()
         self._tiles: list[np.ndarray] = []
         self._shares: list[float] = []
 
     def add(self, window: Window) -> None:
         size = self._size
-        counted = window.weights[window.inner] >= 0.5
-        if counted.any():
-            known = window.values[window.inner][counted]
-            self._lows.append(known.min(0))
-            self._highs.append(known.max(0))
+        values, weights = window.values[window.inner], window.weights[window.inner]
+        self._known.add(values, weights >= ALL_OF_IT)
+        self._partly.add(values, weights > 0)
         rows, columns = (
             self._starts(place, inner, length)
             for place, inner, length in zip(window.place, window.inner, self._shape, strict=True)
@@ -294,10 +340,12 @@ class _Reference:
         ]
 
     def result(self) -> _Scale:
-        extremes = np.stack([np.min(self._lows, axis=0), np.max(self._highs, axis=0)])
+        # `core.masked.for_statistics`.
+        enough = self._known.count >= ENOUGH * self._partly.count
+        extremes = (self._known if enough else self._partly).result()
         shares = np.asarray(self._shares)
-        enough = min(16, len(shares))
-        chosen = shares >= min(np.sort(shares)[-enough], 1 - 1e-5)
+        fewest = min(ENOUGH_TILES, len(shares))
+        chosen = shares >= min(np.sort(shares)[-fewest], ALL_KNOWN)
         middle = (int(chosen.sum()) - 1) // 2
         of_them = [tile for tile, is_chosen in zip(self._tiles, chosen, strict=True) if is_chosen]
         self._tiles.clear()

@@ -30,6 +30,7 @@ from ssdnet_jax.methods.base import (
     FittedLocalization,
     Job,
     JobName,
+    LoadFits,
     Localization,
     Member,
     Prepared,
@@ -42,7 +43,7 @@ from ssdnet_jax.methods.base import (
     placed_map,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
-from ssdnet_jax.programs import program
+from ssdnet_jax.programs import program, result_of
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
@@ -125,7 +126,6 @@ class SSDnet:
             noise=noise,
             masked=masked,
             detailed=prepared.detail is not None,
-            whole=not self._is_large(prepared),
         )
         if self._is_large(prepared) and (reason := large.refusal(plan)):
             height, width = plan.shape
@@ -147,6 +147,31 @@ class SSDnet:
             return Bucket("tiles", prepared.fitted.shape, plan=prepared.plan)
         shape = target_shape(prepared.plan, channels=prepared.fitted.shape[-1])
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
+
+    def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
+        """Those of the fits and of `finish`; of an image in tiles none."""
+        plan = prepared.plan
+        if plan is None:
+            load_fits(prepared.fitted.shape)
+            return
+        if self._is_large(prepared):
+            return
+
+        def batch(array: np.ndarray | None) -> Any:
+            if array is None:
+                return None
+            return jax.ShapeDtypeStruct((size, *array.shape), array.dtype)
+
+        masks = batch(_valid(prepared) if plan.masked else None)
+        details = batch(prepared.detail if plan.detailed else None)
+        images = batch(prepared.fitted)
+        # Whoever encodes the first images compiles that program meanwhile.
+        target = result_of(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        shape = target.values.shape[1:]
+        load_fits(shape)
+        fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
+        program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
+        program(stages.decode_seeds, target, fitted, settings=plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Computes the targets of images of one plan in one call."""

@@ -96,7 +96,7 @@ def _run_lanes(
             report(Progress(jobs[0].stage, 0, total, float("nan")))
         state = _start(jobs, count, devices)
         while running and not stop():
-            state = on_devices.fit_program(devices, settings)(state, vgg19, jnp.int32(steps))
+            state = on_devices.fit_program(devices, settings)(state, vgg19, np.int32(steps))
             steps = settings.fit.block_steps
             at = _Standing.of(state)
             report(at.progress(running, total))
@@ -110,7 +110,7 @@ def _run_lanes(
             for lane, job in zip(free, take(len(free)), strict=False):
                 running[lane] = job
                 state = on_devices.replace_program(devices, settings)(
-                    state, jnp.int32(lane), job.key, job.values.value, job.known
+                    state, np.int32(lane), job.key, job.values.value, job.known
                 )
         if stop():
             return

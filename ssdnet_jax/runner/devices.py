@@ -1,6 +1,7 @@
 """Devices: how many lanes they hold, and lanes sharded over several of them."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -9,12 +10,12 @@ from jax.sharding import PartitionSpec
 
 from ssdnet_jax.core import lanes as lane_programs
 from ssdnet_jax.core.config import FitSettings
-from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.networks import network_structure
 from ssdnet_jax.core.patch_statistics import WORKING_BYTES
 from ssdnet_jax.core.skip_network import parameter_count
+from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import InputError
-from ssdnet_jax.programs import LANES, SHARED, Placement, program
+from ssdnet_jax.programs import LANES, SHARED, Placement, Program, program
 from ssdnet_jax.runner.memory import memory_limit
 
 _MOST_LANES = 64  # on one device: more do not make a full device faster
@@ -27,18 +28,46 @@ _VGG19_VALUES = 2 * (64 + 64 + 64 // 4 + 128 // 4 + 128 // 4)  # of each pixel t
 # layer up to conv2_2 with its cotangent
 
 
-def init_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+@dataclasses.dataclass(frozen=True)
+class LaneProgram:
+    """A function of `core.lanes` on one device or several, traced once a machine."""
+
+    function: Callable[..., Any]
+    settings: Hashable
+    donate: tuple[int, ...]
+    placement: Placement | None
+
+    def load(self, *arguments: Any) -> Any:
+        """Compiles it for arguments of these shapes and types; those of its result."""
+        return self._program(arguments).result
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns."""
+        found = self._program(arguments)
+        return found(*(self.placement.placed(arguments) if self.placement else arguments))
+
+    def _program(self, arguments: tuple[Any, ...]) -> Program:
+        return program(
+            self.function,
+            *arguments,
+            settings=self.settings,
+            donate=self.donate,
+            placement=self.placement,
+        )
+
+
+def init_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.init_lanes` for lanes spread evenly over the first `devices` local devices."""
     return _kept(lane_programs.init_lanes, settings, devices, 4 * (LANES,), LANES)
 
 
-def replace_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+def replace_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.replace_lane`, likewise."""
     arguments = (LANES, *4 * (SHARED,))
     return _kept(lane_programs.replace_lane, settings, devices, arguments, LANES, donate=(0,))
 
 
-def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
+def fit_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.fit_lanes`, likewise: each device loops on its own, until its lanes stop."""
     arguments = (LANES, SHARED, SHARED)
     return _kept(
@@ -46,13 +75,49 @@ def fit_program(devices: int, settings: FitSettings) -> Callable[..., Lanes]:
     )
 
 
-def result_program(devices: int, settings: FitSettings) -> Callable[..., LaneResult]:
+def result_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.lane_results`, likewise; the result is whole on every device."""
     return _kept(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
 
 
-def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) -> int:
+def load_fits(
+    shape: tuple[int, ...],
+    *,
+    lanes: int,
+    devices: int,
+    settings: FitSettings,
+    keys: Any,
+    vgg19: VGG19Weights | None,
+) -> None:
+    """Compiles, or loads, the programs of `runner.batching` in the order of their use.
+
+    Args:
+      shape: (h, w, c) of what is fitted.
+      lanes: of each device.
+      devices: local devices that share the lanes.
+      settings: of the fits.
+      keys: type of their keys.
+      vgg19: as the fits take it.
+    """
+
+    def each(of_one: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes * devices, *of_one), dtype)
+
+    state = init_program(devices, settings).load(
+        each((), keys), each(shape, np.float32), each(shape[:2], np.float32), each((), np.bool_)
+    )
+    steps = jax.ShapeDtypeStruct((), np.int32)
+    fit_program(devices, settings).load(state, vgg19, steps)
+    result_program(devices, settings).load(state, each((), np.int32))
+
+
+def lanes_that_fit(
+    shape: tuple[int, int, int], settings: FitSettings | None, fits: int = _MOST_LANES
+) -> int:
     """Lanes for one device: on a CPU one, elsewhere as many as memory holds, a power of two.
+
+    No more than the fits need, but again a power of two: runs of few images then share their
+    programs, which take longer to compile than lanes without a fit cost.
 
     As many images are scored at once, which may take more memory than to fit them. On a CPU more
     lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last images of a
@@ -61,13 +126,15 @@ def lanes_that_fit(shape: tuple[int, int, int], settings: FitSettings | None) ->
     Args:
       shape: of the images.
       settings: of the fits; None where there is nothing to fit, which takes one.
+      fits: of the whole run, those that the device gets.
     """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if settings is None or device.platform == "cpu" or not limit:
         return 1
     most = int(_USABLE * limit // max(lane_bytes(shape, settings), WORKING_BYTES))
-    return 2 ** int(np.log2(np.clip(most, 1, _MOST_LANES)))
+    needed = 1 << (fits - 1).bit_length()
+    return min(2 ** int(np.log2(np.clip(most, 1, _MOST_LANES))), needed)
 
 
 def devices_that_fit(shape: tuple[int, int, int], settings: FitSettings) -> int:
@@ -155,12 +222,6 @@ def _kept(
     *,
     donate: tuple[int, ...] = (),
     on_each: bool = False,
-) -> Callable[..., Any]:
-    """A program that is traced once a machine; which one, the arguments decide."""
+) -> LaneProgram:
     placement = Placement(devices, arguments, result, on_each) if devices > 1 else None
-
-    def call(*given: Any) -> Any:
-        kept = program(function, *given, settings=settings, donate=donate, placement=placement)
-        return kept(*(placement.placed(given) if placement else given))
-
-    return call
+    return LaneProgram(function, settings, donate, placement)

@@ -11,15 +11,15 @@ from pathlib import Path
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ssdnet_jax.methods.base import Bucket, Method, Progress
-from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
+from ssdnet_jax.methods.base import Bucket, Method, Prepared, Progress
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit, load_fits
 from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.threads import read_ahead, write_behind
+from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
@@ -37,7 +37,8 @@ class Options:
     save_params: bool = False  # whether fitted parameters are kept (`runner.checkpoints`)
     stop: Callable[[], bool] = lambda: False  # asked between blocks of steps; True ends the run,
     # with finished images kept
-    most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices
+    most_lanes: int = 0  # no more lanes than this; 0: than share out all fits over the devices;
+    # where the device chooses, than the next power of two
     heatmaps: str = "all"  # of which images the heat map figure is written (`record.HEATMAPS`)
 
 
@@ -99,6 +100,7 @@ def run(
         write_behind(_MOST_AHEAD) as append,
         side_by_side() as work,
         write_behind(ahead) as score,
+        in_advance() as before_use,
     ):
         threads = Threads(score, work, append)
         written = Written(options.heatmaps, options.save_params)
@@ -113,21 +115,29 @@ def run(
                 record.warm_up()
 
         shrunk: dict[str, float] = {}  # by how much, of images that become much smaller
+        plain: list[str] = []  # images whose detail is not compared
 
         def reading(name: str, read: Reader) -> Incoming:
             found = _read(name, read, method, workdir, origins)
             if (factor := _shrinking(found)) > _SHRUNK:
                 shrunk[name] = factor
+            if not isinstance(found.prepared, Exception) and found.prepared.lacks_detail:
+                plain.append(name)
             return found
+
+        def load(bucket: Bucket, prepared: Prepared) -> None:
+            before_use(functools.partial(_load, method, bucket, prepared, lanes))
 
         tasks = (functools.partial(reading, *item) for item in todo.items())
         with read_ahead(tasks, ahead, stop=stop) as incoming:
             stream = Stream(method, incoming, warn=terminal.problem, show=show, fail=record.fail)
-            for result in stream.results(lanes=lanes, report=report, stop=stop):
+            for result in stream.results(lanes=lanes, report=report, stop=stop, load=load):
                 if isinstance(result, Group):
                     record.finish(result)
     if shrunk:
         terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
+    if plain:
+        terminal.problem(_plain_line(plain, len(todo), method.config.tiling.above))
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -142,10 +152,35 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     """Lanes of a device, and devices, for the images of a bucket."""
     if bucket.settings is None:
         return 1, 1
-    lanes = options.lanes or lanes_that_fit(bucket.shape, bucket.settings)
     devices = options.devices or devices_that_fit(bucket.shape, bucket.settings)
     devices = min(devices, fits)
-    return min(lanes, options.most_lanes or -(-fits // devices)), devices
+    most = options.most_lanes or -(-fits // devices)
+    if options.lanes:
+        return min(options.lanes, most), devices
+    return lanes_that_fit(bucket.shape, bucket.settings, most), devices
+
+
+def _load(
+    method: Method,
+    bucket: Bucket,
+    prepared: Prepared,
+    lanes: Callable[[Bucket], tuple[int, int]],
+) -> None:
+    """Compiles, or loads, the programs of a bucket while its first images are under way."""
+    size, devices = lanes(bucket)
+
+    def of_fits(shape: tuple[int, ...]) -> None:
+        if bucket.settings is not None:
+            load_fits(
+                shape,
+                lanes=size,
+                devices=devices,
+                settings=bucket.settings,
+                keys=prepared.key.dtype,
+                vgg19=method.vgg19,
+            )
+
+    method.load(prepared, size, of_fits)
 
 
 def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
@@ -200,6 +235,15 @@ def _shrinking(incoming: Incoming) -> float:
     layout = prepared.layout
     shape = prepared.missing.shape if layout is None else layout.window_shape
     return min(shape) / min(prepared.fitted.shape[:2])
+
+
+def _plain_line(plain: Sequence[str], images: int, above: int) -> str:
+    name = f" ({plain[0]})" if len(plain) == 1 else ""
+    return (
+        f"{len(plain)} of {images} image{'s' * (images != 1)}{name} analysed at more than "
+        f"{above // 4} pixels, and so without what the file shows at twice that size "
+        f"(config.score.detail); a smaller --image_size compares it"
+    )
 
 
 def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> str:

@@ -126,6 +126,7 @@ class Stream:
         lanes: Callable[[Bucket], tuple[int, int]],
         report: Callable[[Progress], None] = lambda progress: None,
         stop: Callable[[], bool] = lambda: False,
+        load: Callable[[Bucket, Prepared], None] = lambda bucket, prepared: None,
     ) -> Iterator[Group | Failure]:
         """Groups of images that are ready to be scored, and images that failed.
 
@@ -133,7 +134,9 @@ class Stream:
           lanes: of a bucket, how many fits a device does at once and how many devices do them.
           report: called between blocks of steps.
           stop: asked between blocks; True ends the stream, with what is ready still given.
+          load: told of each bucket as soon as its first image is there.
         """
+        self._tell = load
         while not stop() and (bucket := self._fullest_bucket()) is not None:
             self._size, devices = lanes(bucket)
             if bucket.settings is None:  # nothing to fit
@@ -235,7 +238,7 @@ class Stream:
             if image.prepared.incomplete:
                 filled = self._method.fill(image.prepared, result)
                 del self._running[name]
-                self._waiting[self._method.bucket(filled)].append((name, filled))
+                self._queue(name, filled)
                 return
         except IMAGE_ERRORS as error:
             del self._running[name]
@@ -259,6 +262,11 @@ class Stream:
         if isinstance(incoming.prepared, Exception):
             self._fail(incoming.name, incoming.prepared)
         else:
-            bucket = self._method.bucket(incoming.prepared)
-            self._waiting[bucket].append((incoming.name, incoming.prepared))
+            self._queue(incoming.name, incoming.prepared)
         return True
+
+    def _queue(self, name: str, prepared: Prepared) -> None:
+        bucket = self._method.bucket(prepared)
+        if bucket not in self._waiting:
+            self._tell(bucket, prepared)
+        self._waiting[bucket].append((name, prepared))

@@ -28,6 +28,8 @@ _STAGES = {
     "fit": "fitting",
     "features": "analysing tiles",
     "score": "scoring",
+    "marks": "looking for marks",
+    "guide": "finding edges",
 }
 
 

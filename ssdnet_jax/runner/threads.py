@@ -1,5 +1,7 @@
 """Reading ahead and writing behind, so that neither keeps the device waiting; both bounded.
 
+Programs are loaded ahead of their use likewise.
+
 Threads that hang, such as one that reads from a network drive that has gone, keep no process from
 ending: they are waited for only so long, and end with the process.
 """
@@ -133,6 +135,30 @@ def write_behind(most: int) -> Iterator[Writer]:
         raise
     writer.end(None)
     writer.check()
+
+
+@contextlib.contextmanager
+def in_advance() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """A function that has tasks done by one thread, in their order, which nobody waits for.
+
+    They make ready what others would have to do themselves a little later: what a task raises is
+    dropped, for the others meet it too. On leaving, tasks that have not begun are dropped.
+    """
+    tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+    ended = threading.Event()
+
+    def work() -> None:
+        while (task := tasks.get()) is not None and not ended.is_set():
+            with contextlib.suppress(Exception):
+                task()
+
+    thread = _daemon(work, "ssdnet-load")
+    try:
+        yield tasks.put
+    finally:
+        ended.set()
+        tasks.put(None)
+        _join([thread], 1.0)
 
 
 def hanging() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdnet_jax.cli import commands
 from ssdnet_jax.cli.commands import Command
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import from_config_dict
@@ -127,11 +128,37 @@ def test_an_interrupt_ends_with_its_own_status(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Command, "main", interrupt)
+    monkeypatch.setattr(commands, "leave", sys.exit)
     with pytest.raises(SystemExit) as caught:
         __import__(f"ssdnet_jax.cli.{name}", fromlist=["console"]).console()
     assert caught.value.code == 130
     expected = f"ssdnet-{name}: interrupted; scored images are kept"
     assert capsys.readouterr().err.strip() == expected
+
+
+LEAVING = """
+import atexit, threading, time
+from ssdnet_jax.cli.commands import leave
+atexit.register(print, "registered")
+{before}
+print("printed")
+leave(3)
+"""
+WORKING = """
+def work():
+    time.sleep(0.5)
+    print("worked")
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "said"), [("", "printed registered"), (WORKING, "printed worked registered")]
+)
+def test_a_process_leaves_when_all_is_written_and_done(before, said):
+    words = ["-c", LEAVING.format(before=before)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (3, said.split(), "")
 
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
@@ -145,6 +172,7 @@ def test_what_is_installed_as_a_command_prints_its_help(name, monkeypatch, capsy
     console = getattr(importlib.import_module(module), function)
     assert console.__self__.name == name
     monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setattr(commands, "leave", sys.exit)
     with pytest.raises(SystemExit) as caught:
         console()
     assert caught.value.code == 0

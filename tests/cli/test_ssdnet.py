@@ -16,6 +16,7 @@ from PIL import Image
 
 import ssdnet_jax
 from ssdnet_jax.__main__ import console
+from ssdnet_jax.cli import commands
 from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.ssdnet import help_text, main
 from ssdnet_jax.config import from_config_dict, to_config_dict
@@ -336,6 +337,7 @@ def test_an_interrupted_run_keeps_what_is_finished(ssdnet, quick, tmp_path, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["ssdnet", *quick, *flags])
+    monkeypatch.setattr(commands, "leave", sys.exit)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
         patch.setattr(Terminal, "end_image", interrupted)  # after the first row
         console()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdnet_jax.methods.bands import Bands, cuts, even_spans, trimmed, windows
+from ssdnet_jax.methods.bands import Bands, Window, cuts, ended, even_spans, trimmed, windows
 
 
 @given(length=st.integers(1, 40), most=st.integers(1, 12), margin=st.integers(0, 5))
@@ -51,3 +51,15 @@ def test_windows_are_those_of_the_whole_map_while_bands_are_forgotten(axis):
     assert (seen == 1).all()
     with pytest.raises(ValueError, match="concatenate"):
         values.window((0, 3), (0, 24))  # which is forgotten
+
+
+def test_a_window_ends_where_the_map_does():
+    whole = np.random.default_rng(0).random((12, 20, 2))
+    place = np.s_[4:12, 10:16]
+    window = Window(*(whole[2:, 8:18], whole[2:, 8:18, 0]), inner=np.s_[2:10, 2:8], place=place)
+    same = ended(window, (12, 20))
+    assert same.place == place and same.inner == window.inner
+    found = ended(window, (9, 15))
+    assert found.place == np.s_[4:9, 10:15] and found.weights.shape == (7, 7)
+    np.testing.assert_array_equal(found.values[found.inner], whole[found.place])
+    np.testing.assert_array_equal(found.values, whole[2:9, 8:15])

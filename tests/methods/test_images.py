@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssdnet_jax.config import PAPER, Config, from_config_dict
+from ssdnet_jax.config import PAPER, Config, TilingConfig, from_config_dict
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.images import resized_image
@@ -224,4 +224,8 @@ def test_detail_is_the_image_at_twice_the_size_where_its_file_has_that_many_pixe
     assert resized_image(large[:36, :36], Config(image_size=32), detailed=True).detail is None
     missing = large[..., 0] > 0.9
     incomplete = resized_image(large, Config(image_size=32), missing=missing, detailed=True)
-    assert incomplete.detail is None
+    assert incomplete.detail is None and not incomplete.lacks_detail
+    few = Config(image_size=32, tiling=TilingConfig(above=64 * 64))
+    above = resized_image(large, few, detailed=True)  # of 36 x 32, and 72 x 64 with detail
+    assert above.detail is None and above.lacks_detail
+    assert not resized_image(large[:36, :36], few, detailed=True).lacks_detail

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.registry import NETWORKS
+from ssdnet_jax.core.score import score
 from ssdnet_jax.core.target import encode
 from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.base import TiledLocalization
-from ssdnet_jax.methods.large import fit_in_tiles, sampled_noise
-from ssdnet_jax.methods.large_image import analyse
+from ssdnet_jax.methods.large import fit_in_tiles, raw_map, sampled_noise
+from ssdnet_jax.methods.large_image import FittedNetwork, analyse
 from ssdnet_jax.methods.large_score import scaled_distances
 
 NETWORK = {"channels_down": (4,), "channels_up": (4,), "channels_skip": (2,)}
@@ -47,12 +50,50 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
     target = jax.jit(encode, static_argnames="plan")(image[None], None, plan)
     assert len(picture.picture.bands) > 1 and len(picture.picture.bands[0]) > 1
     maps = scaled_distances(picture, picture.compared_parts())
-    for found, whole in zip(maps, target.compared, strict=True):
+    for part, whole in zip(maps, target.compared, strict=True):
         distances = jax.jit(tile_distances, static_argnames="tile_size")(whole[0], tile_size=9)
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))
         median, quartile = np.quantile(at_pixels, [0.5, 0.75])
         expected = (at_pixels - median) / (quartile - median)
-        np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+        np.testing.assert_allclose(part.at_pixels(), expected, atol=1e-3 * np.ptp(expected))
+
+
+@pytest.mark.parametrize(
+    ("channels", "noise", "is_masked"),
+    [(3, 0.06, False), (3, 0.0, True), (1, 0.0, False)],
+    ids=["noisy", "masked", "grey"],
+)
+def test_of_one_network_the_map_of_tiles_is_that_of_the_whole(planted, channels, noise, is_masked):
+    generator = np.random.default_rng(1)
+    image = (0.2 + 0.6 * planted[0]) * np.array([1.0, 0.7, 0.4], np.float32)[:channels]
+    image += generator.normal(0, 0.01 + noise, image.shape)
+    image[100:103, 30:90] += 0.2  # a scratch, which is a mark
+    image = np.clip(image, 0, 1).astype(np.float32)
+    valid = None
+    if is_masked:
+        valid = np.ones(image.shape[:2], bool)
+        valid[:64, 100:180] = False
+    config = configuration()
+    measured = sampled_noise(image, valid)
+    plan = config.plan(image.shape[:2], noise=measured, masked=is_masked)
+    assert plan.guided and plan.marks != is_masked
+    analysed = analyse(image, valid, None, plan, config.tiling, noise=measured)
+    weights = None if valid is None else jnp.asarray(valid[None], jnp.float32)
+    target = jax.jit(encode, static_argnames="plan")(image[None], None, plan, valid=weights)
+    network = NETWORKS[plan.fit.network.kind]
+    settings = plan.fit.network
+    params = network.init(jax.random.key(0), settings, channels=target.values.shape[-1])
+    statistics = jax.jit(network.measure, static_argnums=2)(params, target.values, settings)
+    apply = jax.jit(network.with_statistics, static_argnums=3)
+    reconstruction = apply(params, statistics, target.values, settings)
+    expected = np.asarray(
+        jax.jit(score, static_argnames="plan")(target, reconstruction, None, plan=plan).raw[0]
+    )
+    fit = FittedNetwork(params, statistics, np.zeros(1), StopReason.MAX_STEPS, 0)
+    found = raw_map(analysed, fit)
+    judged = np.ones(found.shape, bool) if valid is None else valid
+    apart = np.abs(found - expected)[judged] / np.ptp(expected[judged])
+    assert np.quantile(apart, 0.999) < 1e-3 and apart.max() < 1e-2
 
 
 def test_a_large_image_is_localized_with_its_defect(planted):
@@ -63,7 +104,7 @@ def test_a_large_image_is_localized_with_its_defect(planted):
     assert result.score_map.shape == mask.shape and result.steps == 20
     peak = np.unravel_index(result.score_map.argmax(), mask.shape)
     assert mask[peak]
-    assert {progress.stage for progress in seen} == {"features", "fit", "score"}
+    assert {progress.stage for progress in seen} == {"features", "fit", "score", "marks", "guide"}
     again = localize(image, configuration())
     np.testing.assert_array_equal(result.score_map, again.score_map)
 

@@ -176,6 +176,9 @@ def test_other_devices_take_what_their_memory_holds(tiny, monkeypatch):
             device = Accelerator(held * lane / 0.8 + 1)
             monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
             assert lanes_that_fit(shape, settings) == expected
+            # A run of 5 to 8 images has the programs of 8, if there is memory for them.
+            assert lanes_that_fit(shape, settings, 5) == min(expected, 8)
+            assert lanes_that_fit(shape, settings, 1) == 1
 
 
 @pytest.mark.parametrize("view", ["image", "patch"])

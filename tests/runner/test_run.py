@@ -150,6 +150,17 @@ def test_images_that_are_shrunk_much_are_told_of_once(tmp_path, config):
     assert "defects of less than about 12 pixels" in line and "--image_size than 32" in line
 
 
+def test_images_that_are_too_large_for_their_detail_are_told_of_once(tmp_path, tiny):
+    large = np.repeat(np.repeat(picture()().pixels, 2, axis=0), 2, axis=1)
+    features = {"kind": "filters", "components": 3, "fine_components": 2}
+    score = {"method": "tiles", "marks": "none", "guide": "none"}
+    fields = {"image_size": 64, "features": features, "score": score, "tiling": {"above": 6000}}
+    sources = {"a.png": lambda: DecodedImage(large, None, ()), "b.png": picture()}
+    done = Run(tmp_path, sources, from_config_dict(tiny | fields))
+    (line,) = [line for line in done.err.getvalue().splitlines() if "score.detail" in line]
+    assert "1 of 2 images (a.png) analysed at more than 1500 pixels" in line
+
+
 def test_missing_pixels_are_passed_on(tmp_path, config):
     missing = np.zeros((40, 56), bool)
     missing[10:20, 10:20] = True

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from ssdnet_jax.runner.threads import hanging, read_ahead, write_behind
+from ssdnet_jax.runner.threads import hanging, in_advance, read_ahead, write_behind
 
 
 def test_results_come_in_order_and_only_so_many_before_their_time():
@@ -75,3 +75,25 @@ def test_an_interrupted_run_waits_for_its_writer_only_so_long(monkeypatch):
         raise KeyboardInterrupt
     assert done
     released.set()
+
+
+def test_what_is_done_in_advance_fails_without_a_word_and_is_dropped_at_the_end():
+    done, begun, released = [], threading.Event(), threading.Event()
+
+    def last():
+        begun.set()
+        released.wait()
+
+    with in_advance() as before_use:
+        before_use(lambda: done.append(1))
+        before_use(lambda: 1 / 0)
+        before_use(lambda: done.append(2))
+        before_use(last)
+        before_use(lambda: done.append(3))
+        assert begun.wait(5)
+    assert hanging()  # nobody waits for it
+    released.set()
+    deadline = time.monotonic() + 5
+    while hanging() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert done == [1, 2] and not hanging()
