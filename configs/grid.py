@@ -3,7 +3,9 @@
 Command:
   ssdnet --config=grid --input=FOLDER --workdir=DIR
 
-Expected: TODO
+Expected: AUROC 0.998, AUPRC 0.805 +- 0.043 on four full-resolution MVTec AD grid images (hand-drawn
+masks, 256 px, 3 seeds), where `grid_literal` has 0.989, 0.688;
+benchmarks/results/grid_relative.json.
 """
 
 from ml_collections import ConfigDict

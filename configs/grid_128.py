@@ -3,7 +3,8 @@
 Command:
   ssdnet --config=grid_128 --input=FOLDER --workdir=DIR
 
-Expected: TODO
+Expected: AUROC 0.985, AUPRC 0.603 +- 0.007 on 30 MVTec AD grid images of 128 px (3 seeds), where
+`grid_128_literal` has 0.963, 0.403 with four fits; benchmarks/results/grid_relative.json.
 """
 
 from ml_collections import ConfigDict
