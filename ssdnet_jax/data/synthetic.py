@@ -119,7 +119,7 @@ def _blob(
         height = size * generator.uniform(0.02, 0.06)
         radius += height * np.sin(wave * angle + generator.uniform(0, 2 * np.pi))
     edge = max(0.7, size / 25)
-    stain = 1 / (1 + np.exp((np.hypot(*offsets) - radius) / edge))
+    stain = 1 / (1 + np.exp(np.minimum((np.hypot(*offsets) - radius) / edge, 700)))
     return image * (1 - min(1.0, 2 * contrast) * stain[..., None]), stain > 0.5
 
 

@@ -79,6 +79,13 @@ def test_structural_defects_keep_the_grey_values(kind):
     assert image[mask].std() == pytest.approx(clean[mask].std(), rel=0.35)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_small_defect_of_a_large_image_is_planted_without_a_warning():
+    image = np.full((1200, 16, 3), 0.5, np.float32)
+    _, mask = plant_defect(image, kind="blob", size=3, center=(4, 8))
+    assert 3 <= mask.sum() <= 15
+
+
 def test_scratch_is_thin_and_follows_its_contrast():
     clean = np.full((96, 96, 1), 0.4, np.float32)
     image, mask = plant_defect(clean, kind="scratch", center=(48, 48), size=60, contrast=0.2)
