@@ -119,7 +119,7 @@ class Program:
         """The program once it is compiled; raises what compiling raises."""
         with self._compiling:
             if self._compiled is None:
-                assert self.result is not None
+                _ = self.result  # traces it
                 self._compiled, self._lowered = self._lowered.compile(), None
         return self
 
