@@ -120,7 +120,8 @@ class FeatureConfig:
     kind: Annotated[str, registry.TARGETS] = "auto"  # auto: vgg19 if there are weights, else
     # filters
     components: int = 24  # >= 1, principal components of the coarse features, which are fitted
-    fine_components: int = 8  # >= 1, of the fine ones, which the score "tiles" compares as well
+    fine_components: int = 8  # >= 1, of VGG19's fine ones, which the score "tiles" compares as
+    # well; of patches, which "filters" has instead, it compares `components`
     noise_limit: float = 0.04  # standard deviation, image units, >= 0: an image with more noise
     # is analysed at `score.coarse_scale` of its size, where its noise is lower
 

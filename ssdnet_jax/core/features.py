@@ -2,8 +2,8 @@
 
 Smooth stains on a stochastic texture are easier to reconstruct than the texture, so the residual of
 pixels says little about them. Features of small neighbourhoods, at half the image's resolution,
-have edges and grain as values of their own. Two kinds: VGG19's, and a bank of oriented filters for
-when there are no weights.
+have edges and grain as values of their own. Two kinds: VGG19's, and for when there are no weights
+the image's patches and a bank of oriented filters.
 """
 
 import functools
@@ -27,9 +27,10 @@ _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its o
 _REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
     ("vgg19", "fine"): 2,
     ("vgg19", "coarse"): 7,
-    ("filters", "fine"): 5,
+    ("filters", "fine"): 2,
     ("filters", "coarse"): 5,
 }
+_PATCH = 5  # pixels, odd: side of the patches that are fine features without weights
 _ORIENTATIONS = 6
 _WAVELENGTHS = (
     (4.0, 1.6),
@@ -43,8 +44,9 @@ class FeatureMaps(NamedTuple):
     """Features of an image at half of its resolution, or at every second of their positions.
 
     Attributes:
-      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the shorter wavelength).
-      coarse: of larger ones (VGG19: conv2_2; filters: both wavelengths and the colours).
+      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the pixels themselves, whose
+        principal components over the image are filters of its own, Chan et al., PCANet, 2015).
+      coarse: of larger ones (VGG19: conv2_2; filters: Gabor filters and the colours).
     """
 
     fine: Float[Array, "hh ww f"]
@@ -64,7 +66,7 @@ def feature_maps(
     """
     if kind == "vgg19":
         return _vgg19_maps(needed(vgg19), image, stride)
-    return FeatureMaps(*(every(maps, stride) for maps in _filter_maps(image)))
+    return FeatureMaps(_patches(image, stride), every(_filter_responses(image), stride))
 
 
 def represent(
@@ -198,7 +200,18 @@ def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps
     return FeatureMaps(*(x[first : first + height, first : first + width] for x in (fine, coarse)))
 
 
-def _filter_maps(image: Array) -> FeatureMaps:
+def _patches(image: Float[Array, "h w c"], stride: int) -> Float[Array, "hh ww 25*c"]:
+    """Of 5 x 5 pixels, around the first pixel of each block of 2 x 2, or of every second block."""
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    mirrored = mirror(image, margin=_PATCH // 2)
+    shifts = [(row, column) for row in range(_PATCH) for column in range(_PATCH)]
+    step = 2 * stride
+    return jnp.concatenate(
+        [mirrored[r : r + height : step, c : c + width : step] for r, c in shifts], axis=-1
+    )
+
+
+def _filter_responses(image: Array) -> Float[Array, "hh ww n"]:
     """Positive and negative parts of responses to Gabor filters, even and odd, and the colours."""
     mirrored = mirror(image, margin=_FILTER_RADIUS)
     by_wavelength = []
@@ -218,7 +231,7 @@ def _filter_maps(image: Array) -> FeatureMaps:
         parts = jax.nn.relu(jnp.concatenate([all_of_them, -all_of_them], axis=-1))
         by_wavelength.append(max_pool2x2(parts)[0])
     colours = max_pool2x2(image[None])[0]
-    return FeatureMaps(by_wavelength[0], jnp.concatenate([*by_wavelength, colours], axis=-1))
+    return jnp.concatenate([*by_wavelength, colours], axis=-1)
 
 
 def _gabor_kernels(wavelength: float, deviation: float) -> np.ndarray:

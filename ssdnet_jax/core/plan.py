@@ -79,7 +79,10 @@ def representations(
       detailed: whether the image is known at twice the size at which it is analysed.
     """
     scale = coarse_scale if noisy else 1.0
-    fine = Representation("fine", scale, config.fine_components)
+    # Patches have no channels that were learned: what is unusual in them is not among the first.
+    of_patches = config.kind == "filters"
+    fine_components = config.components if of_patches else config.fine_components
+    fine = Representation("fine", scale, fine_components)
     coarse = Representation("coarse", coarse_scale, config.components)
     # Stains that noise hides at one scale show at another.
     if noisy:

@@ -193,7 +193,7 @@ def test_detail_is_compared_at_as_many_positions_and_lies_where_it_is_seen():
     large[60:76, 100:116] **= 4
     small = large.reshape(72, 2, 72, 2, 1).mean((1, 3))
     target = encoded(small[None], None, plan=plan, details=large[None])
-    assert [part.shape for part in target.compared[2:]] == [(1, 36, 36, 4), (1, 36, 36, 6)]
+    assert [part.shape for part in target.compared[2:]] == [(1, 36, 36, 6), (1, 36, 36, 6)]
     found = np.asarray(scored(target, target.values, None, plan=plan).raw[0])
     rows, columns = np.nonzero(found > 0.7 * found.max())
     assert abs(rows.mean() - 33.5) < 3

@@ -55,7 +55,9 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))
         median, quartile = np.quantile(at_pixels, [0.5, 0.75])
         expected = (at_pixels - median) / (quartile - median)
-        np.testing.assert_allclose(part.at_pixels(), expected, atol=1e-3 * np.ptp(expected))
+        differences = np.abs(part.at_pixels() - expected) / np.ptp(expected)
+        # Directions of nearly equal variance are not the same to rounding.
+        assert differences.max() < 0.01 and np.quantile(differences, 0.999) < 1e-3
 
 
 @pytest.mark.parametrize(
