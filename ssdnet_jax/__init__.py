@@ -19,7 +19,8 @@ from ssdnet_jax.core.config import (
     ScoreConfig,
 )
 from ssdnet_jax.core.conformal import Calibration
-from ssdnet_jax.core.decision import Decision, Defect
+from ssdnet_jax.core.decision import Decision
+from ssdnet_jax.core.defects import Defect
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.lanes import Fit, fit
 from ssdnet_jax.core.noise import noise_deviation

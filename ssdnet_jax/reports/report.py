@@ -357,7 +357,7 @@ def _protocol(notes: Mapping[str, str]) -> str:
         "any threshold or normalization before.</p>\n"
         f'<div class="card"><dl>{pairs(_DEFINITIONS)}</dl></div>\n'
         f'<h2>How they were made</h2>\n<div class="card"><dl>{pairs(notes)}</dl></div>\n'
-        "<footer>SSDnet: a network fitted to the one picture it looks at (arXiv 2509.18354). "
+        "<footer>SSDnet: a network fitted to the one image it looks at (arXiv 2509.18354). "
         "The same numbers are in metrics.csv and summary.json beside this file.</footer>"
     )
 

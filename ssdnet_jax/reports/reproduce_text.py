@@ -31,8 +31,8 @@ CONFIG_WORDS = {  # what a shipped configuration of SSDnet is, beside the paper
     "grid_literal": "the paper's setting for grid (section 4.2)",
     "grid": "the paper's setting for grid with input noise of 0.1 and a score for uneven light",
     "grid_128_literal": "the paper's setting for grid with patches of half the side, for small "
-    "pictures",
-    "grid_128": "`grid` with patches of half the side, for small pictures",
+    "images",
+    "grid_128": "`grid` with patches of half the side, for small images",
     "fabric": "the paper's setting for fabric (section 4.2)",
     "fabric_knots": "the paper's setting for the fabric's knots (section 4.2)",
     "auto": "this project's one setting for every texture, which the paper does not have",

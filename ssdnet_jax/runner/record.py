@@ -199,9 +199,7 @@ def _write_figure(
     from ssdnet_jax.figures.heatmap import Box, heatmap_figure, write_heatmap_figure
 
     decision = result.decision
-    judged = np.isfinite(decision.score)
-    doubtful = "unsure" if decision.mask.any() else "good"
-    verdict = "anomalous" if decision.anomalous else doubtful if judged else "not judged"
+    judged = decision.verdict != "unjudged"
     figure = heatmap_figure(
         image=result.image,
         score_map=calibrated,
@@ -210,7 +208,7 @@ def _write_figure(
         reconstruction=reconstruction,
         boxes=[Box(d.x, d.y, d.width, d.height) for d in result.defects],
         title=name,
-        verdict=verdict,
+        verdict=decision.verdict if judged else "not judged",
         details=_details(result) if judged else "",
     )
     write_heatmap_figure(path, figure)

@@ -25,7 +25,7 @@ from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import duration, one_line
 
 _SHRUNK = 4.0  # how much smaller an image may become without a word
-_MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
+_MOST_AHEAD = 64  # images read before their turn, or waiting to be written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _counts(verdicts: Verdicts) -> str:
 
 
 def found_lines(rows: Sequence[Row]) -> list[str]:
-    """What was found of pictures and changes what is judged of them: a line for each kind."""
+    """What was found of images and changes what is judged of them: a line for each kind."""
     rows = [row for row in rows if row.status == "ok"]
     lines = []
     if ground := [row for row in rows if row.ground is not None]:

@@ -150,9 +150,9 @@ def _processor() -> str:
 
 
 def make_cores_devices() -> None:
-    """Makes each core of a CPU a device, so that several pictures are fitted side by side.
+    """Makes each core of a CPU a device, so that several images are fitted side by side.
 
-    One picture alone still uses all cores, whose threads the devices share. Before JAX has
+    One image alone still uses all cores, whose threads the devices share. Before JAX has
     started, else nothing happens; nor if the environment says how many devices there are.
     """
     _let_devices_wait()

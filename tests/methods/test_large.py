@@ -46,10 +46,10 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
     image, _ = planted
     config = configuration()
     plan = config.plan(image.shape[:2])
-    picture = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
+    analysed = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
     target = jax.jit(encode, static_argnames="plan")(image[None], None, plan)
-    assert len(picture.picture.bands) > 1 and len(picture.picture.bands[0]) > 1
-    maps = scaled_distances(picture, picture.compared_parts())
+    assert len(analysed.large.bands) > 1 and len(analysed.large.bands[0]) > 1
+    maps = scaled_distances(analysed, analysed.compared_parts())
     for part, whole in zip(maps, target.compared, strict=True):
         distances = jax.jit(tile_distances, static_argnames="tile_size")(whole[0], tile_size=9)
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))

@@ -61,7 +61,7 @@ def test_the_worst_picture_comes_first(two):
         "good.png",
         "good",
     )
-    assert found.by == "picture" and found.anomalous == [bad] and not found.unsure
+    assert found.by == "image" and found.anomalous == [bad] and not found.unsure
     assert bad.p_value <= 0.01 < 0.05 < good.p_value
     assert bad.p_value <= 0.01 < good.p_value and bad.calibrated_score > good.calibrated_score
     rows = table(two)
@@ -75,7 +75,7 @@ def test_the_worst_picture_comes_first(two):
 def test_between_the_two_rates_a_picture_is_unsure(two):
     for height in range(100):
         finish(two, f"{height}.png", bumpy(0, height))
-    found = write_verdicts(two, CONFIG, by="picture")
+    found = write_verdicts(two, CONFIG, by="image")
     assert found.unsure and found.anomalous
     assert all(0.01 < v.p_value <= 0.05 for v in found.unsure)
     assert all(v.p_value <= 0.01 for v in found.anomalous)
@@ -85,7 +85,7 @@ def test_between_the_two_rates_a_picture_is_unsure(two):
 def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     for seed in range(18):
         finish(workdir, f"{seed}.png", bumpy(seed))
-    assert write_verdicts(workdir, CONFIG).by == "picture"
+    assert write_verdicts(workdir, CONFIG).by == "image"
     for seed in (18, 19, 20):
         finish(workdir, f"{seed}.png", bumpy(seed, height=500))
     found = write_verdicts(workdir, CONFIG)
@@ -94,8 +94,8 @@ def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     ranks = {v.path: v.rank_p_value for v in found.all}
     assert max(ranks[v.path] for v in found.anomalous) < 0.01 < min(ranks["0.png"], ranks["5.png"])
     # What is known good goes before what is only most common.
-    assert write_verdicts(workdir, CONFIG, calibrated=True).by == "picture"
-    assert write_verdicts(workdir, CONFIG, by="picture").all[0].rank_p_value is None
+    assert write_verdicts(workdir, CONFIG, calibrated=True).by == "image"
+    assert write_verdicts(workdir, CONFIG, by="image").all[0].rank_p_value is None
     line = summary_line(Summary(21, 0, 0, 3.0), workdir.path, found)
     assert "3 of 21 anomalous, each among the others of the run, worst " in line
 
@@ -112,7 +112,7 @@ def test_a_folder_that_is_asked_for_may_be_small_or_all_alike(two):
 
 def test_a_picture_of_which_no_pixel_takes_part_is_not_judged(two):
     finish(two, "hidden.png", np.full((8, 8), np.nan, np.float32))
-    for by in ("picture", "folder"):
+    for by in ("image", "folder"):
         last = write_verdicts(two, CONFIG, by=by).all[-1]
         assert (last.path, last.verdict, last.rank_p_value) == ("hidden.png", "unjudged", None)
 
