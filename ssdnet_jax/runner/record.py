@@ -17,13 +17,12 @@ from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import shortened
+from ssdnet_jax.text import chance, shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
 HEATMAPS = ("all", "anomalous", "none")
 _THUMBNAIL = 240  # longer side, pixels
-_LEAST_P = 1e-12  # smaller ones say no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,11 +217,11 @@ def _write_figure(
 
 def _details(result: Localization) -> str:
     """What the figure says of an image behind its verdict."""
-    p_value, count = result.decision.p_value, len(result.defects)
-    chance = f"p < {_LEAST_P:g}" if p_value < _LEAST_P else f"p = {p_value:.2g}"
+    decision, count = result.decision, len(result.defects)
     defects = f"{count} defect{'s' * (count != 1)}"
-    score = f"score {result.decision.score:.3g}"
-    return ", ".join([score, chance, *[defects] * (count > 0)])
+    return ", ".join(
+        [f"score {decision.score:.3g}", chance(decision.p_value), *[defects] * (count > 0)]
+    )
 
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:

@@ -22,7 +22,7 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import duration, one_line
+from ssdnet_jax.text import chance, duration, one_line
 
 _SHRUNK = 4.0  # how much smaller an image may become without a word
 _MOST_AHEAD = 64  # images read before their turn, or waiting to be written
@@ -195,13 +195,17 @@ def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
     parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
     if verdicts.all:
         parts.append(_counts(verdicts))
-    return "; ".join([*parts, f"results in {workdir}"])
+    return "; ".join([*parts, f"see {workdir / 'index.html'}"])
 
 
 def _counts(verdicts: Verdicts) -> str:
-    """How many images are bad, by what, and which are the worst."""
+    """How many images are anomalous, by what, and which are the worst; of one what it is."""
+    if len(verdicts.all) == 1:
+        (only,) = verdicts.all
+        p_value = f" ({chance(only.p_value)})" if only.verdict != "unjudged" else ""
+        return f"{one_line(only.path)} is {only.verdict}{p_value}"
     bad, unsure = verdicts.anomalous, verdicts.unsure
-    among = ", each among the others of the run" if verdicts.by == "folder" else ""
+    among = ", compared with one another" if verdicts.by == "folder" else ""
     text = f"{len(bad)} of {len(verdicts.all)} anomalous{among}"
     if unsure:
         text += f", {len(unsure)} unsure"

@@ -72,6 +72,16 @@ def test_the_worst_picture_comes_first(two):
     assert float(rows[0]["p_value"]) == pytest.approx(bad.p_value)
 
 
+def test_of_a_single_image_the_summary_says_what_it_is(workdir):
+    finish(workdir, "good.png", bumpy(0))
+    found = write_verdicts(workdir, CONFIG)
+    line = summary_line(Summary(1, 0, 0, 38.0), workdir.path, found)
+    p_value = found.all[0].p_value
+    assert line == (
+        f"1 finished in 38 s; good.png is good (p = {p_value:.2g}); see {workdir.path}/index.html"
+    )
+
+
 def test_between_the_two_rates_a_picture_is_unsure(two):
     for height in range(100):
         finish(two, f"{height}.png", bumpy(0, height))
@@ -97,7 +107,7 @@ def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     assert write_verdicts(workdir, CONFIG, calibrated=True).by == "image"
     assert write_verdicts(workdir, CONFIG, by="image").all[0].rank_p_value is None
     line = summary_line(Summary(21, 0, 0, 3.0), workdir.path, found)
-    assert "3 of 21 anomalous, each among the others of the run, worst " in line
+    assert "3 of 21 anomalous, compared with one another, worst " in line
 
 
 def test_a_folder_that_is_asked_for_may_be_small_or_all_alike(two):
@@ -126,7 +136,7 @@ def test_a_file_that_cannot_be_read_is_named(two):
 
 def test_the_summary_counts_and_names_the_worst(two):
     line = summary_line(Summary(2, 1, 0, 3.0), two.path, write_verdicts(two, CONFIG))
-    assert "2 finished, 1 failed in 3 s; 1 of 2 anomalous, worst s/bad, once.png; results" in line
+    assert "2 finished, 1 failed in 3 s; 1 of 2 anomalous, worst s/bad, once.png; see " in line
     for seed in range(5):
         finish(two, f"bad{seed}.png", bumpy(seed, height=100 + 10 * seed))
     line = summary_line(Summary(2, 1, 0, 3.0), two.path, write_verdicts(two, CONFIG))
