@@ -14,7 +14,7 @@ import numpy as np
 from ssdnet_jax.core import matched_filter
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.matched_filter import LINE, SPOT, STRIPE, Shape
-from ssdnet_jax.core.patch_statistics import gaussian
+from ssdnet_jax.core.smoothing import gaussian
 from ssdnet_jax.methods.large_channels import Channels, colours, mean_and_deviation
 from ssdnet_jax.methods.large_image import LargeImage
 
@@ -131,7 +131,7 @@ def _mark_map(
         found = _energy_of_part(part, shape, margin=_MARGIN)
         energy[top : top + sides[0], left : left + sides[1]] = found
         show()
-    # As `core.patch_statistics.smoothed`, in place.
+    # As `core.smoothing.smoothed`, in place.
     deviation = matched_filter.SMOOTHING * shape.width
     radius = min(math.ceil(3 * deviation), min(height, width) - 1)
     weights = gaussian(2 * radius + 1, deviation)

@@ -8,10 +8,10 @@ import pytest
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.patch_statistics import tile_distances
 from ssdnet_jax.core.registry import NETWORKS
 from ssdnet_jax.core.score import score
 from ssdnet_jax.core.target import encode
-from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.localize import localize
