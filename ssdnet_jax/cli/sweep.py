@@ -91,7 +91,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         found = run_sweep(samples, parsed.configs, seeds, workdir, context)
         entries = {variant: entry[ALL] for variant, entry in summarize(found).items()}
         label = (
-            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, {len(samples)} images, "
+            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, {len(samples)} "
+            f"image{'s' * (len(samples) != 1)}, "
             f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; dots: images, bars: spread over seeds"
         )
         text = f"{label}\n\n`{command}`\n\n{table(entries)}"

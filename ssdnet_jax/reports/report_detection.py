@@ -43,8 +43,9 @@ def detection_section(
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
     text = (
-        f"An image is called bad where the p-value of its highest score is at most the stated rate "
-        f"of false alarms, {stated:.3g}. In brackets: 95 % interval (Clopper and Pearson)."
+        "An image is called bad where its p-value, the chance of such a map on a good image, is at "
+        f"most the stated rate of false alarms, {stated:.3g}. In brackets: 95 % interval (Clopper "
+        "and Pearson)."
     )
     plot = ""
     if curves:
