@@ -17,6 +17,11 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - tail - 3]} … {text[-tail:]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "3 images"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "42 s", "3 min 20 s", "2 h 05 min"."""
     seconds = round(seconds)

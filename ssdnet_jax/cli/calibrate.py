@@ -24,6 +24,7 @@ from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet-calibrate: how high do known good images score?
@@ -96,7 +97,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     calibration = calibrate(method, workdir)
     known, stated = calibration.known, parsed.config.decision.false_alarms
     count, (low, high) = len(known.scores), calibration.levels
-    text = f"{count} good image{'s' * (count != 1)}"
+    text = counted(count, "good image")
     if summary.failed:
         text += f", {summary.failed} failed"
     text += f"; false-alarm rates from {known.least:.2g} are guaranteed"

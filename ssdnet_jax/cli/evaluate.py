@@ -38,6 +38,7 @@ from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Executor, executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
@@ -326,7 +327,7 @@ def _in_words(entry: dict[str, Any]) -> str:
     auroc, auprc, *pooled = (number(entry[name], absent="none") for name in names)
     failed = f", {entry['failed']} failed" if entry["failed"] else ""
     return (
-        f"{entry['images']} image{'s' * (entry['images'] != 1)}{failed}, "
+        f"{counted(entry['images'], 'image')}{failed}, "
         f"AUROC {auroc}, AUPRC {auprc} (pooled {' / '.join(pooled)})"
     )
 

@@ -35,6 +35,7 @@ from ssdnet_jax.reports.reproduce_text import (
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors, versions
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelled dataset.
@@ -141,7 +142,7 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
         metrics = [
             f"{name.upper()} {number(row[name], absent='none')}" for name in ("auroc", "auprc")
         ]
-        images = f"{row['images']} image{'s' * (row['images'] != 1)}"
+        images = counted(row["images"], "image")
         failed_images = f", {row['failed']} failed" if row["failed"] else ""
         terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")
     terminal.summary(f"results in {workdir / 'reproduce.md'}")

@@ -35,6 +35,7 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.verdicts import JUDGED_BY, Verdicts, write_verdicts
 from ssdnet_jax.runner.watch import watch
 from ssdnet_jax.runner.workdir import Workdir, open_workdir, read_rows
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet: where is this image not like itself?
@@ -149,7 +150,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             for name, given in {"missing": parsed.missing, "ignored": parsed.ignore}.items()
         }
         workdir = open_workdir(path, method, root=root, **places, run=note)
-        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        terminal.note(f"{counted(len(sources), 'image')} on {executor.device}")
         workdir = without_changed(
             workdir,
             sources,

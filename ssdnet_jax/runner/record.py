@@ -17,7 +17,7 @@ from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import chance, shortened
+from ssdnet_jax.text import chance, counted, shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -218,10 +218,8 @@ def _write_figure(
 def _details(result: Localization) -> str:
     """What the figure says of an image behind its verdict."""
     decision, count = result.decision, len(result.defects)
-    defects = f"{count} defect{'s' * (count != 1)}"
-    return ", ".join(
-        [f"score {decision.score:.3g}", chance(decision.p_value), *[defects] * (count > 0)]
-    )
+    parts = [f"score {decision.score:.3g}", chance(decision.p_value)]
+    return ", ".join([*parts, counted(count, "defect")] if count else parts)
 
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:

@@ -22,7 +22,7 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import chance, duration, one_line
+from ssdnet_jax.text import chance, counted, duration, one_line
 
 _SHRUNK = 4.0  # how much smaller an image may become without a word
 _MOST_AHEAD = 64  # images read before their turn, or waiting to be written
@@ -244,7 +244,7 @@ def _shrinking(incoming: Incoming) -> float:
 def _plain_line(plain: Sequence[str], images: int, above: int) -> str:
     name = f" ({plain[0]})" if len(plain) == 1 else ""
     return (
-        f"{len(plain)} of {images} image{'s' * (images != 1)}{name} analysed at more than "
+        f"{len(plain)} of {counted(images, 'image')}{name} analysed at more than "
         f"{above // 4} pixels, and so without what the file shows at twice that size "
         f"(config.score.detail); a smaller --image_size compares it"
     )
@@ -254,7 +254,7 @@ def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> s
     name = f" ({next(iter(shrunk))})" if len(shrunk) == 1 else ""
     most = max(shrunk.values())
     return (
-        f"{len(shrunk)} of {images} image{'s' * (images != 1)}{name} analysed at up to {most:.3g} "
+        f"{len(shrunk)} of {counted(images, 'image')}{name} analysed at up to {most:.3g} "
         f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
         f"a larger --image_size than {image_size} shows them, and takes longer"
     )
@@ -262,7 +262,7 @@ def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> s
 
 def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
     name = f" ({some[0].path})" if len(some) == 1 else ""
-    return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
+    return f"{len(some)} of {counted(len(rows), 'image')}{name}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:
