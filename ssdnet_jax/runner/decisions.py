@@ -18,8 +18,6 @@ from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
 
-DEFECT_TABLES = ("defects.csv", "defects.coco.json", "defects.geojson")
-
 
 def write_decision(workdir: Workdir, relative: str, result: Localization) -> None:
     """Writes decisions/PATH.json."""
