@@ -80,8 +80,8 @@ Flags:
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
+  index.html              all images in a browser, worst first, also while the run goes on
   maps/PATH.tiff          raw anomaly score, float32, in the image's size
-  index.html              all images to look at in a browser, worst first, while the run goes on
   heatmaps/PATH.png       image, heat map, reconstruction and mask side by side
   masks/PATH.png          255 where the image is anomalous; nothing where it is good
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N

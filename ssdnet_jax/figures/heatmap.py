@@ -183,7 +183,8 @@ def heatmap_figure(
         page.paste(Image.fromarray(pixels), (layout.panels[name].x, layout.panels[name].y))
     draw = ImageDraw.Draw(page)
     for name, panel in layout.panels.items():
-        draw_text(draw, panel.x, panel.y - 6, name, _TEXT_SIZE, _MUTED)
+        text = f"{name} (empty)" if name == "Mask" and not masked.any() else name
+        draw_text(draw, panel.x, panel.y - 6, text, _TEXT_SIZE, _MUTED)
     _draw_boxes(draw, boxes[:_MOST_BOXES], layout.panels["Mask"], (image.shape[0], image.shape[1]))
     _draw_header(draw, layout.width - 2 * _MARGIN, title, verdict, details)
     heat = layout.panels["Heat map"]

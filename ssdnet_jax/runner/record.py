@@ -218,7 +218,10 @@ def _write_figure(
 def _details(result: Localization) -> str:
     """What the figure says of an image behind its verdict."""
     decision, count = result.decision, len(result.defects)
-    parts = [f"score {decision.score:.3g}", chance(decision.p_value)]
+    p_value = chance(decision.p_value)
+    if not decision.anomalous:
+        p_value += f" (above {decision.false_alarms:g})"
+    parts = [f"score {decision.score:.3g}", p_value]
     return ", ".join([*parts, counted(count, "defect")] if count else parts)
 
 

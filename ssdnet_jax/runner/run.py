@@ -135,9 +135,9 @@ def run(
                 if isinstance(result, Group):
                     record.finish(result)
     if shrunk:
-        terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
+        terminal.remark(_shrunk_line(shrunk, len(todo), method.config.image_size))
     if plain:
-        terminal.problem(_plain_line(plain, len(todo), method.config.tiling.above))
+        terminal.remark(_plain_line(plain, len(todo), method.config.tiling.above))
     workdir.order(sources)
     return Summary(
         finished=record.finished,

@@ -46,6 +46,7 @@ class Terminal:
         self._name = ""
         self._total = self._done = 0
         self._started = self._each = 0.0  # seconds; `_each`: an image, on average
+        self._remarks: set[str] = set()
         self._lock = threading.RLock()  # the writing thread has things to say too
 
     def start_run(self, images: int) -> None:
@@ -115,6 +116,12 @@ class Terminal:
     def problem(self, text: str) -> None:
         """A warning or an error, always shown, always in one line."""
         self._print(f"ssdnet: {shortened(one_line(text), LONGEST_PROBLEM)}\n", self._err)
+
+    def remark(self, text: str) -> None:
+        """A `problem` that is shown once, however many runs of a command meet it."""
+        if text not in self._remarks:
+            self._remarks.add(text)
+            self.problem(text)
 
     def note(self, text: str) -> None:
         """Something a person wants to know and a pipe does not."""

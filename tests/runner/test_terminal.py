@@ -244,6 +244,15 @@ class Full(io.StringIO):
         raise self.error
 
 
+def test_what_several_runs_of_a_command_meet_is_said_once(streams):
+    terminal = Terminal(*streams)
+    for _ in range(3):
+        terminal.remark("2 of 2 images are shrunk")
+        terminal.problem("a.png: damaged")
+    assert streams[1].screen().count("ssdnet: 2 of 2 images are shrunk") == 1
+    assert streams[1].screen().count("ssdnet: a.png: damaged") == 3
+
+
 def test_a_full_disk_behind_the_error_stream_stops_nothing_and_behind_the_output_is_said():
     full = OSError(28, "No space left on device")
     Terminal(io.StringIO(), Full(full)).problem("a.png: damaged")
