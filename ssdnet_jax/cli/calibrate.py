@@ -45,7 +45,7 @@ Flags:
   --good=PATH             folder or glob of good images, or one
   --workdir=DIR           where their results and calibration.json go
 {config}
-  --image_size=PIXELS     shorter side at which a image is analysed (256); 0: its own size
+  --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    as for `ssdnet`
 {clip_weights}
   --method=NAME           {methods};

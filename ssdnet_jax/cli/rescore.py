@@ -57,7 +57,7 @@ class Arguments(Configured):
     heatmaps: str  # of which images they are written
     calibration: str | None  # file of what known good images score
     verdict: str | None  # one of `JUDGED_BY`; None: chosen by how many images there are
-    fail_on_anomaly: bool  # whether the exit status says that a image is anomalous
+    fail_on_anomaly: bool  # whether the exit status says that an image is anomalous
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

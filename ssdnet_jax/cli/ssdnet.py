@@ -58,16 +58,16 @@ Flags:
                           folder of masks with their names, or polygons as GeoJSON or COCO
   --workdir=DIR           where results go (needed); finished images there are not fitted again
 {config}
-  --image_size=PIXELS     shorter side at which a image is analysed (256); 0: its own size
+  --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
-  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a image is analysed:
+  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before an image is analysed:
                           what it uses if that is little (auto), nothing, or the same for all
 {decision}
   --calibration=FILE      what known good images score, written by `ssdnet-calibrate`: with it the
                           rate of false alarms is guaranteed
   --verdict=BY            image: each by itself; folder: among the others, most of which are good;
                           by default folder from 20 images and without a calibration
-  --fail_on_anomaly       exit with status 3 if a image is anomalous
+  --fail_on_anomaly       exit with status 3 if an image is anomalous
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
 {clip_weights}
@@ -87,11 +87,11 @@ Results in DIR:
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
   fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
   params/PATH/            fitted networks, with --save_params
-  results.csv, run.json   a line a image, with the hash of its file; configuration, versions,
+  results.csv, run.json   a line an image, with the hash of its file; configuration, versions,
                           device, seed, command, hashes of the weights
   verdicts.csv            which images are anomalous, worst first
   defects.csv             where, how large, how sure; also defects.coco.json, defects.geojson
-  decisions/PATH.json     the same, a file a image
+  decisions/PATH.json     the same, a file an image
 
 Exit status: 0 all images done, 1 some failed, 2 nothing could be started (flags, configuration,
 input or work folder), 3 all done and some are anomalous (only with --fail_on_anomaly),
@@ -114,7 +114,7 @@ class Arguments(Execution, Configured):
     save_params: bool  # whether fitted networks are kept
     calibration: str | None  # file of what known good images score
     verdict: str | None  # one of `JUDGED_BY`; None: chosen by how many images there are
-    fail_on_anomaly: bool  # whether the exit status says that a image is anomalous
+    fail_on_anomaly: bool  # whether the exit status says that an image is anomalous
     keep_gone: bool  # whether images whose files have gone keep their verdicts
     watch: bool  # whether to wait for more images until told to end
 

@@ -1,7 +1,7 @@
 """The ground behind a part: flat borders and flat ground, found on the host before anything else.
 
 A product on a black or white ground, a scan with bars at its sides: the ground is no texture, and a
-score that compares places of a image with one another takes either for unlike the other. Ground
+score that compares places of an image with one another takes either for unlike the other. Ground
 has one colour, up to noise, from a whole side or all four corners of the image up to a sharp
 edge, and it lies around one thing: the rest is one piece, varies more, and hardly has the ground's
 colour itself.
@@ -126,7 +126,7 @@ def _has_sharp_edge(
 ) -> bool:
     """Whether the image soon has another colour beside a region, and hardly a third further on.
 
-    Else the region is the dark side of a image whose light fades.
+    Else the region is the dark side of an image whose light fades.
     """
     from scipy import ndimage
 

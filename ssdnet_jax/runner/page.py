@@ -2,7 +2,7 @@
 
 The page itself never changes. It reads index/state.js, which says how far the run is, and
 index/rows-N.js, a few hundred images each, of which a run only rewrites the last. What the page
-says of a image is in its files, decisions/PATH.json and the comment of its thumbnail, so that a
+says of an image is in its files, decisions/PATH.json and the comment of its thumbnail, so that a
 run that goes on, and one whose images come from other machines, have it without their maps.
 """
 
@@ -27,7 +27,7 @@ from ssdnet_jax.figures.heatmap import Box
 from ssdnet_jax.runner.verdicts import JudgedImage
 from ssdnet_jax.runner.workdir import Row, Workdir, named_errors, read_rows
 
-Entry = dict[str, Any]  # what the page knows of a image, as its script takes it
+Entry = dict[str, Any]  # what the page knows of an image, as its script takes it
 # Width and height of a heat map figure, and where in it the panels are.
 Panels = tuple[tuple[int, int], Mapping[str, Box]]
 
@@ -80,7 +80,7 @@ class Page:
         self._written, self._cost = -math.inf, 0.0
 
     def add(self, row: Row) -> None:
-        """Takes a image that is done; the page on disk shows it within seconds."""
+        """Takes an image that is done; the page on disk shows it within seconds."""
         self.take(row)
         now = time.monotonic()
         if now - self._written >= max(_SECONDS, self._cost / _SHARE):
