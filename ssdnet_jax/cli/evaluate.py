@@ -83,7 +83,7 @@ Flags:
   --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
 {clip_weights}
-  --false_alarms=RATE     share of good images that may be called bad (0.01): at this rate
+  --false_alarms=RATE     share of good images that may be called anomalous (0.01): at this rate
                           detections are counted
 {execution}
   --help, --help_config   this text; the configuration's fields with their values

@@ -70,7 +70,7 @@ def write_report(
 
     `samples` are all that were evaluated, `map_sets` those whose maps and curves are shown, one a
     method; `notes` say how the numbers were made, in the order to show; `stated` is the false-alarm
-    rate at which images are called bad.
+    rate at which images are called anomalous.
     """
     title = f"{name}: anomaly localization"
     sections = [
