@@ -122,6 +122,11 @@ class Arguments(DatasetArguments, Configured):
     only_defective: bool  # whether good images are left out
     resize_maps: bool  # whether existing maps are brought to the size of their image
 
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """The one of the command line, and those that methods name."""
+        return (self.config, *self.configs.values())
+
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:

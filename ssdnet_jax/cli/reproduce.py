@@ -93,6 +93,11 @@ class Arguments(DatasetArguments, Configured):
     protocol: Protocol  # what is compared
     note: str | None  # what to say of the data
 
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """The one of the command line, and those that methods name."""
+        return (self.config, *self.configs.values())
+
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     dataset, workdir = parsed.dataset, parsed.workdir

@@ -149,7 +149,7 @@ def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]])
 def calibration_plot(
     found: Mapping[str, CalibrationCurve], methods: Sequence[str], stated: float
 ) -> str:
-    """Shares of images called anomalous against the stated false-alarm rate; an `<svg>`, logarithmic.
+    """Shares of images called anomalous against the stated false-alarm rate; a logarithmic `<svg>`.
 
     Good images are drawn strong, defective ones faint; `methods` are in the order of their colours.
     """

@@ -31,13 +31,9 @@ BYTES = np.round(255 * PICTURE[..., 0]).astype(np.uint8)
 
 
 @pytest.fixture
-def quick(tiny):
+def quick(tiny, flags_of):
     """Flags of the tiny configuration."""
-    return [
-        line.strip()
-        for line in config_help(from_config_dict(tiny)).splitlines()
-        if line.startswith("--")
-    ]
+    return flags_of(tiny)
 
 
 @pytest.fixture
