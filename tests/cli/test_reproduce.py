@@ -306,7 +306,7 @@ def test_flags_become_arguments():
 
 
 def test_named_configurations_take_the_changes_that_were_asked_for():
-    flags = ["--config=grid_128", "--config.fit.learning_rate=0.02", "--methods=ssdnet:auto,fca,ssdnet"]
+    flags = ["--config=grid_128", "--config.fit.epochs=3", "--methods=ssdnet:auto,fca,ssdnet"]
     parsed = parse([*COMMAND, *flags])
     assert parsed.protocol.methods == ("ssdnet:auto", "fca", "ssdnet")
     assert parsed.configs == {"ssdnet:auto": with_overrides(load_config("auto"), {"fit.epochs": 3})}
