@@ -266,7 +266,7 @@ _DEFECT = {
     **{"runs": "91710n0", "polygon": [[[2, 1], [4, 1], [4, 2], [2, 2], [2, 1]]]},
 }
 _DECISION = {
-    **{"width": 6, "height": 8, "score": 9.0, "p_value": 1e-6, "anomalous": True, "marked": True},
+    **{"width": 6, "height": 8, "score": 9.0, "p_value": 1e-6, "verdict": "anomalous"},
     **{"false_alarms": 0.01, "threshold": 5.0, "calibrated_threshold": 4.0, "defects": [_DEFECT]},
 }
 _COCO = {

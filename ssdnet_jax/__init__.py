@@ -19,7 +19,8 @@ from ssdnet_jax.core.config import (
     ScoreConfig,
 )
 from ssdnet_jax.core.conformal import Calibration
-from ssdnet_jax.core.decision import Decision, Defect
+from ssdnet_jax.core.decision import Decision
+from ssdnet_jax.core.defects import Defect
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.lanes import Fit, fit
 from ssdnet_jax.core.noise import noise_deviation
@@ -32,7 +33,7 @@ from ssdnet_jax.data.images import read_image
 from ssdnet_jax.data.weights import load_vgg19_weights, random_vgg19_weights
 from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.localize import localize, localize_batch
-from ssdnet_jax.methods.base import FittedLocalization, Localization, Progress
+from ssdnet_jax.methods.base import FittedLocalization, Localization, Progress, TiledLocalization
 from ssdnet_jax.runner.checkpoints import load_network
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "ScoreMaps",
     "StopReason",
     "Target",
+    "TiledLocalization",
     "apply_skip_network",
     "decode",
     "encode",

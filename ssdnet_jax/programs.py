@@ -30,7 +30,7 @@ from ssdnet_jax.data.files import write_atomically
 
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
-# Programs in memory at a time, seven for each shape of pictures. A process may have 65,530 mapped
+# Programs in memory at a time, seven for each shape of images. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
 _LOOKING_UP = threading.Lock()

@@ -1,4 +1,6 @@
-"""Text that people read: in one line of bounded length, and durations in words."""
+"""Text that people read: in one line of bounded length, durations and chances in words."""
+
+_LEAST_P = 1e-12  # smaller p-values say no more
 
 
 def one_line(text: str) -> str:
@@ -15,6 +17,11 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - tail - 3]} … {text[-tail:]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "3 images"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: "42 s", "3 min 20 s", "2 h 05 min"."""
     seconds = round(seconds)
@@ -23,3 +30,8 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def chance(p_value: float) -> str:
+    """A p-value, in [0, 1], with two digits: "p = 0.057", "p < 1e-12"."""
+    return f"p < {_LEAST_P:g}" if p_value < _LEAST_P else f"p = {p_value:.2g}"

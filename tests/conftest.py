@@ -109,6 +109,23 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def flags_of() -> Any:
+    """A function: the fields of a configuration as flags, but for those that change nothing."""
+
+    def flags(fields: dict[str, Any]) -> list[str]:
+        from ssdnet_jax.cli.flags import config_help
+        from ssdnet_jax.cli.idle_fields import idle_fields
+        from ssdnet_jax.config import from_config_dict
+
+        config = from_config_dict(fields)
+        idle = {f"--config.{name}" for name in idle_fields(config)}
+        lines = [line for line in config_help(config).splitlines() if line.startswith("--")]
+        return [line for line in lines if line.partition("=")[0] not in idle]
+
+    return flags
+
+
+@pytest.fixture(scope="session")
 def tiny() -> dict[str, Any]:
     """Fields of a configuration that compiles and runs fast: the paper's method, made small.
 

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "localize": {"core", "errors", "config", "data", "methods", "runner"},
     "experiments": {
-        *("errors", "config", "data", "config_files", "programs", "evaluation", "methods"),
+        *("errors", "text", "config", "data", "config_files", "programs", "evaluation", "methods"),
         *("runner",),
     },
     "reports": {

@@ -7,13 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ssdnet_jax.baselines import fca_features
 from ssdnet_jax.baselines.pixels import check, check_channels, check_odd, check_word, compiled
-from ssdnet_jax.core.patch_statistics import (
-    Border,
-    correspondence_errors,
-    median_sorted_tile,
-    scale_channels,
-    scatter_errors,
-)
+from ssdnet_jax.core.patch_statistics import Border, tile_distances
 from ssdnet_jax.core.vgg19 import VGG19Weights, needed
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -92,7 +86,7 @@ def fca(
         feature_map = fca_features.laws_features(image)
     else:
         feature_map = image
-    score_map = feature_correspondence(
+    score_map = tile_distances(
         feature_map,
         tile_size=tile_size,
         spread=spread,
@@ -101,22 +95,3 @@ def fca(
         border=border,
     )
     return jax.image.resize(score_map, image.shape[:2], "linear")
-
-
-def feature_correspondence(
-    feature_map: Float[Array, "h w c"],
-    *,
-    tile_size: int = 9,
-    spread: float = 3.0,
-    blur: float = 1.0,
-    blur_size: int = 5,
-    border: Border = "published",
-) -> Float[Array, "h w"]:
-    """The analysis itself, on any feature map, as a raw map of its size.
-
-    See `fca` for the options. Pure; compile with jit.
-    """
-    scaled = scale_channels(feature_map)
-    reference = median_sorted_tile(scaled, tile_size=tile_size)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size)
-    return scatter_errors(errors, spread=spread, blur=blur, blur_size=blur_size, border=border)

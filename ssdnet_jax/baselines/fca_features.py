@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ssdnet_jax.core.patch_statistics import Border, mirror
+from ssdnet_jax.core.patch_statistics import Border
+from ssdnet_jax.core.smoothing import mirror
 from ssdnet_jax.core.vgg19 import Layer, VGG19Weights, vgg19_features
 
 _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel

@@ -17,7 +17,7 @@ from ssdnet_jax.baselines.pixels import (
 )
 from ssdnet_jax.core.features import feature_maps
 from ssdnet_jax.core.linear import solved
-from ssdnet_jax.core.patch_statistics import mirror
+from ssdnet_jax.core.smoothing import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 _RIDGE = 1e-4  # of the mean square of a neighbourhood: equal neighbours are no error

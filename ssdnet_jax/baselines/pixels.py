@@ -11,7 +11,7 @@ from jax import lax
 from jax.scipy.signal import convolve2d
 from jaxtyping import Array, Float
 
-from ssdnet_jax.core.patch_statistics import mirror
+from ssdnet_jax.core.smoothing import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.errors import ConfigError, InputError
 

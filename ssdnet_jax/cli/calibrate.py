@@ -24,27 +24,28 @@ from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.sources import file_sources
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir
+from ssdnet_jax.text import counted
 
 _USAGE = """\
-ssdnet-calibrate: how high do known good pictures score?
+ssdnet-calibrate: how high do known good images score?
 
-Scores good pictures as `ssdnet` does and writes their scores to DIR/calibration.json. With it
+Scores good images as `ssdnet` does and writes their scores to DIR/calibration.json. With it
 
   ssdnet --calibration=DIR/calibration.json --input=folder --workdir=out
 
-calls no more than the stated share of good pictures anomalous, whatever their scores are, as long
+calls no more than the stated share of good images anomalous, whatever their scores are, as long
 as they are of the same kind (conformal p-values). Nothing is trained: only the scale is measured. A
-false-alarm rate of 0.01 needs 99 good pictures, 0.05 needs 19. None of them may be among those that
+false-alarm rate of 0.01 needs 99 good images, 0.05 needs 19. None of them may be among those that
 are then judged. Where they show the same part or scene in the same place, and some positions are
-high in all of them, these have higher thresholds; of other pictures thresholds hardly differ.
+high in all of them, these have higher thresholds; of other images thresholds hardly differ.
 
   ssdnet-calibrate --good=known_good --workdir=calibration
 
 Flags:
-  --good=PATH             folder or glob of good pictures, or one
+  --good=PATH             folder or glob of good images, or one
   --workdir=DIR           where their results and calibration.json go
 {config}
-  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
+  --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    as for `ssdnet`
 {clip_weights}
   --method=NAME           {methods};
@@ -52,7 +53,7 @@ Flags:
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
 
-Exit status: 0 all pictures done, 1 some failed (the others are the calibration), 2 nothing could be
+Exit status: 0 all images done, 1 some failed (the others are the calibration), 2 nothing could be
 started, 130 interrupted, 143 terminated. The same command again goes on.
 """
 
@@ -61,7 +62,7 @@ started, 130 interrupted, 143 terminated. The same command again goes on.
 class Arguments(Execution, Configured):
     """What the command line says; None where a flag was not given."""
 
-    good: str | None  # picture, folder or glob
+    good: str | None  # image, folder or glob
     workdir: str | None  # where results go
     vgg19_weights: str | None  # file of VGG19
     clip_weights: str | None  # file of CLIP
@@ -96,7 +97,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     calibration = calibrate(method, workdir)
     known, stated = calibration.known, parsed.config.decision.false_alarms
     count, (low, high) = len(known.scores), calibration.levels
-    text = f"{count} good image{'s' * (count != 1)}"
+    text = counted(count, "good image")
     if summary.failed:
         text += f", {summary.failed} failed"
     text += f"; false-alarm rates from {known.least:.2g} are guaranteed"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ssdnet_jax.cli.flags import config_help
+from ssdnet_jax.cli.idle_fields import idle_flags
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import OutputError, SSDnetError, Stopped
 from ssdnet_jax.interrupts import interruptible
@@ -28,6 +29,11 @@ class Configured:
 
     config: Config  # `--config` with its overrides applied, checked
     help_config: bool  # whether only the configuration's fields are asked for
+
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """Every configuration that the command runs."""
+        return (self.config,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,9 @@ class Command:
             if isinstance(parsed, Configured) and parsed.help_config:
                 terminal.page(f"{config_help(parsed.config)}\n")
                 return 0
+            if isinstance(parsed, Configured):
+                for line in idle_flags(arguments[1:], parsed.all_configs):
+                    terminal.problem(line)
             return self.run(parsed, terminal, command=shlex.join([self.name, *arguments[1:]]))
         except OutputError as error:
             terminal.problem(str(error))

@@ -38,6 +38,7 @@ from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Executor, executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet-evaluate: how well are the defects of a labelled dataset found?
@@ -82,7 +83,7 @@ Flags:
   --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it
 {clip_weights}
-  --false_alarms=RATE     share of good images that may be called bad (0.01): at this rate
+  --false_alarms=RATE     share of good images that may be called anomalous (0.01): at this rate
                           detections are counted
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
@@ -120,6 +121,11 @@ class Arguments(DatasetArguments, Configured):
     offset: int  # from which one on, below `every`
     only_defective: bool  # whether good images are left out
     resize_maps: bool  # whether existing maps are brought to the size of their image
+
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """The one of the command line, and those that methods name."""
+        return (self.config, *self.configs.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,7 +332,7 @@ def _in_words(entry: dict[str, Any]) -> str:
     auroc, auprc, *pooled = (number(entry[name], absent="none") for name in names)
     failed = f", {entry['failed']} failed" if entry["failed"] else ""
     return (
-        f"{entry['images']} image{'s' * (entry['images'] != 1)}{failed}, "
+        f"{counted(entry['images'], 'image')}{failed}, "
         f"AUROC {auroc}, AUPRC {auprc} (pooled {' / '.join(pooled)})"
     )
 

@@ -35,6 +35,7 @@ from ssdnet_jax.reports.reproduce_text import (
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors, versions
+from ssdnet_jax.text import counted
 
 _USAGE = """\
 ssdnet-reproduce: the comparison of the paper (Table 1, Figs. 3-10) on a labelled dataset.
@@ -92,6 +93,11 @@ class Arguments(DatasetArguments, Configured):
     protocol: Protocol  # what is compared
     note: str | None  # what to say of the data
 
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """The one of the command line, and those that methods name."""
+        return (self.config, *self.configs.values())
+
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     dataset, workdir = parsed.dataset, parsed.workdir
@@ -141,7 +147,7 @@ def _end(results: Results, workdir: Path, terminal: Terminal) -> int:
         metrics = [
             f"{name.upper()} {number(row[name], absent='none')}" for name in ("auroc", "auprc")
         ]
-        images = f"{row['images']} image{'s' * (row['images'] != 1)}"
+        images = counted(row["images"], "image")
         failed_images = f", {row['failed']} failed" if row["failed"] else ""
         terminal.summary(f"{method}: {images}{failed_images}, {', '.join(metrics)}")
     terminal.summary(f"results in {workdir / 'reproduce.md'}")

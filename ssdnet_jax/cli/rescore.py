@@ -20,14 +20,15 @@ from ssdnet_jax.runner.record import HEATMAPS
 from ssdnet_jax.runner.rescore import FinishedRun, read_run, stored_sources
 from ssdnet_jax.runner.run import Options, run, summary_line
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.verdicts import VERDICTS, write_verdicts
+from ssdnet_jax.runner.verdicts import JUDGED_BY, write_verdicts
 from ssdnet_jax.runner.workdir import open_workdir
 
 _HELP = """\
 ssdnet-rescore: score a finished run again, without fitting.
 
-  ssdnet-rescore --run=out --workdir=again --config.score.patch_sizes=8,16
-  ssdnet-rescore --run=out --workdir=again --config.score.alpha_rec=0 --config.score.alpha_perc=1
+  ssdnet-rescore --run=out --workdir=again --false_alarms=0.05 --min_area=30
+  ssdnet-rescore --run=out --workdir=again --config.score.tile_size=17
+  ssdnet-rescore --run=grid --workdir=again --config.score.patch_sizes=8 (of the paper's setting)
 
 Flags:
   --run=DIR                    work folder of `ssdnet`
@@ -54,9 +55,9 @@ class Arguments(Configured):
     workdir: Path  # where the new results go
     vgg19_weights: str | None  # file of VGG19
     heatmaps: str  # of which images they are written
-    calibration: str | None  # file of what known good pictures score
-    verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
-    fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
+    calibration: str | None  # file of what known good images score
+    verdict: str | None  # one of `JUDGED_BY`; None: chosen by how many images there are
+    fail_on_anomaly: bool  # whether the exit status says that an image is anomalous
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -80,7 +81,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
                 f"or decision, others need another run of ssdnet"
             )
     if given["verdict"] is not None:
-        one_of("--verdict", given["verdict"], VERDICTS)
+        one_of("--verdict", given["verdict"], JUDGED_BY)
     finished = read_run(Path(given["run"]))
     return Arguments(
         with_overrides(finished.config, overrides),

@@ -32,41 +32,42 @@ from ssdnet_jax.runner.page import open_page, write_page
 from ssdnet_jax.runner.run import Summary, found_lines, summary_line
 from ssdnet_jax.runner.sources import Reader, file_sha256, file_sources
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.verdicts import VERDICTS, Verdicts, write_verdicts
+from ssdnet_jax.runner.verdicts import JUDGED_BY, Verdicts, write_verdicts
 from ssdnet_jax.runner.watch import watch
 from ssdnet_jax.runner.workdir import Workdir, open_workdir, read_rows
+from ssdnet_jax.text import counted
 
 _USAGE = """\
-ssdnet: where is this picture not like itself?
+ssdnet: where is this image not like itself?
 
-Fits a small network to each picture alone, without training data, and marks what the network
+Fits a small network to each image alone, without training data, and marks what the network
 cannot reproduce (SSDnet, arXiv 2509.18354).
 
   ssdnet --workdir=out                             an embedded example with a planted defect
-  ssdnet --input=picture.png --workdir=out         one picture
-  ssdnet --input=folder --workdir=out              all pictures below a folder
+  ssdnet --input=image.png --workdir=out         one image
+  ssdnet --input=folder --workdir=out              all images below a folder
   ssdnet --input='parts/**/*.tif' --workdir=out    a glob (quoted)
   ssdnet --input=cloth --workdir=out --config=fabric --config.fit.max_steps=40
   ssdnet --input=folder --workdir=out --watch      what comes into a folder, until Ctrl-C
 
 Flags:
-  --input=PATH            picture, folder or glob; without it the embedded example is used
-  --missing=PATH          mask of pixels that are not known (not 0 where missing), for all pictures;
-                          or a folder of masks with the pictures' names
-  --ignore=PATH           what is not to be judged: a mask (white is ignored) for all pictures, a
+  --input=PATH            image, folder or glob; without it the embedded example is used
+  --missing=PATH          mask of pixels that are not known (not 0 where missing), for all images;
+                          or a folder of masks with the images' names
+  --ignore=PATH           what is not to be judged: a mask (white is ignored) for all images, a
                           folder of masks with their names, or polygons as GeoJSON or COCO
-  --workdir=DIR           where results go (needed); finished pictures there are not fitted again
+  --workdir=DIR           where results go (needed); finished images there are not fitted again
 {config}
-  --image_size=PIXELS     shorter side at which a picture is analysed (256); 0: its own size
+  --image_size=PIXELS     shorter side at which an image is analysed (256); 0: its own size
   --ground=auto|keep      flat ground around a part is not judged (auto), or like the rest (keep)
-  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before a picture is analysed:
+  --range=auto|full|LOW,HIGH  what of full scale, 0 to 1, is stretched before an image is analysed:
                           what it uses if that is little (auto), nothing, or the same for all
 {decision}
-  --calibration=FILE      what known good pictures score, written by `ssdnet-calibrate`: with it the
+  --calibration=FILE      what known good images score, written by `ssdnet-calibrate`: with it the
                           rate of false alarms is guaranteed
-  --verdict=BY            picture: each by itself; folder: among the others, most of which are good;
-                          by default folder from 20 pictures and without a calibration
-  --fail_on_anomaly       exit with status 3 if a picture is anomalous
+  --verdict=BY            image: each by itself; folder: among the others, most of which are good;
+                          by default folder from 20 images and without a calibration
+  --fail_on_anomaly       exit with status 3 if an image is anomalous
   --vgg19_weights=PATH    .npz, .safetensors or .pth of VGG19, for configurations that need it;
                           without it: $SSDNET_VGG19_WEIGHTS, the cache, or a download of 1 MB
 {clip_weights}
@@ -74,28 +75,28 @@ Flags:
                           a baseline may have options, as in fca:border=corrected
 {execution}
   --save_params           keep the fitted networks too
-  --keep_gone             keep the verdicts of pictures whose files have gone
-  --watch                 score new pictures of a folder as they come, until Ctrl-C or SIGTERM
+  --keep_gone             keep the verdicts of images whose files have gone
+  --watch                 score new images of a folder as they come, until Ctrl-C or SIGTERM
   --help, --help_config   this text; the configuration's fields with their values
 
 Results in DIR:
-  maps/PATH.tiff          raw anomaly score, float32, in the picture's size
-  index.html              all pictures to look at in a browser, worst first, while the run goes on
-  heatmaps/PATH.png       picture, heat map, reconstruction and mask side by side
-  masks/PATH.png          255 where the picture is anomalous; nothing where it is good
+  index.html              all images in a browser, worst first, also while the run goes on
+  maps/PATH.tiff          raw anomaly score, float32, in the image's size
+  heatmaps/PATH.png       image, heat map, reconstruction and mask side by side
+  masks/PATH.png          255 where the image is anomalous; nothing where it is good
   uncertainty/PATH.tiff   spread of the score over seeds, with --config.fit.seeds=N
   fits/PATH.npz           reconstructions, from which `ssdnet-rescore` scores again
   params/PATH/            fitted networks, with --save_params
-  results.csv, run.json   a line a picture, with the hash of its file; configuration, versions,
+  results.csv, run.json   a line an image, with the hash of its file; configuration, versions,
                           device, seed, command, hashes of the weights
-  verdicts.csv            which pictures are anomalous, worst first
+  verdicts.csv            which images are anomalous, worst first
   defects.csv             where, how large, how sure; also defects.coco.json, defects.geojson
-  decisions/PATH.json     the same, a file a picture
+  decisions/PATH.json     the same, a file an image
 
-Exit status: 0 all pictures done, 1 some failed, 2 nothing could be started (flags, configuration,
+Exit status: 0 all images done, 1 some failed, 2 nothing could be started (flags, configuration,
 input or work folder), 3 all done and some are anomalous (only with --fail_on_anomaly),
 130 interrupted, 143 terminated; of --watch 0 at its end. The same command again goes on, and scores
-pictures anew whose files have changed.
+images anew whose files have changed.
 """
 
 
@@ -103,7 +104,7 @@ pictures anew whose files have changed.
 class Arguments(Execution, Configured):
     """What the command line says; None where a flag was not given."""
 
-    input: str | None  # picture, folder or glob
+    input: str | None  # image, folder or glob
     missing: str | None  # mask of missing pixels, or a folder of masks
     ignore: str | None  # mask of what is not judged, a folder of masks, or polygons
     workdir: str | None  # where results go
@@ -111,9 +112,9 @@ class Arguments(Execution, Configured):
     clip_weights: str | None  # file of CLIP
     method: str  # one of `METHODS`, with options as `methods.registry` has them
     save_params: bool  # whether fitted networks are kept
-    calibration: str | None  # file of what known good pictures score
-    verdict: str | None  # one of `VERDICTS`; None: chosen by how many pictures there are
-    fail_on_anomaly: bool  # whether the exit status says that a picture is anomalous
+    calibration: str | None  # file of what known good images score
+    verdict: str | None  # one of `JUDGED_BY`; None: chosen by how many images there are
+    fail_on_anomaly: bool  # whether the exit status says that an image is anomalous
     keep_gone: bool  # whether images whose files have gone keep their verdicts
     watch: bool  # whether to wait for more images until told to end
 
@@ -149,7 +150,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             for name, given in {"missing": parsed.missing, "ignored": parsed.ignore}.items()
         }
         workdir = open_workdir(path, method, root=root, **places, run=note)
-        terminal.note(f"{len(sources)} image{'s' * (len(sources) != 1)} on {executor.device}")
+        terminal.note(f"{counted(len(sources), 'image')} on {executor.device}")
         workdir = without_changed(
             workdir,
             sources,
@@ -249,7 +250,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     config = with_overrides(load_config(name), overrides)
     check_method("--method", given["method"], own_configuration=False)
     if given["verdict"] is not None:
-        one_of("--verdict", given["verdict"], VERDICTS)
+        one_of("--verdict", given["verdict"], JUDGED_BY)
     return Arguments(config=config, **{**given, **execution_values(given)})
 
 

@@ -21,6 +21,7 @@ from ssdnet_jax.reports.sweep import table, write_figure
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import named_errors
+from ssdnet_jax.text import counted
 
 _HELP = """\
 ssdnet-sweep: variants of a configuration x images x seeds, beside each other.
@@ -91,8 +92,9 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         found = run_sweep(samples, parsed.configs, seeds, workdir, context)
         entries = {variant: entry[ALL] for variant, entry in summarize(found).items()}
         label = (
-            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, {len(samples)} images, "
-            f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; dots: images, bars: spread over seeds"
+            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, "
+            f"{counted(len(samples), 'image')}, {counted(len(seeds), 'seed')}; "
+            "dots: images, bars: spread over seeds"
         )
         text = f"{label}\n\n`{command}`\n\n{table(entries)}"
         write_atomically(workdir / "sweep.md", lambda file: file.write(text.encode()))

@@ -57,9 +57,7 @@ class LossConfig:
     # the paper; or the image as it is, once, and patches are cut from its features
     perceptual_size: int = 224  # pixels, >= 2: patches are resized to this square for VGG19
     perceptual_precision: Literal["float32", "bfloat16"] = "float32"  # of VGG19's arithmetic
-    patches_per_step: int = (
-        32  # perceptual or patch-wise minibatch, and what defines an epoch, >= 1
-    )
+    patches_per_step: int = 32  # >= 1, perceptual or patch-wise minibatch; it defines an epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +76,7 @@ class FitConfig:
     mask_block: int = 4  # pixels, side of the square blocks that are masked together, >= 1
     permute_ratio: float = 0.0  # fraction of output patches that change places, in [0, 1]
     blowup_factor: float = 5.0  # > 1: a loss above this times its recent median is undone; 0: never
-    average_decay: float = (
-        0.85  # in [0, 1): memory of the reconstruction's running average; 0: none
-    )
+    average_decay: float = 0.85  # in [0, 1): memory of the running average of outputs; 0: none
     seeds: int = 1  # fits of one image from different keys, >= 1; their maps' median is the result
     block_steps: int = 20  # steps a compiled call, >= 1; between calls progress is shown
     precision: Literal["float32", "bfloat16"] = "float32"  # of what the network's layers give, and
@@ -131,11 +127,12 @@ class DecisionConfig:
     """From a map to a verdict, a mask and a list of defects (docs/decisions.md)."""
 
     false_alarms: float = 0.01  # in (0, 1): share of good images that may be called anomalous
-    mask: Literal["peaks", "otsu"] = "peaks"  # peaks: what stands out, on a good image nothing;
-    # otsu: the upper of two classes of any map (the paper, section 5.3)
-    mask_false_alarms: float = 0.05  # in (0, 1): share of good images on which "peaks" may mark
-    # anything; an image between the two rates is called unsure
-    peak_share: float = 0.4  # in (0, 1): a peak's pixels are those above this share of its value
+    mask: Literal["significant", "otsu"] = "significant"  # significant: what stands out, on a good
+    # image nothing; otsu: the upper of two classes of any map (the paper, section 5.3)
+    mask_false_alarms: float = 0.05  # in (0, 1): share of good images that may have a "significant"
+    # mask; an image between the two rates is called unsure
+    peak_share: float = 0.4  # in (0, 1): of a significant region or peak pixels above this share of
+    # its largest value are marked
     other_regions: float = 0.3  # in (0, 1]: where an image has a significant region, others count
     # from this share of the mass that makes one significant
     other_peaks: float = 0.6  # in (0, 1]: beside known good images, where an image has a

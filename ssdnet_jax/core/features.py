@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core.arrays import Size
 from ssdnet_jax.core.masked import for_statistics, known_share, weighted_moments
-from ssdnet_jax.core.patch_statistics import mirror
 from ssdnet_jax.core.plan import Representation
+from ssdnet_jax.core.smoothing import mirror
 from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_features
 
 Kind = Literal["vgg19", "filters"]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.features import principal_components, standardize
 from ssdnet_jax.core.linear import solved
-from ssdnet_jax.core.patch_statistics import smoothed
+from ssdnet_jax.core.smoothing import smoothed
 
 _BLUR = 1.0  # pixels, standard deviation: finer detail of the image is grain
 _RADIUS = 4  # pixels: windows of 9 x 9

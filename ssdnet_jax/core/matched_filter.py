@@ -19,7 +19,7 @@ from jaxtyping import Array, Complex, Float
 
 from ssdnet_jax.core.features import principal_components, standardize
 from ssdnet_jax.core.order_statistics import quantiles
-from ssdnet_jax.core.patch_statistics import smoothed
+from ssdnet_jax.core.smoothing import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
 MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed

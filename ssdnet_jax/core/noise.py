@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.masked import well_known
-from ssdnet_jax.core.patch_statistics import separable
+from ssdnet_jax.core.smoothing import separable
 
 _SMOOTHING = 12.0  # pixels of smoothing a unit of noise
 _HARMLESS_NOISE = 0.02  # image units, standard deviation; photographs of textures have up to that

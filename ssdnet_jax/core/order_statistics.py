@@ -1,6 +1,6 @@
 """Order statistics: values of given ranks, and quantiles, without sorting all values.
 
-XLA sorts the values of a picture of 256 x 256 pixels in 8 ms of a core, forty times what it takes
+XLA sorts the values of an image of 256 x 256 pixels in 8 ms of a core, forty times what it takes
 to count, for each bit of a rank's value, how many values lie below.
 """
 

@@ -1,4 +1,4 @@
-"""Statistics of overlapping square tiles of a feature map: sorted values, ranks, errors by pixel.
+"""Overlapping square tiles of a feature map against the typical one: sorted values, ranks, errors.
 
 The pieces of Feature Correspondence Analysis (Ardelean and Weyrich, High-Fidelity Zero-Shot Texture
 Anomaly Localization Using Feature Correspondence Analysis, WACV 2024), each a pure function.
@@ -14,8 +14,7 @@ comparisons stay in its cache; any other device takes all rows at once, as far a
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,16 +24,51 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ssdnet_jax.core import masked, order_statistics
-from ssdnet_jax.core.convolution import pad2d
 from ssdnet_jax.core.order_statistics import at_ranks
+from ssdnet_jax.core.smoothing import gaussian, mirror
 
 Border = Literal["published", "corrected"]
+
+SPREAD = 3.0  # feature pixels, standard deviation of the weight of a tile around its centre
+BLUR, BLUR_SIZE = 1.0, 5  # feature pixels, smoothing within a tile
 
 WORKING_BYTES = 2**28  # that `correspondence_errors` takes of a device that is no CPU, about
 _CHANNELS_ON_CPU = 9  # of a row, at most: the comparisons of more do not stay in a core's cache
 
 ALL_KNOWN = 1 - 1e-5  # of a tile's features, up to rounding
 ENOUGH_TILES = 9  # of which the typical tile is the median, where there are so many
+
+
+def tile_distances(
+    features: Float[Array, "h w c"],
+    *,
+    tile_size: int,
+    spread: float = SPREAD,
+    blur: float = BLUR,
+    blur_size: int = BLUR_SIZE,
+    border: Border = "corrected",
+    weights: Float[Array, "h w"] | None = None,
+) -> Float[Array, "h w"]:
+    """Wasserstein distance of the tiles around a pixel to the typical tile, channel by channel.
+
+    Feature Correspondence Analysis of any feature map, each channel scaled to [0, 1].
+
+    Args:
+      features: of the image.
+      tile_size: side of a tile, feature pixels, odd, at least 3.
+      spread: as for `scatter_errors`, as are `blur`, `blur_size` and `border`.
+      blur: see there.
+      blur_size: see there.
+      border: see there.
+      weights: how well each feature is known, in [0, 1]: tiles count by what they know. None: all
+        are known. With a "corrected" border only.
+    """
+    scaled = scale_channels(features, weights)
+    reference = median_sorted_tile(scaled, tile_size=tile_size, weights=weights)
+    errors = correspondence_errors(scaled, reference, tile_size=tile_size, weights=weights)
+    return scatter_errors(
+        errors, spread=spread, blur=blur, blur_size=blur_size, border=border, weights=weights
+    )
 
 
 def scale_channels(
@@ -463,37 +497,3 @@ def _smoothing_matrix(n: int, blur: float, k: int) -> np.ndarray:
         return np.eye(n)
     padded = np.pad(np.eye(n), ((k // 2, k // 2), (0, 0)), mode="reflect")
     return sum(weight * padded[i : i + n] for i, weight in enumerate(gaussian(k, blur)))
-
-
-def gaussian(size: int, deviation: float) -> np.ndarray:
-    """`size` samples of a Gaussian around the middle one, which add up to 1."""
-    values = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / deviation) ** 2)
-    return values / values.sum()
-
-
-def smoothed(values: Float[Array, "h w"], deviation: float) -> Float[Array, "h w"]:
-    """Convolved with a Gaussian, mirrored at the borders."""
-    radius = min(math.ceil(3 * deviation), min(values.shape) - 1)
-    weights = [float(weight) for weight in gaussian(2 * radius + 1, deviation)]
-    return separable(values[..., None], weights)[..., 0]
-
-
-def separable(
-    features: Float[Array, "h w c"], weights: Sequence[Array | float]
-) -> Float[Array, "h w c"]:
-    """Convolved with the same odd number of weights along both axes, mirrored at the borders."""
-    smooth = mirror(features, margin=len(weights) // 2)
-    for axis, side in enumerate(features.shape[:2]):
-        shifted = [
-            weight * lax.slice_in_dim(smooth, start, start + side, axis=axis)
-            for start, weight in enumerate(weights)
-        ]
-        smooth = functools.reduce(jnp.add, shifted)
-    return smooth
-
-
-def mirror(
-    features: Float[Array, "h w c"], *, margin: int
-) -> Float[Array, "h+2*{margin} w+2*{margin} c"]:
-    """Mirrors a map at its borders without repeating the edge."""
-    return pad2d(features[None], margin=margin, padding="reflection")[0]

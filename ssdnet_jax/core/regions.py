@@ -89,7 +89,7 @@ def find_regions(
     return Regions(labels, each * (sums - LEVEL * sizes), peaks, max(1.0, float(images)))
 
 
-def significant_pixels(
+def region_mask(
     calibrated: Float[np.ndarray, "h w"],
     regions: Regions,
     false_alarms: float,

@@ -15,11 +15,13 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core import features
 from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.core.patch_statistics import (
+    BLUR,
+    BLUR_SIZE,
+    SPREAD,
     correspondence_errors,
     scatter_known,
 )
 from ssdnet_jax.core.plan import Representation
-from ssdnet_jax.core.texture_score import BLUR, BLUR_SIZE, SPREAD
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
 
@@ -136,7 +138,7 @@ def known_distances(
     tile_size: int,
     ranked: Float[Array, "h w"] | None = None,
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """`core.texture_score.tile_distances` of a part of an image, as far as its tiles are known.
+    """`core.patch_statistics.tile_distances` of a part of an image, as far as its tiles are known.
 
     Args:
       components: of the part.

@@ -91,7 +91,10 @@ def encode(
     """
     kind = TARGETS[plan.target]
     if plan.masked != (valid is not None):
-        raise ValueError(f"plan.masked is {plan.masked}, valid {valid}; expected a mask if it is")
+        given = "None" if valid is None else "an array"
+        raise ValueError(
+            f"plan.masked is {plan.masked} and valid {given}; expected both or neither"
+        )
     if plan.detailed and details is None:
         raise ValueError("found no details; expected the images at twice their size")
     optional = {"valid": valid, "detail": details if plan.detailed else None}

@@ -17,20 +17,12 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core import trust
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.guided import follow
-from ssdnet_jax.core.patch_statistics import (
-    correspondence_errors,
-    median_sorted_tile,
-    scale_channels,
-    scatter_errors,
-)
+from ssdnet_jax.core.patch_statistics import tile_distances
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import SCORES
 from ssdnet_jax.core.score import ScoreMaps, from_raw
 from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
-
-SPREAD = 3.0  # feature pixels, standard deviation of the weight of a tile around its centre
-BLUR, BLUR_SIZE = 1.0, 5  # feature pixels, smoothing within a tile
 
 
 @SCORES.register_own("tiles")
@@ -96,19 +88,3 @@ def _scaled_distances(
 def _half_a_pixel_back(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
     """Moved up by half a row."""
     return (values + jnp.concatenate([values[1:], values[-1:]])) / 2
-
-
-def tile_distances(
-    features: Float[Array, "h w c"], *, tile_size: int, weights: Float[Array, "h w"] | None = None
-) -> Float[Array, "h w"]:
-    """Wasserstein distance of the tiles around a pixel to the typical tile, channel by channel.
-
-    Feature Correspondence Analysis (Ardelean and Weyrich, WACV 2024) without its bright frame.
-    With weights, how well each feature is known in [0, 1], tiles count by what they know.
-    """
-    scaled = scale_channels(features, weights)
-    reference = median_sorted_tile(scaled, tile_size=tile_size, weights=weights)
-    errors = correspondence_errors(scaled, reference, tile_size=tile_size, weights=weights)
-    return scatter_errors(
-        errors, spread=SPREAD, blur=BLUR, blur_size=BLUR_SIZE, border="corrected", weights=weights
-    )

@@ -73,7 +73,8 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             raise ValueError("peaks that are not finite")
         method, settings = str(found["method"]), dict(found["settings"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        found_none = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        reason = " ".join(found_none.split())
         raise InputError(
             f"{path}: found no calibration ({reason}); expected the file that ssdnet-calibrate has "
             f"written"

@@ -3,30 +3,31 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ssdnet_jax.core.decision import Defect
+from ssdnet_jax.core.decision import Verdict
+from ssdnet_jax.core.defects import Defect
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 
 Json = dict[str, Any]
 DEFECT_FIELDS = tuple(field.name for field in dataclasses.fields(Defect))
 _SIDES = ("width", "height")
-_FLAGS = ("anomalous", "marked")
+_VERDICTS = get_args(Verdict)
 _MEASURES = ("score", "p_value", "false_alarms", "threshold", "calibrated_threshold")  # or null
 
 
 def read_decision(path: Path) -> Json:
-    """What is known of an image: its size, its score, whether it is anomalous, its defects.
+    """What is known of an image: its size, its verdict and score, its defects.
 
     Args:
       path: of the JSON file.
 
     Returns:
-      `width` and `height` in pixels; `anomalous`, `marked` (whether there is a mask); `score`,
-      `p_value`, `false_alarms`, `threshold`, `calibrated_threshold`, each None where it is not
-      finite; `defects`, each with `DEFECT_FIELDS`, `runs` (COCO's run lengths) and `polygon` (rings
-      of points).
+      `width` and `height` in pixels; `verdict` (`core.decision.Verdict`); `score`, `p_value`,
+      `false_alarms`, `threshold`, `calibrated_threshold`, each None where it is not finite;
+      `defects`, each with `DEFECT_FIELDS`, `runs` (COCO's run lengths) and `polygon` (rings of
+      points).
 
     Raises:
       InputError: the file cannot be read, or is none that a run has written.
@@ -56,9 +57,9 @@ def is_decision_file(path: Path) -> bool:
 def _is_decision(found: Any) -> bool:
     return (
         isinstance(found, dict)
-        and found.keys() >= {*_SIDES, *_FLAGS, *_MEASURES, "defects"}
+        and found.keys() >= {*_SIDES, *_MEASURES, "verdict", "defects"}
         and all(_is_count(found[name]) for name in _SIDES)
-        and all(isinstance(found[name], bool) for name in _FLAGS)
+        and found["verdict"] in _VERDICTS
         and all(found[name] is None or _is_number(found[name]) for name in _MEASURES)
         and isinstance(found["defects"], list)
         and all(map(_is_defect, found["defects"]))

@@ -107,7 +107,8 @@ def with_intervals(
 
     For each category and "all", NAME_interval is [low, high] of `LEVEL` for NAME of auroc_mean,
     auroc_pooled and so on, image_auroc and image_auroc_calibrated; in "all" also of their macro
-    means over categories. None where there is no figure or one image only.
+    means over categories. None where there is no figure, and where a category has a single
+    defective image (of image_auroc: or a single good one), which all draws have in common.
     """
     result = {}
     for method, entries in summary.items():
@@ -118,7 +119,8 @@ def with_intervals(
         categories = [category for category in entries if category != ALL]
         for name in drawn[ALL].copy():
             macro = f"{name.removesuffix('_mean')}_macro"
-            drawn[ALL][macro] = _mean_of([drawn[category][name] for category in categories])
+            parts = [drawn[c][name] for c in categories if entries[c][name] is not None]
+            drawn[ALL][macro] = _mean_of(parts) if all(p is not None for p in parts) else None
         result[method] = {
             category: {
                 **entry,
@@ -166,18 +168,27 @@ def _drawn(
             whole = metrics_of_draws(np.ones((1, len(here)), np.float32), *parts)
             for name in METRICS:
                 drawn[f"{name}_pooled"].append(found[name] + (getattr(exact, name) - whole[name]))
-    if len(images) < 2:
-        return dict.fromkeys(names)
-    return {name: _mean_of(values) for name, values in drawn.items()}
+    alone = {
+        good for (_, good), members in _groups(list(images.values())).items() if len(members) < 2
+    }
+    return {
+        name: None if False in alone or (alone and name in IMAGE_METRICS) else _mean_of(values)
+        for name, values in drawn.items()
+    }
+
+
+def _groups(images: Sequence[ImageMetrics]) -> dict[tuple[str, bool], list[int]]:
+    """The images by number that are drawn from one another: by category, and whether good."""
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for number, row in enumerate(images):
+        groups.setdefault((row.category, row.good), []).append(number)
+    return groups
 
 
 def _draws(images: Sequence[ImageMetrics]) -> np.ndarray:
     """How often each image is in each draw, float32 (DRAWS, images)."""
-    groups: dict[tuple[str, bool], list[int]] = {}
-    for number, row in enumerate(images):
-        groups.setdefault((row.category, row.good), []).append(number)
     draws = np.zeros((DRAWS, len(images)), np.float32)
-    for (category, good), members in groups.items():
+    for (category, good), members in _groups(images).items():
         # Of categories of one size the draws are to differ.
         name = zlib.crc32(category.encode("utf-8", "surrogateescape"))
         generator = np.random.default_rng([SEED, name, good])

@@ -1,8 +1,8 @@
-"""Which images are called bad at a stated false-alarm rate, and does that rate hold?
+"""Which images are called anomalous at a stated false-alarm rate, and does that rate hold?
 
-An image is called bad where the p-value of its decision (`core.decision`) is at most the stated
-rate. On good images p-values are to be uniform: the share of them at or below each rate is that
-rate. That share against the rate is the calibration curve.
+An image is called anomalous where the p-value of its decision (`core.decision`) is at most the
+stated rate. On good images p-values are to be uniform: the share of them at or below each rate is
+that rate. That share against the rate is the calibration curve.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationCurve:
-    """Shares of images that are called bad at each stated rate: steps."""
+    """Shares of images that are called anomalous at each stated rate: steps."""
 
     stated: np.ndarray  # float64 (n,), rising, from the smallest p-value to 1
     false_alarms: np.ndarray  # float64 (n,), share of good images with a p-value of at most that

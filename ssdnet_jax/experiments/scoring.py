@@ -20,6 +20,7 @@ from ssdnet_jax.runner.lock import only_run_in
 from ssdnet_jax.runner.sources import FileSource
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.workdir import open_workdir, read_rows
+from ssdnet_jax.text import counted
 
 NOT_SCORED = "not scored: "  # such errors were shown while scoring
 _SHOWN_PROBLEMS = 10
@@ -161,7 +162,7 @@ def score_dataset(
         workdir = without_changed(workdir, sources, terminal, stop=stop)
         if left := len(sources.keys() - workdir.finished.keys()):
             what = ", ".join(filter(None, (name, condition.words, f"seed {seed}")))
-            terminal.note(f"{what}: {left} image{'s' * (left != 1)} to score")
+            terminal.note(f"{what}: {counted(left, 'image')} to score")
             executor.run(ready, sources, workdir, terminal, options=executor.options)
             stop_if_asked(stop)
     rows = {row.path: row for row in read_rows(folder / "results.csv")}

@@ -74,27 +74,6 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
     return _hatched(blend(_to_grey(to_rgb(image)), place, anchored=False), judged)
 
 
-def calibrated_overlay(image: np.ndarray, score_map: np.ndarray, threshold: float) -> np.ndarray:
-    """Lays a calibrated map in colour over the grey image, on one scale for all images.
-
-    The colour jumps at the threshold, from bluish to yellow: an image without yellow or red is
-    good. `figures.colors` has the scale.
-
-    Args:
-        image: float (H, W, C) in [0, 1].
-        score_map: float (H, W) in calibrated units (`core.calibration`); NaN as for `overlay`.
-        threshold: the decision threshold, in the same units.
-
-    Returns:
-        uint8 (H, W, 3), RGB.
-
-    Raises:
-        ValueError: likewise.
-    """
-    image, score_map, judged = _checked(image, score_map)
-    return _colored(to_rgb(image), score_map, judged, threshold)
-
-
 def _checked(image: np.ndarray, score_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image and its map, and where the map has a value."""
     image, score_map = np.asarray(image), np.asarray(score_map)
@@ -159,8 +138,8 @@ def heatmap_figure(
 ) -> Figure:
     """Draws panels: input, heat map, reconstruction (if any), outlined mask with numbered boxes.
 
-    Panels stand side by side; those of very wide images stand one below the other. Colours and
-    colour bar are those of `calibrated_overlay`. Large images are shrunk.
+    Panels stand side by side; those of very wide images stand one below the other. Colours are
+    those of `thumbnail`. Large images are shrunk.
 
     Args:
         image: float (H, W, C) in [0, 1].
@@ -204,7 +183,8 @@ def heatmap_figure(
         page.paste(Image.fromarray(pixels), (layout.panels[name].x, layout.panels[name].y))
     draw = ImageDraw.Draw(page)
     for name, panel in layout.panels.items():
-        draw_text(draw, panel.x, panel.y - 6, name, _TEXT_SIZE, _MUTED)
+        text = f"{name} (empty)" if name == "Mask" and not masked.any() else name
+        draw_text(draw, panel.x, panel.y - 6, text, _TEXT_SIZE, _MUTED)
     _draw_boxes(draw, boxes[:_MOST_BOXES], layout.panels["Mask"], (image.shape[0], image.shape[1]))
     _draw_header(draw, layout.width - 2 * _MARGIN, title, verdict, details)
     heat = layout.panels["Heat map"]
@@ -399,7 +379,23 @@ def _color_bar(height: int, threshold: float) -> Image.Image:
 
 
 def thumbnail(image: np.ndarray, score_map: np.ndarray, threshold: float, side: int) -> np.ndarray:
-    """`calibrated_overlay` no larger than `side`, uint8 RGB; small defects keep their colour."""
+    """A calibrated map in colour over the grey image, on one scale for all images.
+
+    The colour jumps at the threshold, from bluish to yellow: an image without yellow has nothing
+    that stands out. `figures.colors` has the scale. Small defects keep their colour.
+
+    Args:
+        image: float (H, W, C) in [0, 1].
+        score_map: float (H, W) in calibrated units (`core.calibration`); NaN as for `overlay`.
+        threshold: the decision threshold, in the same units.
+        side: pixels, the longest side of the result; smaller images keep their size.
+
+    Returns:
+        uint8 (h, w, 3), RGB.
+
+    Raises:
+        ValueError: image and map differ in size, or the map is infinite somewhere.
+    """
     image, score_map, judged = _checked(image, score_map)
     height, width = score_map.shape
     factor = min(1.0, side / max(height, width))

@@ -18,7 +18,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.config import DecisionConfig, FitSettings
 from ssdnet_jax.core.conformal import Calibration
-from ssdnet_jax.core.decision import Decision, Defect, decide
+from ssdnet_jax.core.decision import Decision, decide
+from ssdnet_jax.core.defects import Defect
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
@@ -107,9 +108,7 @@ class Prepared:
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
     detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
     # is analysed; None where it has no such detail, or it is not wanted
-    lacks_detail: bool = (
-        False  # whether it is wanted, but the image is analysed at too large a size
-    )
+    lacks_detail: bool = False  # whether it is wanted, but too many pixels are analysed already
 
     @property
     def judged(self) -> int:
@@ -215,7 +214,7 @@ class Localization:
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether the score is more than chance makes of a good image."""
+        """Whether the verdict is "anomalous"."""
         return self.decision.anomalous
 
 

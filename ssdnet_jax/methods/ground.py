@@ -1,8 +1,8 @@
 """The ground behind a part: flat borders and flat ground, found on the host before anything else.
 
 A product on a black or white ground, a scan with bars at its sides: the ground is no texture, and a
-score that compares places of a picture with one another takes either for unlike the other. Ground
-has one colour, up to noise, from a whole side or all four corners of the picture up to a sharp
+score that compares places of an image with one another takes either for unlike the other. Ground
+has one colour, up to noise, from a whole side or all four corners of the image up to a sharp
 edge, and it lies around one thing: the rest is one piece, varies more, and hardly has the ground's
 colour itself.
 
@@ -17,17 +17,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_MOST_SIDE = 512  # pixels: of larger pictures every second pixel is looked at, or every third, ...
+_MOST_SIDE = 512  # pixels: of larger images every second pixel is looked at, or every third, ...
 _MARGIN = 2  # pixels that are looked at: the edge between ground and part is a mixture of both
-_FLATNESS = 0.03  # of the picture's range: standard deviation of the ground at most
+_FLATNESS = 0.03  # of the image's range: standard deviation of the ground at most
 _TOLERANCE = 4.0  # standard deviations by which a pixel of the ground may differ from its colour
-_LEAST_TOLERANCE = 0.02  # of the picture's range, likewise
-_EDGE = 0.08  # of the picture's range: by how much the part differs from the ground beside it
+_LEAST_TOLERANCE = 0.02  # of the image's range, likewise
+_EDGE = 0.08  # of the image's range: by how much the part differs from the ground beside it
 _NEAR, _FAR = (1, 3), (16, 32)  # pixels that are looked at: beside the ground, and further on
 _SHARP = 0.7  # of what the part differs by further on: by how much it does beside the ground
 _SIDE = 0.98  # share of a side, or of a corner, that has the ground's colour
-_CORNER = 0.02  # side of the square in a corner, of the picture's shorter side
-_SMALLEST_GROUND, _SMALLEST_PART = 0.01, 0.1  # of the picture
+_CORNER = 0.02  # side of the square in a corner, of the image's shorter side
+_SMALLEST_GROUND, _SMALLEST_PART = 0.01, 0.1  # of the image
 _ONE_PIECE = 0.85  # share of the rest that its largest piece has
 _RECURRING = 0.15  # share of the rest that may have the ground's colour
 _CONTRAST = 3.0  # standard deviation of the rest in units of the ground's
@@ -124,9 +124,9 @@ def _flat_part(
 def _has_sharp_edge(
     found: np.ndarray, known: np.ndarray, distance: np.ndarray, radius: int, span: float
 ) -> bool:
-    """Whether the picture soon has another colour beside a region, and hardly a third further on.
+    """Whether the image soon has another colour beside a region, and hardly a third further on.
 
-    Else the region is the dark side of a picture whose light fades.
+    Else the region is the dark side of an image whose light fades.
     """
     from scipy import ndimage
 

@@ -134,9 +134,9 @@ def sampled_noise(image: np.ndarray, valid: np.ndarray | None) -> float:
 
 
 def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> FittedNetwork:
-    picture = analysed.picture
-    # Its crops are drawn here, each from another part of the picture.
-    settings = picture.plan.fit
+    large = analysed.large
+    # Its crops are drawn here, each from another part of the image.
+    settings = large.plan.fit
     fit_key, place_key, statistics_key = jax.random.split(key, 3)
     crops = _crops(analysed, place_key)
     first = next(crops)
@@ -159,7 +159,7 @@ def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> FittedNetw
     params = _averaged(state, settings, channels=channels)
     crops = _crops(analysed, statistics_key)
     sample = np.stack([next(crops)[0] for _ in range(_CROPS_FOR_STATISTICS)])
-    measure = picture.network.measure
+    measure = large.network.measure
     assert measure is not None
     statistics = jax.jit(measure, static_argnums=2)(params, sample, settings.network)
     return FittedNetwork(
@@ -178,13 +178,13 @@ _fit_crops = jax.jit(fit_crops, static_argnames="settings", donate_argnums=0)
 
 def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What is fitted, in random crops of which enough takes part, and what it counts there."""
-    picture = analysed.picture
-    margin, shape = picture.feature_margin, picture.shape
-    outer = [min(side, picture.tiling.crop + 2 * margin) for side in shape]
+    large = analysed.large
+    margin, shape = large.feature_margin, large.shape
+    outer = [min(side, large.tiling.crop + 2 * margin) for side in shape]
     kept = tuple(
         slice(None)
         if size == side
-        else slice(int(margin * picture.scale), int((size - margin) * picture.scale))
+        else slice(int(margin * large.scale), int((size - margin) * large.scale))
         for size, side in zip(outer, shape, strict=True)
     )
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
@@ -196,7 +196,7 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
                 for side, size in zip(shape, outer, strict=True)
             ]
             rows, columns = (slice(a, a + size) for a, size in zip(starts, outer, strict=True))
-            cut_out = picture.cut((rows, columns))
+            cut_out = large.cut((rows, columns))
             share = float(cut_out.counted(cut_out.valid, 1).mean())
             best = max(best, (share, cut_out), key=lambda pair: pair[0])
             if share >= _KNOWN:
@@ -209,32 +209,32 @@ def raw_map(
     analysed: Analysed, fit: FittedNetwork, report: Report = lambda progress: None
 ) -> np.ndarray:
     """The raw map of the image by a fitted network; see `core.score`."""
-    picture = analysed.picture
-    if picture.plan.score.method != "tiles":
+    large = analysed.large
+    if large.plan.score.method != "tiles":
         return _patch_map(analysed, fit, report)
-    parts = [*analysed.compared_parts(), Part(analysed.fitted, picture.scale, fit)]
+    parts = [*analysed.compared_parts(), Part(analysed.fitted, large.scale, fit)]
 
     def show(stage: str, total: int) -> Callable[[], None]:
         count = iter(range(1, total + 1))
         return lambda: report(Progress(stage, next(count), total, float("nan")))
 
-    tiles = len(picture.counted) + sum(map(len, picture.bands))
-    return merged(picture, scaled_distances(analysed, parts, show("score", tiles)), show)
+    tiles = len(large.counted) + sum(map(len, large.bands))
+    return merged(large, scaled_distances(analysed, parts, show("score", tiles)), show)
 
 
 def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.ndarray:
     """The raw map of Eq. 3, or of its relative form, of what was fitted."""
-    picture = analysed.picture
-    score = picture.plan.score
-    reach = network_margin(picture) + 2 * max(score.patch_sizes) + level_reach(score)
-    tiles = picture.grid(picture.feature_margin + int(reach / picture.scale))
-    height, width = picture.image.shape[:2]
-    raw = np.zeros(picture.shape, np.float32)
+    large = analysed.large
+    score = large.plan.score
+    reach = network_margin(large) + 2 * max(score.patch_sizes) + level_reach(score)
+    tiles = large.grid(large.feature_margin + int(reach / large.scale))
+    height, width = large.image.shape[:2]
+    raw = np.zeros(large.shape, np.float32)
     for done, tile in enumerate(tiles):
-        cut_out = picture.cut(tile.outer)
+        cut_out = large.cut(tile.outer)
         values, known = fitted_values(analysed, cut_out)
-        mu = reconstruction(picture, fit, values)
-        found = _patch_raw(values, mu, known, picture.plan, cut_out.valid.shape)
+        mu = reconstruction(large, fit, values)
+        found = _patch_raw(values, mu, known, large.plan, cut_out.valid.shape)
         raw[tile.inner] = np.asarray(found)[tile.inner_of_outer]
         report(Progress("score", done + 1, len(tiles), float("nan")))
     return raw[:height, :width]

@@ -13,33 +13,32 @@ import numpy as np
 from ssdnet_jax.core import trust
 from ssdnet_jax.methods import large_guide, large_marks
 from ssdnet_jax.methods.large_channels import channels_of
-from ssdnet_jax.methods.large_image import Picture
+from ssdnet_jax.methods.large_image import LargeImage
 from ssdnet_jax.methods.large_score import DistanceMap, in_quartiles
 
 Show = Callable[[str, int], Callable[[], None]]  # (stage, tiles) -> called after each tile
 _ROWS = 256  # of a map that are worked on at a time, where a copy would be as large as the map
 
 
-def merged(picture: Picture, maps: Sequence[DistanceMap], show: Show) -> np.ndarray:
+def merged(large: LargeImage, maps: Sequence[DistanceMap], show: Show) -> np.ndarray:
     """The raw map of an image, float32 (h, w), from those of its parts.
 
     Args:
-      picture: the image.
+      large: the image.
       maps: of what its score compares; one alone is taken as it is.
       show: told of stages that go through the image once more.
     """
     if len(maps) == 1:
         return maps[0].at_pixels()
-    plan = picture.plan
+    plan = large.plan
     scale = np.float32(plan.score.agreement_scale)
-    channels = channels_of(picture) if plan.marks or plan.guided else None
+    channels = channels_of(large) if plan.marks or plan.guided else None
     made: list[np.ndarray] = []
-    of_marks = show("marks", large_marks.steps(picture)) if plan.marks else None
+    of_marks = show("marks", large_marks.steps(large)) if plan.marks else None
     if of_marks is not None:
         assert channels is not None
         made = [
-            in_quartiles(picture, one)
-            for one in large_marks.colour_marks(picture, channels, of_marks)
+            in_quartiles(large, one) for one in large_marks.colour_marks(large, channels, of_marks)
         ]
 
     def logarithms() -> Iterator[np.ndarray]:
@@ -49,25 +48,25 @@ def merged(picture: Picture, maps: Sequence[DistanceMap], show: Show) -> np.ndar
             yield _logarithm(of_colour.copy(), scale)
 
     # Made twice: all of them together are larger than the image.
-    peaks = [peak(picture, one) for one in logarithms()]
+    peaks = [peak(large, one) for one in logarithms()]
     shares = np.asarray(trust.shares_of_maps(jnp.asarray(peaks, jnp.float32)))
     found = _weighted_sum(shares, logarithms())
     made.clear()
     if of_marks is not None:
         assert channels is not None
-        brightness, unevenness = large_marks.brightness_marks(picture, channels, of_marks)
-        found = _with_marks(picture, found, brightness, unevenness, scale)
+        brightness, unevenness = large_marks.brightness_marks(large, channels, of_marks)
+        found = _with_marks(large, found, brightness, unevenness, scale)
     if plan.guided:
         assert channels is not None
-        of_guide = show("guide", large_guide.steps(picture))
-        found = large_guide.follow(picture, channels, found, of_guide)
+        of_guide = show("guide", large_guide.steps(large))
+        found = large_guide.follow(large, channels, found, of_guide)
     np.expm1(found, out=found)
     found *= scale
     return found
 
 
 def _with_marks(
-    picture: Picture,
+    large: LargeImage,
     tiles: np.ndarray,
     marks: list[np.ndarray],
     unevenness: float,
@@ -76,19 +75,19 @@ def _with_marks(
     """`core.trust.with_marks`; changes the maps."""
     peaks = []
     for one in marks:
-        _logarithm(in_quartiles(picture, one), scale)
-        one -= np.float32(np.quantile(picture.judged(one), trust.BACKGROUND))
+        _logarithm(in_quartiles(large, one), scale)
+        one -= np.float32(np.quantile(large.judged(one), trust.BACKGROUND))
         np.maximum(one, 0, out=one)
-        peaks.append(peak(picture, one))
+        peaks.append(peak(large, one))
     shares = trust.shares_with_marks(
-        jnp.float32(peak(picture, tiles)),
-        jnp.float32(places(picture, tiles)),
+        jnp.float32(peak(large, tiles)),
+        jnp.float32(places(large, tiles)),
         jnp.float32(unevenness),
         jnp.asarray(peaks, jnp.float32),
     )
-    low = np.quantile(picture.judged(tiles), trust.BACKGROUND_SHARES).astype(np.float32)
+    low = np.quantile(large.judged(tiles), trust.BACKGROUND_SHARES).astype(np.float32)
     found = _weighted_sum(np.asarray(shares), iter([tiles, *marks]))
-    own = np.quantile(picture.judged(found), trust.BACKGROUND_SHARES).astype(np.float32)
+    own = np.quantile(large.judged(found), trust.BACKGROUND_SHARES).astype(np.float32)
     for start in range(0, len(found), _ROWS):
         rows = slice(start, start + _ROWS)
         found[rows] = _on_background(found[rows], own, low)
@@ -118,19 +117,19 @@ def _logarithm(in_units: np.ndarray, scale: np.float32) -> np.ndarray:
     return np.log1p(in_units, out=in_units)
 
 
-def peak(picture: Picture, values: np.ndarray) -> float:
+def peak(large: LargeImage, values: np.ndarray) -> float:
     """`core.trust.peak` of a map of the image."""
-    counted = picture.judged(values)
+    counted = large.judged(values)
     limit = np.quantile(counted, 1 - trust.PEAK).astype(values.dtype)
     return float(counted[counted >= limit].mean(dtype=np.float64))
 
 
-def places(picture: Picture, values: np.ndarray) -> float:
+def places(large: LargeImage, values: np.ndarray) -> float:
     """`core.trust.places` of a map of the image."""
-    limit = np.quantile(picture.judged(values), 1 - trust.TOP).astype(values.dtype)
+    limit = np.quantile(large.judged(values), 1 - trust.TOP).astype(values.dtype)
     top = values >= limit
-    if picture.valid is not None:
-        top &= picture.valid
+    if large.valid is not None:
+        top &= large.valid
     blocks = np.zeros((trust.BLOCKS, trust.BLOCKS))
     bounds = [-(-np.arange(trust.BLOCKS) * side // trust.BLOCKS) for side in values.shape]
     for row, first in enumerate(bounds[0]):

@@ -13,7 +13,7 @@ import numpy as np
 from ssdnet_jax.core.features import principal_directions
 from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.core.tiling import Tile, tile_grid
-from ssdnet_jax.methods.large_image import Picture
+from ssdnet_jax.methods.large_image import LargeImage
 
 _AT_ONCE = 1 << 20  # values
 MARGIN = 32  # pixels of a tile that are not taken from it, more than smoothing and guides see
@@ -33,35 +33,35 @@ class Channels(NamedTuple):
     directions: np.ndarray
 
 
-def pixel_tiles(picture: Picture) -> list[Tile]:
+def pixel_tiles(large: LargeImage) -> list[Tile]:
     """Tiles of one shape that end where the image does."""
-    height, width = picture.image.shape[:2]
-    side = picture.tiling.side + 2 * MARGIN
+    height, width = large.image.shape[:2]
+    side = large.tiling.side + 2 * MARGIN
     return tile_grid((height, width), side=side, margin=MARGIN, step=1)
 
 
-def smooth_tile(picture: Picture, tile: Tile) -> np.ndarray:
+def smooth_tile(large: LargeImage, tile: Tile) -> np.ndarray:
     """A tile of the image without noise (`core.noise.smoothed_for`)."""
-    return np.asarray(_smoothed(picture.image[tile.outer], jnp.float32(picture.noise)))
+    return np.asarray(_smoothed(large.image[tile.outer], jnp.float32(large.noise)))
 
 
 _smoothed = jax.jit(smoothed_for)
 
 
-def channels_of(picture: Picture) -> Channels:
+def channels_of(large: LargeImage) -> Channels:
     """Describes the channels of an image; directions are those of what takes part."""
-    height, width, count = picture.image.shape
+    height, width, count = large.image.shape
     grey = np.empty((height, width), np.float32)
     total, known, total_known = np.zeros(count), 0, np.zeros(count)
     squares = np.zeros((count, count))
-    for tile in pixel_tiles(picture):
-        inner = smooth_tile(picture, tile)[tile.inner_of_outer]
+    for tile in pixel_tiles(large):
+        inner = smooth_tile(large, tile)[tile.inner_of_outer]
         # Channel by channel: numpy takes ten times as long over an axis of three.
         grey[tile.inner] = sum(inner[..., n] for n in range(count)) / np.float32(count)
         values = inner.reshape(-1, count).astype(np.float64)
         total += values.sum(0)
-        if picture.valid is not None:
-            values = values[picture.valid[tile.inner].ravel()]
+        if large.valid is not None:
+            values = values[large.valid[tile.inner].ravel()]
         known += len(values)
         total_known += values.sum(0)
         squares += values.T @ values
@@ -72,12 +72,12 @@ def channels_of(picture: Picture) -> Channels:
     return Channels(grey, mean.astype(np.float32), directions[:, 1:])
 
 
-def colours(picture: Picture, channels: Channels) -> Iterator[np.ndarray]:
+def colours(large: LargeImage, channels: Channels) -> Iterator[np.ndarray]:
     """The image's components along each of the directions, float32 (h, w), one at a time."""
     for direction in channels.directions.T:
         found = np.empty(channels.grey.shape, np.float32)
-        for tile in pixel_tiles(picture):
-            inner = smooth_tile(picture, tile)[tile.inner_of_outer]
+        for tile in pixel_tiles(large):
+            inner = smooth_tile(large, tile)[tile.inner_of_outer]
             found[tile.inner] = (inner - channels.mean) @ direction
         yield found
 

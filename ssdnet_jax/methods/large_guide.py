@@ -12,7 +12,7 @@ from ssdnet_jax.core import guided
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.methods.large_channels import Channels, mean_and_deviation, pixel_tiles
-from ssdnet_jax.methods.large_image import Picture
+from ssdnet_jax.methods.large_image import LargeImage
 
 
 class _Scale(NamedTuple):
@@ -25,45 +25,45 @@ class _Scale(NamedTuple):
     directions: Array
 
 
-def steps(picture: Picture) -> int:
+def steps(large: LargeImage) -> int:
     """How many tiles are made for the guide of an image."""
-    return 2 * len(pixel_tiles(picture))
+    return 2 * len(pixel_tiles(large))
 
 
 def follow(
-    picture: Picture, channels: Channels, values: np.ndarray, show: Callable[[], None]
+    large: LargeImage, channels: Channels, values: np.ndarray, show: Callable[[], None]
 ) -> np.ndarray:
     """`core.guided.follow` of a map (h, w)."""
-    scale = _scale_of(picture, channels)
-    noise = jnp.float32(picture.noise)
-    tiles = pixel_tiles(picture)
+    scale = _scale_of(large, channels)
+    noise = jnp.float32(large.noise)
+    tiles = pixel_tiles(large)
     total = squares = np.zeros(2 + channels.directions.shape[1])
     for tile in tiles:
-        guides = np.asarray(_guides(picture.image[tile.outer], noise, scale))
+        guides = np.asarray(_guides(large.image[tile.outer], noise, scale))
         of_inner = guides[tile.inner_of_outer].astype(np.float64)
         counted = of_inner.reshape(-1, guides.shape[-1])
-        if picture.valid is not None:
-            counted = of_inner[picture.valid[tile.inner]]
+        if large.valid is not None:
+            counted = of_inner[large.valid[tile.inner]]
         total = total + counted.sum(0)
         squares = squares + np.square(counted).sum(0)
         show()
-    count = channels.grey.size if picture.valid is None else int(picture.valid.sum())
+    count = channels.grey.size if large.valid is None else int(large.valid.sum())
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     inverse = np.where(is_constant(mean, deviation), 0, 1 / np.maximum(deviation, 1e-30))
     found = np.empty_like(values)
     for tile in tiles:
         weights = np.ones(values[tile.outer].shape, np.float32)
-        if picture.valid is not None:
-            weights = picture.valid[tile.outer].astype(np.float32)
+        if large.valid is not None:
+            weights = large.valid[tile.outer].astype(np.float32)
         of_tile = _filtered(
-            *(picture.image[tile.outer], noise, scale, mean.astype(np.float32)),
+            *(large.image[tile.outer], noise, scale, mean.astype(np.float32)),
             *(inverse.astype(np.float32), values[tile.outer], weights),
         )
         found[tile.inner] = np.asarray(of_tile)[tile.inner_of_outer]
         show()
-    before, after = (float(picture.judged(one).max()) for one in (values, found))
-    base = float(np.quantile(picture.judged(values), guided.BACKGROUND))
+    before, after = (float(large.judged(one).max()) for one in (values, found))
+    base = float(np.quantile(large.judged(values), guided.BACKGROUND))
     if after > before:
         share = np.float32((before - base) / (after - base))
         above = found > base
@@ -71,8 +71,8 @@ def follow(
     return found
 
 
-def _scale_of(picture: Picture, channels: Channels) -> _Scale:
-    counted = picture.judged(channels.grey)
+def _scale_of(large: LargeImage, channels: Channels) -> _Scale:
+    counted = large.judged(channels.grey)
     mean, deviation = mean_and_deviation(counted)
     inverse = 0.0 if is_constant(mean, deviation) else 1 / deviation
     middle = (np.median(counted) - mean) * inverse

@@ -37,7 +37,7 @@ _SEEN = 10  # pixels that a feature sees around it, at its scale, and resizing t
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class LargeImage:
     """A large image, and how it is cut into tiles."""
 
     image: np.ndarray  # float32 (h, w, c)
@@ -180,7 +180,7 @@ class Part(NamedTuple):
 class Analysed(NamedTuple):
     """A large image with what is known of its features."""
 
-    picture: Picture
+    large: LargeImage
     fitted: tuple[tuple[Source, Basis], ...]  # side by side what the network is fitted to
     compared: tuple[tuple[Source, Basis], ...]
 
@@ -200,19 +200,19 @@ def analyse(
     report: Report = lambda progress: None,
 ) -> Analysed:
     """Gathers the statistics of a large image's features; arguments as of `fit_in_tiles`."""
-    picture = Picture(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
-    if picture.is_image:
-        return Analysed(picture, (), ())
+    large = LargeImage(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
+    if large.is_image:
+        return Analysed(large, (), ())
     fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
-    tiles = picture.counted
-    well_known = _well_known(picture, sources, tiles)
+    tiles = large.counted
+    well_known = _well_known(large, sources, tiles)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
-        cut_out = picture.cut(tile.outer)
+        cut_out = large.cut(tile.outer)
         for alike in _of_one_scale(sources):
-            of_sources = _values(picture, cut_out, alike)
+            of_sources = _values(large, cut_out, alike)
             for source, (values, weights) in zip(alike, of_sources, strict=True):
                 inner = tile.scaled(source.scale / 2).inner_of_outer
                 of_inner = np.zeros(weights.shape, np.float32)
@@ -233,24 +233,24 @@ def analyse(
         for source, (sums, shift) in totals.items()
     }
     return Analysed(
-        picture,
+        large,
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
     )
 
 
-def _well_known(picture: Picture, sources: Sequence[Source], tiles: Sequence[Tile]) -> set[Source]:
+def _well_known(large: LargeImage, sources: Sequence[Source], tiles: Sequence[Tile]) -> set[Source]:
     """Of an image that takes part in part, the sources of which what is partly known is left out.
 
     As `core.masked.for_statistics` has it.
     """
-    if picture.valid is None:
+    if large.valid is None:
         return set()
     known, partly = dict.fromkeys(sources, 0), dict.fromkeys(sources, 0)
     for tile in tiles:
-        cut_out = picture.cut(tile.outer)
+        cut_out = large.cut(tile.outer)
         for source in sources:
-            weights = _weights(cut_out.valid, source, kind=picture.kind)
+            weights = _weights(cut_out.valid, source, kind=large.kind)
             inner_of_outer = tile.scaled(source.scale / 2).inner_of_outer
             inner = cut_out.counted(weights, source.scale / 2)[inner_of_outer]
             known[source] += int(np.count_nonzero(inner >= ALL_OF_IT))
@@ -295,11 +295,11 @@ def _jitted_values(
 
 
 def _values(
-    picture: Picture, cut_out: CutOut, sources: tuple[Source, ...]
+    large: LargeImage, cut_out: CutOut, sources: tuple[Source, ...]
 ) -> list[tuple[Array, Array]]:
-    noise = jnp.float32(picture.noise)
+    noise = jnp.float32(large.noise)
     pixels = cut_out.image, cut_out.valid
-    return _jitted_values(*pixels, noise, picture.vgg19, sources, picture.kind)
+    return _jitted_values(*pixels, noise, large.vgg19, sources, large.kind)
 
 
 _sums_of = jax.jit(streamed.sums_of)
@@ -324,16 +324,16 @@ def _jitted_components(
 
 
 def components(
-    picture: Picture, cut_out: CutOut, parts: Sequence[Part]
+    large: LargeImage, cut_out: CutOut, parts: Sequence[Part]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Components of a tile, and how well they are known, of each part before its fit."""
     known = dict(pair for part in parts for pair in part.sources)
-    noise = jnp.float32(picture.noise)
+    noise = jnp.float32(large.noise)
     found: dict[Source, tuple[Array, Array]] = {}
     for alike in _of_one_scale(tuple(known)):
         bases = tuple(known[source] for source in alike)
         made = _jitted_components(
-            *(cut_out.image, cut_out.valid, noise, picture.vgg19, bases, alike), kind=picture.kind
+            *(cut_out.image, cut_out.valid, noise, large.vgg19, bases, alike), kind=large.kind
         )
         found |= zip(alike, made, strict=True)
     result = []
@@ -350,8 +350,8 @@ def components(
 
 def fitted_values(analysed: Analysed, cut_out: CutOut) -> tuple[np.ndarray, np.ndarray]:
     """What the network sees of a tile, and how well it is known."""
-    picture = analysed.picture
-    return components(picture, cut_out, [Part(analysed.fitted, picture.scale)])[0]
+    large = analysed.large
+    return components(large, cut_out, [Part(analysed.fitted, large.scale)])[0]
 
 
 class FittedNetwork(NamedTuple):
@@ -371,16 +371,16 @@ def _jitted_reconstruction(
     return apply(params, statistics, values[None], config)[0]
 
 
-def reconstruction(picture: Picture, fit: FittedNetwork, values: np.ndarray) -> Array:
+def reconstruction(large: LargeImage, fit: FittedNetwork, values: np.ndarray) -> Array:
     """What the network makes of a window: beyond `network_margin` that of the whole image."""
-    apply = picture.network.with_statistics
+    apply = large.network.with_statistics
     assert apply is not None
-    config = picture.plan.fit.network
+    config = large.plan.fit.network
     return _jitted_reconstruction(apply, fit.params, fit.statistics, values, config)
 
 
-def network_margin(picture: Picture) -> int:
+def network_margin(large: LargeImage) -> int:
     """Positions beyond which nothing reaches a value that the network reconstructs."""
-    reach = picture.network.receptive_margin
+    reach = large.network.receptive_margin
     assert reach is not None
-    return reach(picture.plan.fit.network)
+    return reach(large.plan.fit.network)

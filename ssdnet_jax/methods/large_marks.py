@@ -14,9 +14,9 @@ import numpy as np
 from ssdnet_jax.core import matched_filter
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.matched_filter import LINE, SPOT, STRIPE, Shape
-from ssdnet_jax.core.patch_statistics import gaussian
+from ssdnet_jax.core.smoothing import gaussian
 from ssdnet_jax.methods.large_channels import Channels, colours, mean_and_deviation
-from ssdnet_jax.methods.large_image import Picture
+from ssdnet_jax.methods.large_image import LargeImage
 
 _MARGIN = 48  # pixels around a tile, beyond which no filter sees anything
 _BLOCK = 256  # rows or columns that are transformed at a time
@@ -36,27 +36,27 @@ class White(NamedTuple):
     unevenness: float
 
 
-def steps(picture: Picture) -> int:
+def steps(large: LargeImage) -> int:
     """How many tiles are filtered for the marks of an image."""
-    tiles = len(_corners(picture)[1])
-    return tiles * (2 + (picture.image.shape[-1] > 1))
+    tiles = len(_corners(large)[1])
+    return tiles * (2 + (large.image.shape[-1] > 1))
 
 
 def colour_marks(
-    picture: Picture, channels: Channels, show: Callable[[], None]
+    large: LargeImage, channels: Channels, show: Callable[[], None]
 ) -> Iterator[np.ndarray]:
     """The map of coloured stripes, float32 (h, w); none of a grey image."""
     if channels.directions.shape[1]:
-        white = [_whitened(_or_zero(one)) for one in colours(picture, channels)]
-        yield _mark_map(picture, white, STRIPE, show)
+        white = [_whitened(_or_zero(one)) for one in colours(large, channels)]
+        yield _mark_map(large, white, STRIPE, show)
 
 
 def brightness_marks(
-    picture: Picture, channels: Channels, show: Callable[[], None]
+    large: LargeImage, channels: Channels, show: Callable[[], None]
 ) -> tuple[list[np.ndarray], float]:
     """The maps of lines and of spots, float32 (h, w), and the unevenness of brightness."""
     white = _whitened(channels.grey)
-    maps = [_mark_map(picture, [white], shape, show) for shape in (LINE, SPOT)]
+    maps = [_mark_map(large, [white], shape, show) for shape in (LINE, SPOT)]
     return maps, white.unevenness
 
 
@@ -118,12 +118,12 @@ def _mirrored(side: int) -> np.ndarray:
 
 
 def _mark_map(
-    picture: Picture, white: list[White], shape: Shape, show: Callable[[], None]
+    large: LargeImage, white: list[White], shape: Shape, show: Callable[[], None]
 ) -> np.ndarray:
     from scipy.ndimage import convolve1d
 
-    height, width = picture.image.shape[:2]
-    sides, corners = _corners(picture)
+    height, width = large.image.shape[:2]
+    sides, corners = _corners(large)
     energy = np.empty((height, width), np.float32)
     for top, left in corners:
         outer = np.s_[top : top + sides[0] + 2 * _MARGIN, left : left + sides[1] + 2 * _MARGIN]
@@ -131,7 +131,7 @@ def _mark_map(
         found = _energy_of_part(part, shape, margin=_MARGIN)
         energy[top : top + sides[0], left : left + sides[1]] = found
         show()
-    # As `core.patch_statistics.smoothed`, in place.
+    # As `core.smoothing.smoothed`, in place.
     deviation = matched_filter.SMOOTHING * shape.width
     radius = min(math.ceil(3 * deviation), min(height, width) - 1)
     weights = gaussian(2 * radius + 1, deviation)
@@ -146,11 +146,11 @@ def _mark_map(
 _energy_of_part = jax.jit(matched_filter.energy_of_part, static_argnames=("shape", "margin"))
 
 
-def _corners(picture: Picture) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+def _corners(large: LargeImage) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """Height and width of what is taken from each tile, and where it starts in the image."""
     starts, sides = [], []
-    for length in picture.image.shape[:2]:
-        most = -(-length // -(-length // picture.tiling.side))
+    for length in large.image.shape[:2]:
+        most = -(-length // -(-length // large.tiling.side))
         side = min(length, _fast(most + 2 * _MARGIN) - 2 * _MARGIN)
         count = -(-length // side)
         starts.append([number * (length - side) // max(1, count - 1) for number in range(count)])

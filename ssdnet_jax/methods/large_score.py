@@ -19,8 +19,8 @@ from ssdnet_jax.core.tiling import Tile
 from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, ended, even_spans, trimmed, windows
 from ssdnet_jax.methods.large_image import (
     Analysed,
+    LargeImage,
     Part,
-    Picture,
     components,
     network_margin,
     reconstruction,
@@ -41,22 +41,22 @@ class _Scale(NamedTuple):
 class DistanceMap:
     """Tile distances of a part of an image, at the part's resolution; at the image's on demand."""
 
-    def __init__(self, picture: Picture, distances: np.ndarray, scale: float):
-        self._picture, self._distances, self._scale = picture, distances, scale
+    def __init__(self, large: LargeImage, distances: np.ndarray, scale: float):
+        self._large, self._distances, self._scale = large, distances, scale
         self._units: tuple[np.float32, np.float32] | None = None
 
     def at_pixels(self) -> np.ndarray:
         """`core.calibration.in_quartiles`, float32 (h, w), a new array."""
-        shape = self._picture.image.shape[:2]
+        shape = self._large.image.shape[:2]
         found = _enlarged(self._distances, self._scale, shape)
         if self._units is None:
-            self._units = _usual(self._picture, found)
+            self._units = _usual(self._large, found)
         return _in_units(found, *self._units)
 
 
-def in_quartiles(picture: Picture, values: np.ndarray) -> np.ndarray:
+def in_quartiles(large: LargeImage, values: np.ndarray) -> np.ndarray:
     """`core.calibration.in_quartiles` of a map of the image, in place."""
-    return _in_units(values, *_usual(picture, values))
+    return _in_units(values, *_usual(large, values))
 
 
 def scaled_distances(
@@ -70,43 +70,43 @@ def scaled_distances(
       show: called after each tile of a pass.
     """
     maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
-    return [DistanceMap(analysed.picture, _completed(*maps.pop(0)), part.scale) for part in parts]
+    return [DistanceMap(analysed.large, _completed(*maps.pop(0)), part.scale) for part in parts]
 
 
 def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
-    picture = analysed.picture
-    references = [_Reference(picture, part) for part in parts]
-    tiles = picture.counted
-    if len(tiles) == sum(map(len, picture.bands)):
+    large = analysed.large
+    references = [_Reference(large, part) for part in parts]
+    tiles = large.counted
+    if len(tiles) == sum(map(len, large.bands)):
         for of_parts in _sweep(analysed, parts, show):
             for reference, of_part in zip(references, of_parts, strict=True):
                 for window in of_part:
                     reference.add(window)
         return [reference.result() for reference in references]
     for tile in tiles:
-        made = components(picture, picture.cut(tile.outer), parts)
+        made = components(large, large.cut(tile.outer), parts)
         for reference, part, (values, weights) in zip(references, parts, made, strict=True):
-            reference.add(_window_of_tile(picture, part, tile, values, weights))
+            reference.add(_window_of_tile(large, part, tile, values, weights))
         show()
     return [reference.result() for reference in references]
 
 
 def _window_of_tile(
-    picture: Picture, part: Part, tile: Tile, values: np.ndarray, weights: np.ndarray
+    large: LargeImage, part: Part, tile: Tile, values: np.ndarray, weights: np.ndarray
 ) -> Window:
     """What can be taken from a tile alone, without its neighbours."""
-    at_scale, size = tile.scaled(part.scale), picture.plan.score.tile_size
+    at_scale, size = tile.scaled(part.scale), large.plan.score.tile_size
     margin = 0
     if part.fit is not None:
-        margin = network_margin(picture)
-        values = np.asarray(residual(values, reconstruction(picture, part.fit, values)))
+        margin = network_margin(large)
+        values = np.asarray(residual(values, reconstruction(large, part.fit, values)))
     inner, place = [], []
     for axis in (0, 1):
         start, stop = at_scale.start[axis], at_scale.stop[axis]
         first, last = at_scale.inner_start[axis], at_scale.inner_stop[axis]
         if start > 0:
             first = max(first, start + margin)
-        if tile.stop[axis] < picture.shape[axis]:
+        if tile.stop[axis] < large.shape[axis]:
             last = min(last, stop - margin - size)
         last = max(first, last)
         place.append(slice(first, last))
@@ -118,20 +118,20 @@ def _distances(
     analysed: Analysed, parts: Sequence[Part], scales: Sequence["_Scale"], show: Callable[[], None]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """`streamed.known_distances` over the image, of each part."""
-    picture = analysed.picture
+    large = analysed.large
     maps = []
     for part in parts:
-        shape = picture.positions(part.scale)
+        shape = large.positions(part.scale)
         maps.append((np.zeros(shape, np.float32), np.zeros(shape, np.float32)))
     for of_parts in _sweep(analysed, parts, show):
         for of_part, scale, sums in zip(of_parts, scales, maps, strict=True):
             for window in of_part:
                 ranked = None
-                if picture.valid is not None:
+                if large.valid is not None:
                     ranked = (window.weights >= WELL_KNOWN).astype(np.float32)
                 found = _known_distances(
                     *(window.values, window.weights, scale.extremes, scale.reference),
-                    tile_size=picture.plan.score.tile_size,
+                    tile_size=large.plan.score.tile_size,
                     ranked=ranked,
                 )
                 for whole, of_window in zip(sums, found, strict=True):
@@ -151,9 +151,9 @@ def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.asarray(total + (1 - known) * usual)
 
 
-def _usual(picture: Picture, values: np.ndarray) -> tuple[np.float32, np.float32]:
+def _usual(large: LargeImage, values: np.ndarray) -> tuple[np.float32, np.float32]:
     """The median of a map, and the distance of its upper quartile from it."""
-    median, quartile = np.quantile(picture.judged(values), [0.5, 0.75])
+    median, quartile = np.quantile(large.judged(values), [0.5, 0.75])
     return np.float32(median), np.float32(quartile - median)
 
 
@@ -200,11 +200,11 @@ def _sweep(
     What is around a window's inner part suffices for the distances of its tiles. Features are
     computed once.
     """
-    picture, axis = analysed.picture, analysed.picture.axis
+    large, axis = analysed.large, analysed.large.axis
     kept = [(Bands(axis), Bands(axis)) for _ in parts]
-    ways = [_Ways.of(picture, part) for part in parts]
-    todo = iter(picture.bands)
-    for number in range(len(picture.bands)):
+    ways = [_Ways.of(large, part) for part in parts]
+    todo = iter(large.bands)
+    for number in range(len(large.bands)):
         along = [way.along[number] for way in ways]
         for cut, (values, weights) in zip(along, kept, strict=True):
             values.forget(cut.start)
@@ -215,7 +215,7 @@ def _sweep(
                 values.append(of_part[0])
                 weights.append(of_part[1])
         yield [
-            _windows(picture, part, way, cut, *of_part)
+            _windows(large, part, way, cut, *of_part)
             for part, way, cut, of_part in zip(parts, ways, along, kept, strict=True)
         ]
 
@@ -229,17 +229,17 @@ class _Ways(NamedTuple):
     trimmed: tuple[int, int]  # shape of what they are computed of
 
     @classmethod
-    def of(cls, picture: Picture, part: Part) -> "_Ways":
-        axis, scale = picture.axis, part.scale
-        margin = streamed.score_margin(picture.plan.score.tile_size)
-        inner = [band[0].scaled(scale) for band in picture.bands]
+    def of(cls, large: LargeImage, part: Part) -> "_Ways":
+        axis, scale = large.axis, part.scale
+        margin = streamed.score_margin(large.plan.score.tile_size)
+        inner = [band[0].scaled(scale) for band in large.bands]
         along = [(tile.inner_start[axis], tile.inner_stop[axis]) for tile in inner]
-        most = max(1, int(picture.tiling.side * scale))
-        across = even_spans(int(picture.shape[1 - axis] * scale), most)
+        most = max(1, int(large.tiling.side * scale))
+        across = even_spans(int(large.shape[1 - axis] * scale), most)
         sides = [max(b - a for a, b in spans) + 2 * margin for spans in (along, across)]
         reach, align = 0, 1
         if part.fit is not None:
-            reach, align = network_margin(picture), alignment(picture.plan.fit.network)
+            reach, align = network_margin(large), alignment(large.plan.fit.network)
         return cls(
             cuts(along, margin=margin + reach, align=align),
             cuts(across, margin=margin + reach, align=align),
@@ -249,31 +249,31 @@ class _Ways(NamedTuple):
 
 
 def _windows(
-    picture: Picture, part: Part, way: _Ways, along: Cut, values: Bands, weights: Bands
+    large: LargeImage, part: Part, way: _Ways, along: Cut, values: Bands, weights: Bands
 ) -> Iterator[Window]:
-    for window in windows(values, weights, along, way.across, picture.axis):
+    for window in windows(values, weights, along, way.across, large.axis):
         if part.fit is not None:
-            left = residual(window.values, reconstruction(picture, part.fit, window.values))
+            left = residual(window.values, reconstruction(large, part.fit, window.values))
             window = window._replace(values=np.asarray(left))
         window = trimmed(window, margin=way.margin, shape=way.trimmed)
         # Tiles of a whole image end where it does.
-        yield ended(window, picture.positions(part.scale))
+        yield ended(window, large.positions(part.scale))
 
 
 def _band(
     analysed: Analysed, parts: Sequence[Part], tiles: Sequence[Tile], show: Callable[[], None]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Components of a band, and how well they are known, of each part."""
-    picture = analysed.picture
+    large = analysed.large
     columns: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in parts]
     for tile in tiles:
-        made = components(picture, picture.cut(tile.outer), parts)
+        made = components(large, large.cut(tile.outer), parts)
         for column, part, (values, weights) in zip(columns, parts, made, strict=True):
             inner = tile.scaled(part.scale).inner_of_outer
             # Copied: a part of an array would hold all of it.
             column.append((values[inner].copy(), weights[inner].copy()))
         show()
-    across = 1 - picture.axis
+    across = 1 - large.axis
     return [
         (
             np.concatenate([values for values, _ in column], axis=across),
@@ -304,9 +304,9 @@ class _Extremes:
 class _Reference:
     """Gathers the extremes of a part's components and its typical tile, over the image."""
 
-    def __init__(self, picture: Picture, part: Part):
-        self._size = picture.plan.score.tile_size
-        self._shape = picture.positions(part.scale)
+    def __init__(self, large: LargeImage, part: Part):
+        self._size = large.plan.score.tile_size
+        self._shape = large.positions(part.scale)
         most = self._shape[0] * self._shape[1] / self._size**2 / _MOST_SORTED_TILES
         self._every = max(1, math.ceil(np.sqrt(most)))
         self._known, self._partly = _Extremes(), _Extremes()

@@ -20,6 +20,7 @@ from ssdnet_jax.reports.report_plots import (
     curves,
     number,
 )
+from ssdnet_jax.text import counted
 
 Entry = Mapping[str, Any]  # of a `Summary`, what there is to say of some images
 _SHOWN_PROBLEMS = 50
@@ -69,7 +70,7 @@ def write_report(
 
     `samples` are all that were evaluated, `map_sets` those whose maps and curves are shown, one a
     method; `notes` say how the numbers were made, in the order to show; `stated` is the false-alarm
-    rate at which images are called bad.
+    rate at which images are called anomalous.
     """
     title = f"{name}: anomaly localization"
     sections = [
@@ -99,7 +100,7 @@ def _head(name: str, evaluation: Evaluation, summary: Summary) -> str:
     entry = entries[ALL]
     rows = evaluation.rows
     sizes = sorted({(r.height, r.width) for r in rows if r.height is not None and r.width})
-    words = [_count(entry["images"], "image")]
+    words = [counted(entry["images"], "image")]
     if entry["good"]:
         words[0] += f" ({entry['defective']} defective, {entry['good']} good)"
     if len(entries) > 2:
@@ -109,7 +110,7 @@ def _head(name: str, evaluation: Evaluation, summary: Summary) -> str:
     elif sizes:
         low, high = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
         words.append(f"from {low[1]} × {low[0]} to {high[1]} × {high[0]} pixels")
-    words.append(_count(len(summary), "method"))
+    words.append(counted(len(summary), "method"))
     seeds = sorted({row.seed for row in rows if row.seed is not None})
     if seeds:
         words.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
@@ -340,7 +341,7 @@ def _problems(rows: Sequence[ImageMetrics]) -> str:
     rest = f'<p class="note">{more} more in metrics.csv.</p>' if more > 0 else ""
     return (
         "<h2>Without metrics</h2>\n"
-        f'<p class="note">{_count(len(failed), "map")} could not be evaluated and count nowhere '
+        f'<p class="note">{counted(len(failed), "map")} could not be evaluated and count nowhere '
         f'above.</p>\n<div class="card scroll"><table><thead><tr><th>image</th>'
         '<th class="left">method</th><th class="left">why</th></tr></thead>'
         f"<tbody>{lines}</tbody></table>{rest}</div>"
@@ -357,7 +358,7 @@ def _protocol(notes: Mapping[str, str]) -> str:
         "any threshold or normalization before.</p>\n"
         f'<div class="card"><dl>{pairs(_DEFINITIONS)}</dl></div>\n'
         f'<h2>How they were made</h2>\n<div class="card"><dl>{pairs(notes)}</dl></div>\n'
-        "<footer>SSDnet: a network fitted to the one picture it looks at (arXiv 2509.18354). "
+        "<footer>SSDnet: a network fitted to the one image it looks at (arXiv 2509.18354). "
         "The same numbers are in metrics.csv and summary.json beside this file.</footer>"
     )
 
@@ -376,7 +377,3 @@ def _legend(methods: Sequence[str]) -> str:
 def _swatch(index: int) -> str:
     color = f"var(--method-{index % METHOD_COLORS})"
     return f'<span class="swatch" style="background:{color}"></span>'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,4 +1,4 @@
-"""Whole images in the report: who is called bad at the stated rate, and does that rate hold?"""
+"""Whole images in the report: which are called anomalous, and does the stated rate hold?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,14 +43,15 @@ def detection_section(
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
     text = (
-        f"An image is called bad where the p-value of its highest score is at most the stated rate "
-        f"of false alarms, {stated:.3g}. In brackets: 95 % interval (Clopper and Pearson)."
+        "An image is called anomalous where its p-value, the chance of such a map on a good image, "
+        f"is at most the stated rate of false alarms, {stated:.3g}. In brackets: 95 % interval "
+        "(Clopper and Pearson)."
     )
     plot = ""
     if curves:
         plot = (
-            '<p class="note">Strong: share of good images called bad at each stated rate, which is '
-            "to stay on the dashed line or below it. Faint: share of defective ones.</p>"
+            '<p class="note">Strong: share of good images called anomalous at each stated rate, '
+            "which is to stay on the dashed line or below it. Faint: share of defective ones.</p>"
             f'<div class="card">{calibration_plot(curves, list(methods), stated)}</div>'
         )
     return f'<h2>Whole images</h2>\n<p class="note">{text}</p>\n{table}\n{plot}'

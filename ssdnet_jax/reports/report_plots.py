@@ -149,7 +149,7 @@ def curves(panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[Curve]]]])
 def calibration_plot(
     found: Mapping[str, CalibrationCurve], methods: Sequence[str], stated: float
 ) -> str:
-    """Shares of images called bad against the stated false-alarm rate, logarithmic; an `<svg>`.
+    """Shares of images called anomalous against the stated false-alarm rate; a logarithmic `<svg>`.
 
     Good images are drawn strong, defective ones faint; `methods` are in the order of their colours.
     """
@@ -171,7 +171,7 @@ def calibration_plot(
     axes.set_xlim(low, 1)
     axes.set_ylim(max(min([low, *(share / 2 for share in shares if share > 0)]), 1e-4), 1.05)
     axes.set_xlabel("stated false-alarm rate", fontsize=9, color=_MUTED)
-    axes.set_ylabel("share of images called bad", fontsize=9, color=_MUTED)
+    axes.set_ylabel("share of images called anomalous", fontsize=9, color=_MUTED)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")

@@ -11,7 +11,7 @@ from ssdnet_jax.evaluation.summary import summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
 from ssdnet_jax.methods.registry import has_configuration, split_method
 from ssdnet_jax.reports.report_plots import number
-from ssdnet_jax.text import one_line
+from ssdnet_jax.text import counted, one_line
 
 METHOD_NAMES = {  # as the paper or the method's own publication has it
     "ssdnet": "SSDnet",
@@ -31,8 +31,8 @@ CONFIG_WORDS = {  # what a shipped configuration of SSDnet is, beside the paper
     "grid_literal": "the paper's setting for grid (section 4.2)",
     "grid": "the paper's setting for grid with input noise of 0.1 and a score for uneven light",
     "grid_128_literal": "the paper's setting for grid with patches of half the side, for small "
-    "pictures",
-    "grid_128": "`grid` with patches of half the side, for small pictures",
+    "images",
+    "grid_128": "`grid` with patches of half the side, for small images",
     "fabric": "the paper's setting for fabric (section 4.2)",
     "fabric_knots": "the paper's setting for the fabric's knots (section 4.2)",
     "auto": "this project's one setting for every texture, which the paper does not have",
@@ -202,7 +202,7 @@ def _lead(setting: Setting, results: Results) -> str:
         names = " and ".join(f"`{_plain(name)}`" for name in setting.config_names)
         fitted = f"SSDnet by the configuration{'s' * (len(setting.config_names) > 1)} {names}, "
     text = (
-        f"{images} defective image{'s' * (images != 1)}, {setting.seeds}, {fitted}scored at "
+        f"{counted(images, 'defective image')}, {setting.seeds}, {fitted}scored at "
         f"{setting.fitted}. Methods: {methods}."
     )
     return f"{text} Data: {_plain(setting.note)}." if setting.note else text

@@ -17,7 +17,7 @@ COLUMNS = (
     ("AUROC", "auroc_mean", "per image"),
     ("AUPRC", "auprc_mean", "per image"),
     ("pooled AUROC", "auroc_pooled_macro", "by category"),
-    ("pooled AP", "auprc_pooled_macro", "by category"),
+    ("pooled AUPRC", "auprc_pooled_macro", "by category"),
     ("AUPRO", "aupro_pooled_macro", "by category"),
     ("image AUROC", "image_auroc_calibrated_macro", "by category"),
 )
@@ -27,8 +27,8 @@ _TEXT = (
     "are means over categories, as published tables have them; AUROC and AUPRC are means over the "
     "defective images, each by itself. AUPRO ends at a false positive rate of 0.3. Image AUROC "
     "compares whole images by their calibrated scores, where a category has good and defective "
-    "ones. Below each figure: interval of 95 % by bootstrap over images. Images are called bad at "
-    "the stated rate of false alarms."
+    "ones. Below each figure: interval of 95 % by bootstrap over images. Images are called "
+    "anomalous at the stated rate of false alarms."
 )
 
 
@@ -76,7 +76,7 @@ def write_sets_report(
         f"<h1>{len(summaries)} sets</h1>\n"
         f'<p class="note">{_TEXT}</p>\n'
         '<div class="card scroll"><table><thead>'
-        f'<tr><th></th><th></th><th></th>{heads}<th colspan="2">called bad</th></tr>'
+        f'<tr><th></th><th></th><th></th>{heads}<th colspan="2">called anomalous</th></tr>'
         f'<tr><th>set</th><th class="left">method</th><th>images</th>{kinds}<th>good</th>'
         f"<th>defective</th></tr></thead>{body}</table></div>\n"
         f'<h2>How they were made</h2>\n<div class="card"><dl>{entries}</dl></div>\n'

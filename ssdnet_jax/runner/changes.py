@@ -1,6 +1,6 @@
 """Which finished images of a work folder are still those that were scored.
 
-A result belongs to the contents of a file: one whose file holds another picture today, or has
+A result belongs to the contents of a file: one whose file holds another image today, or has
 another mask, is scored again; one whose file has gone is left out of verdicts.
 """
 

@@ -10,15 +10,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssdnet_jax.core.decision import defect_pixels
+from ssdnet_jax.core.defects import defect_pixels
 from ssdnet_jax.data.decision_file import DEFECT_FIELDS, Json, read_decision
 from ssdnet_jax.data.files import write_atomically
 from ssdnet_jax.data.outlines import polygon, run_lengths
 from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.runner.workdir import Workdir, named_errors, read_rows
-
-DEFECT_TABLES = ("defects.csv", "defects.coco.json", "defects.geojson")
 
 
 def write_decision(workdir: Workdir, relative: str, result: Localization) -> None:
@@ -37,9 +35,8 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "height": height,
         "score": _number(decision.score),
         "p_value": _number(decision.p_value),
-        "anomalous": decision.anomalous,
+        "verdict": decision.verdict,
         "false_alarms": decision.false_alarms,
-        "marked": bool(decision.mask.any()),
         "threshold": _number(decision.threshold),
         "calibrated_threshold": _number(decision.calibrated_threshold),
         "defects": defects,
@@ -94,7 +91,7 @@ def write_defects(workdir: Workdir) -> int:
     }
     geojson = {"type": "FeatureCollection", "features": features}
     with named_errors(workdir.path):
-        write_table(workdir.path / "defects.csv", ("picture", *DEFECT_FIELDS), table)
+        write_table(workdir.path / "defects.csv", ("path", *DEFECT_FIELDS), table)
         for file_name, content in (("defects.coco.json", coco), ("defects.geojson", geojson)):
             text = json.dumps(content, allow_nan=False).encode()
             write_atomically(workdir.path / file_name, _writer(text))
@@ -118,7 +115,7 @@ def _feature(name: str, values: Mapping[str, Any], rings: Any) -> Json:
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": rings},
-        "properties": {"picture": name, **values},
+        "properties": {"path": name, **values},
     }
 
 

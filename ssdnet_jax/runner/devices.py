@@ -121,7 +121,7 @@ def lanes_that_fit(
 
     As many images are scored at once, which may take more memory than to fit them. On a CPU more
     lanes make an image hardly faster (`benchmarks/results/lanes.json`), and the last images of a
-    run would keep all lanes busy for fewer pictures.
+    run would keep all lanes busy for fewer images.
 
     Args:
       shape: of the images.

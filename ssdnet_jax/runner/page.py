@@ -1,9 +1,9 @@
-"""index.html of a work folder: its pictures, worst first, to look at while a run goes on and after.
+"""index.html of a work folder: its images, worst first, to look at while a run goes on and after.
 
 The page itself never changes. It reads index/state.js, which says how far the run is, and
-index/rows-N.js, a few hundred pictures each, of which a run only rewrites the last. What the page
-says of a picture is in its files, decisions/PATH.json and the comment of its thumbnail, so that a
-run that goes on, and one whose pictures come from other machines, have it without their maps.
+index/rows-N.js, a few hundred images each, of which a run only rewrites the last. What the page
+says of an image is in its files, decisions/PATH.json and the comment of its thumbnail, so that a
+run that goes on, and one whose images come from other machines, have it without their maps.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures.colors import gradient
 from ssdnet_jax.figures.heatmap import Box
-from ssdnet_jax.runner.verdicts import Verdict
+from ssdnet_jax.runner.verdicts import JudgedImage
 from ssdnet_jax.runner.workdir import Row, Workdir, named_errors, read_rows
 
-Entry = dict[str, Any]  # what the page knows of a picture, as its script takes it
+Entry = dict[str, Any]  # what the page knows of an image, as its script takes it
 # Width and height of a heat map figure, and where in it the panels are.
 Panels = tuple[tuple[int, int], Mapping[str, Box]]
 
-_ROWS = 500  # pictures of a file of rows
+_ROWS = 500  # images of a file of rows
 _SECONDS = 2.0  # between two writings, at least
 _SHARE = 0.05  # of the run's time that writing the page may take
 _MOST_DEFECTS = 50  # that are listed; defects.csv has all
@@ -80,7 +80,7 @@ class Page:
         self._written, self._cost = -math.inf, 0.0
 
     def add(self, row: Row) -> None:
-        """Takes a picture that is done; the page on disk shows it within seconds."""
+        """Takes an image that is done; the page on disk shows it within seconds."""
         self.take(row)
         now = time.monotonic()
         if now - self._written >= max(_SECONDS, self._cost / _SHARE):
@@ -101,12 +101,9 @@ class Page:
             decided = read_decision(self._workdir.decision_path(row.path))
         except InputError as error:
             return {**entry, "error": str(error)}
-        judged = decided["score"] is not None
-        doubtful = "unsure" if decided["marked"] else "good"
-        verdict = "anomalous" if decided["anomalous"] else doubtful
         return {
             "name": row.path,
-            "verdict": verdict if judged else "unjudged",
+            "verdict": decided["verdict"],
             "score": _short(decided["score"]),
             "threshold": _short(decided["calibrated_threshold"]),
             "p": _short(decided["p_value"]),
@@ -121,8 +118,8 @@ class Page:
             **_figure(self._workdir.thumbnail_path(row.path)),
         }
 
-    def decide(self, verdicts: Iterable[Verdict]) -> None:
-        """Puts verdicts, the worst first, in the place of those of each picture alone."""
+    def decide(self, verdicts: Iterable[JudgedImage]) -> None:
+        """Puts verdicts, the worst first, in the place of those of each image alone."""
         for rank, verdict in enumerate(verdicts):
             if entry := self._entries.get(verdict.path):
                 before = dict(entry)
@@ -155,7 +152,7 @@ class Page:
             write_atomically(self._folder / "state.js", _writer(_script("state(", state)))
             for old in () if running else self._folder.glob("rows-*.js"):
                 if old.stem not in {f"rows-{n}" for n in range(len(self._versions))}:
-                    old.unlink(missing_ok=True)  # of an earlier run with more pictures
+                    old.unlink(missing_ok=True)  # of an earlier run with more images
         self._written = time.monotonic()
         self._cost = self._written - started
 
@@ -179,13 +176,13 @@ def open_page(workdir: Workdir, names: Sequence[str]) -> Iterator[Page]:
     page.write(running=False)
 
 
-def write_page(workdir: Workdir, verdicts: Iterable[Verdict], *, total: int) -> None:
+def write_page(workdir: Workdir, verdicts: Iterable[JudgedImage], *, total: int) -> None:
     """The page of a run that has ended, in the order of results.csv, with its final verdicts.
 
     Args:
       workdir: with its results.csv.
-      verdicts: of all pictures, the worst first.
-      total: pictures that the run had to do.
+      verdicts: of all images, the worst first.
+      total: images that the run had to do.
     """
     page = _page_of(workdir, read_rows(workdir.path / "results.csv"), total=total)
     page.decide(verdicts)

@@ -17,13 +17,12 @@ from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import shortened
+from ssdnet_jax.text import chance, counted, shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
 HEATMAPS = ("all", "anomalous", "none")
 _THUMBNAIL = 240  # longer side, pixels
-_LEAST_P = 1e-12  # smaller ones say no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +198,7 @@ def _write_figure(
     from ssdnet_jax.figures.heatmap import Box, heatmap_figure, write_heatmap_figure
 
     decision = result.decision
-    judged = np.isfinite(decision.score)
-    doubtful = "unsure" if decision.mask.any() else "good"
-    verdict = "anomalous" if decision.anomalous else doubtful if judged else "not judged"
+    judged = decision.verdict != "unjudged"
     figure = heatmap_figure(
         image=result.image,
         score_map=calibrated,
@@ -210,7 +207,7 @@ def _write_figure(
         reconstruction=reconstruction,
         boxes=[Box(d.x, d.y, d.width, d.height) for d in result.defects],
         title=name,
-        verdict=verdict,
+        verdict=decision.verdict if judged else "not judged",
         details=_details(result) if judged else "",
     )
     write_heatmap_figure(path, figure)
@@ -220,11 +217,12 @@ def _write_figure(
 
 def _details(result: Localization) -> str:
     """What the figure says of an image behind its verdict."""
-    p_value, count = result.decision.p_value, len(result.defects)
-    chance = f"p < {_LEAST_P:g}" if p_value < _LEAST_P else f"p = {p_value:.2g}"
-    defects = f"{count} defect{'s' * (count != 1)}"
-    score = f"score {result.decision.score:.3g}"
-    return ", ".join([score, chance, *[defects] * (count > 0)])
+    decision, count = result.decision, len(result.defects)
+    p_value = chance(decision.p_value)
+    if not decision.anomalous:
+        p_value += f" (above {decision.false_alarms:g})"
+    parts = [f"score {decision.score:.3g}", p_value]
+    return ", ".join([*parts, counted(count, "defect")] if count else parts)
 
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:

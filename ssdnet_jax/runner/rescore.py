@@ -8,7 +8,7 @@ from typing import Any
 
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.data.fits_file import read_fits
-from ssdnet_jax.errors import InputError
+from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.runner.sources import FileSource
 from ssdnet_jax.runner.workdir import Workdir, is_workdir, named_errors, read_note, read_rows
 
@@ -26,7 +26,8 @@ def read_run(path: Path) -> FinishedRun:
     """Opens the work folder of a run of SSDnet, without changing it.
 
     Raises:
-      InputError: it is no such folder, or nothing in it is finished.
+      InputError: it is no such folder, nothing in it is finished, or its configuration is not legal
+        (of another version of this package).
     """
     if not is_workdir(path):
         raise InputError(f"{path}: found no run.json with results.csv; expected a work folder")
@@ -34,6 +35,8 @@ def read_run(path: Path) -> FinishedRun:
         note = read_note(path)
     try:
         config = from_config_dict(note["config"])
+    except ConfigError as error:
+        raise InputError(f"{path / 'run.json'}: {error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path / 'run.json'}: not written by ssdnet; expected its file"

@@ -22,10 +22,10 @@ from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
-from ssdnet_jax.text import duration, one_line
+from ssdnet_jax.text import chance, counted, duration, one_line
 
 _SHRUNK = 4.0  # how much smaller an image may become without a word
-_MOST_AHEAD = 64  # pictures read before their turn, or waiting to be written
+_MOST_AHEAD = 64  # images read before their turn, or waiting to be written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +135,9 @@ def run(
                 if isinstance(result, Group):
                     record.finish(result)
     if shrunk:
-        terminal.problem(_shrunk_line(shrunk, len(todo), method.config.image_size))
+        terminal.remark(_shrunk_line(shrunk, len(todo), method.config.image_size))
     if plain:
-        terminal.problem(_plain_line(plain, len(todo), method.config.tiling.above))
+        terminal.remark(_plain_line(plain, len(todo), method.config.tiling.above))
     workdir.order(sources)
     return Summary(
         finished=record.finished,
@@ -195,13 +195,17 @@ def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:
     parts = [f"{', '.join(parts)} in {duration(summary.seconds)}"]
     if verdicts.all:
         parts.append(_counts(verdicts))
-    return "; ".join([*parts, f"results in {workdir}"])
+    return "; ".join([*parts, f"see {workdir / 'index.html'}"])
 
 
 def _counts(verdicts: Verdicts) -> str:
-    """How many images are bad, by what, and which are the worst."""
+    """How many images are anomalous, by what, and which are the worst; of one what it is."""
+    if len(verdicts.all) == 1:
+        (only,) = verdicts.all
+        p_value = f" ({chance(only.p_value)})" if only.verdict != "unjudged" else ""
+        return f"{one_line(only.path)} is {only.verdict}{p_value}"
     bad, unsure = verdicts.anomalous, verdicts.unsure
-    among = ", each among the others of the run" if verdicts.by == "folder" else ""
+    among = ", compared with one another" if verdicts.by == "folder" else ""
     text = f"{len(bad)} of {len(verdicts.all)} anomalous{among}"
     if unsure:
         text += f", {len(unsure)} unsure"
@@ -211,7 +215,7 @@ def _counts(verdicts: Verdicts) -> str:
 
 
 def found_lines(rows: Sequence[Row]) -> list[str]:
-    """What was found of pictures and changes what is judged of them: a line for each kind."""
+    """What was found of images and changes what is judged of them: a line for each kind."""
     rows = [row for row in rows if row.status == "ok"]
     lines = []
     if ground := [row for row in rows if row.ground is not None]:
@@ -240,7 +244,7 @@ def _shrinking(incoming: Incoming) -> float:
 def _plain_line(plain: Sequence[str], images: int, above: int) -> str:
     name = f" ({plain[0]})" if len(plain) == 1 else ""
     return (
-        f"{len(plain)} of {images} image{'s' * (images != 1)}{name} analysed at more than "
+        f"{len(plain)} of {counted(images, 'image')}{name} analysed at more than "
         f"{above // 4} pixels, and so without what the file shows at twice that size "
         f"(config.score.detail); a smaller --image_size compares it"
     )
@@ -250,7 +254,7 @@ def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> s
     name = f" ({next(iter(shrunk))})" if len(shrunk) == 1 else ""
     most = max(shrunk.values())
     return (
-        f"{len(shrunk)} of {images} image{'s' * (images != 1)}{name} analysed at up to {most:.3g} "
+        f"{len(shrunk)} of {counted(images, 'image')}{name} analysed at up to {most:.3g} "
         f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
         f"a larger --image_size than {image_size} shows them, and takes longer"
     )
@@ -258,7 +262,7 @@ def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> s
 
 def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
     name = f" ({some[0].path})" if len(some) == 1 else ""
-    return f"{len(some)} of {len(rows)} image{'s' * (len(rows) != 1)}{name}"
+    return f"{len(some)} of {counted(len(rows), 'image')}{name}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:

@@ -1,6 +1,6 @@
 """Images of a run, and to which contents a result belongs: size, time and SHA-256 of their files.
 
-A name says little: the file of a finished image may hold another picture today. What is decoded is
+A name says little: the file of a finished image may hold another image today. What is decoded is
 what was hashed: a file that changes between the two is read again.
 """
 

@@ -18,6 +18,7 @@ from ssdnet_jax.data.images import search_images, with_pages
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.runner.workdir import RESULT_FOLDERS, is_workdir
+from ssdnet_jax.text import counted
 
 _PATIENCE = (
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=3600 "
@@ -150,9 +151,9 @@ def _processor() -> str:
 
 
 def make_cores_devices() -> None:
-    """Makes each core of a CPU a device, so that several pictures are fitted side by side.
+    """Makes each core of a CPU a device, so that several images are fitted side by side.
 
-    One picture alone still uses all cores, whose threads the devices share. Before JAX has
+    One image alone still uses all cores, whose threads the devices share. Before JAX has
     started, else nothing happens; nor if the environment says how many devices there are.
     """
     _let_devices_wait()
@@ -221,7 +222,7 @@ def device_name() -> str:
         reason = " ".join(str(error).split())
         raise InputError(f"JAX found no device ({reason}); expected a CPU or a GPU") from error
     if device.platform == "cpu":
-        return f"CPU ({cores()} core{'s' * (cores() != 1)})"
+        return f"CPU ({counted(cores(), 'core')})"
     return f"{device.device_kind} ({device.platform})"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ssdnet_jax.errors import OutputError
 from ssdnet_jax.methods.base import Progress
 from ssdnet_jax.runner.workdir import Row
-from ssdnet_jax.text import duration, one_line, shortened
+from ssdnet_jax.text import chance, duration, one_line, shortened
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -46,6 +46,7 @@ class Terminal:
         self._name = ""
         self._total = self._done = 0
         self._started = self._each = 0.0  # seconds; `_each`: an image, on average
+        self._remarks: set[str] = set()
         self._lock = threading.RLock()  # the writing thread has things to say too
 
     def start_run(self, images: int) -> None:
@@ -105,15 +106,22 @@ class Terminal:
         self._each = (time.monotonic() - self._started) / self._done
         if row.status == "ok":
             count = f"[{self._done}/{self._total}] " if self._total > 1 else ""
-            steps = f"{row.steps} steps, " if row.steps else ""
-            self.note(
-                f"{count}{one_line(row.path)}: score {row.score:.3g}, "
-                f"{row.anomalous_fraction:.1%} anomalous, {steps}{duration(row.seconds or 0.0)}"
-            )
+            found = [f"{row.anomalous_fraction:.1%} marked", duration(row.seconds or 0.0)]
+            if row.steps:
+                found.insert(1, f"{row.steps} steps")
+            if row.p_value is not None:
+                found.insert(0, chance(row.p_value))
+            self.note(f"{count}{one_line(row.path)}: {', '.join(found)}")
 
     def problem(self, text: str) -> None:
         """A warning or an error, always shown, always in one line."""
         self._print(f"ssdnet: {shortened(one_line(text), LONGEST_PROBLEM)}\n", self._err)
+
+    def remark(self, text: str) -> None:
+        """A `problem` that is shown once, however many runs of a command meet it."""
+        if text not in self._remarks:
+            self._remarks.add(text)
+            self.problem(text)
 
     def note(self, text: str) -> None:
         """Something a person wants to know and a pipe does not."""

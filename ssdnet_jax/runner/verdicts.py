@@ -1,29 +1,27 @@
-"""verdicts.csv: which pictures of a run are bad, worst first."""
+"""verdicts.csv: which images of a run are anomalous, worst first."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from ssdnet_jax.core.config import DecisionConfig
+from ssdnet_jax.core.decision import Verdict
 from ssdnet_jax.core.ranking import FEWEST, discoveries, merged, rank_p_values
 from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.runner.decisions import decisions
 from ssdnet_jax.runner.workdir import Workdir, named_errors
 
-VERDICTS = ("picture", "folder")  # by what: each alone, or among the others of the run
-Kind = Literal["anomalous", "unsure", "good", "unjudged"]
+JUDGED_BY = ("image", "folder")  # by what: each alone, or among the others of the run
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class JudgedImage:
     """One line of verdicts.csv."""
 
     path: str  # the image, as in results.csv
-    verdict: Kind  # unsure: it has a mask, and its p-value is not low enough to call it anomalous;
-    # unjudged: no pixel takes part
+    verdict: Verdict  # of its own map, or among the others of the run
     p_value: float  # chance of such a map on a good image, by its own regions or the calibration
     calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
     rank_p_value: float | None = None  # chance of such a score among the run's good images; None
@@ -39,16 +37,16 @@ class Verdict:
 class Verdicts:
     """What a run says of its images."""
 
-    all: Sequence[Verdict]  # worst first
-    by: str = VERDICTS[0]  # one of `VERDICTS`
+    all: Sequence[JudgedImage]  # worst first
+    by: str = JUDGED_BY[0]  # one of `JUDGED_BY`
 
     @property
-    def anomalous(self) -> list[Verdict]:
+    def anomalous(self) -> list[JudgedImage]:
         """The bad ones, worst first."""
         return [verdict for verdict in self.all if verdict.anomalous]
 
     @property
-    def unsure(self) -> list[Verdict]:
+    def unsure(self) -> list[JudgedImage]:
         """Those of which it cannot be said."""
         return [verdict for verdict in self.all if verdict.verdict == "unsure"]
 
@@ -65,7 +63,7 @@ def write_verdicts(
     Args:
       workdir: of any method.
       config: rates of false alarms and false discoveries.
-      by: one of `VERDICTS`; None: among the others where there are at least `FEWEST` images and no
+      by: one of `JUDGED_BY`; None: among the others where there are at least `FEWEST` images and no
         calibration.
       calibrated: whether p-values come from known good images.
 
@@ -74,25 +72,20 @@ def write_verdicts(
     """
     found = []
     for path, decided in decisions(workdir):
-        score, p_value = _number(decided["score"]), _number(decided["p_value"])
-        kind: Kind = "unsure" if p_value <= config.mask_false_alarms else "good"
-        if decided["anomalous"]:
-            kind = "anomalous"
-        if math.isnan(score):
-            kind = "unjudged"
-        found.append(Verdict(path, kind, p_value, score))
+        measured = (_number(decided["p_value"]), _number(decided["score"]))
+        found.append(JudgedImage(path, decided["verdict"], *measured))
     judged = sum(verdict.verdict != "unjudged" for verdict in found)
-    by = by or VERDICTS[judged >= FEWEST and not calibrated]
+    by = by or JUDGED_BY[judged >= FEWEST and not calibrated]
     if by == "folder":
         found = _among_others(found, config)
     found.sort(key=_badness)
-    columns = [field.name for field in dataclasses.fields(Verdict)]
+    columns = [field.name for field in dataclasses.fields(JudgedImage)]
     with named_errors(workdir.path):
         write_table(workdir.path / "verdicts.csv", columns, map(dataclasses.astuple, found))
     return Verdicts(found, by)
 
 
-def _among_others(verdicts: Sequence[Verdict], config: DecisionConfig) -> list[Verdict]:
+def _among_others(verdicts: Sequence[JudgedImage], config: DecisionConfig) -> list[JudgedImage]:
     judged = [verdict for verdict in verdicts if verdict.verdict != "unjudged"]
     others = [verdict for verdict in verdicts if verdict.verdict == "unjudged"]
     if not judged:
@@ -106,13 +99,13 @@ def _among_others(verdicts: Sequence[Verdict], config: DecisionConfig) -> list[V
     ]
 
 
-def _kind(verdict: Verdict, discovered: bool) -> Kind:
+def _kind(verdict: JudgedImage, discovered: bool) -> Verdict:
     if discovered:
         return "anomalous"
     return "good" if verdict.verdict == "good" else "unsure"
 
 
-def _badness(verdict: Verdict) -> tuple[int, float, float, str]:
+def _badness(verdict: JudgedImage) -> tuple[int, float, float, str]:
     order = ("anomalous", "unsure", "good", "unjudged").index(verdict.verdict)
     p_value = verdict.p_value
     if verdict.rank_p_value is not None:

@@ -95,7 +95,7 @@ class Workdir:
         return self.path / "maps" / f"{relative}.tiff"
 
     def heatmap_path(self, relative: str) -> Path:
-        """Picture of input, heat map, reconstruction and mask; not with --heatmaps=none."""
+        """Figure of input, heat map, reconstruction and mask; not with --heatmaps=none."""
         return self.path / "heatmaps" / f"{relative}.png"
 
     def thumbnail_path(self, relative: str) -> Path:

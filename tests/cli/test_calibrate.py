@@ -69,4 +69,4 @@ def test_both_folders_are_needed(tmp_path, capsys):
 def test_the_help_says_what_is_guaranteed(capsys):
     assert main(["ssdnet-calibrate", "--help"]) == 0
     assert capsys.readouterr().out == help_text()
-    assert "0.01 needs 99 good pictures" in help_text()
+    assert "0.01 needs 99 good images" in help_text()

@@ -13,8 +13,6 @@ import pytest
 
 from ssdnet_jax.cli import commands
 from ssdnet_jax.cli.commands import Command
-from ssdnet_jax.cli.flags import config_help
-from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.errors import ConfigError, Stopped
 from ssdnet_jax.runner import executors
 from ssdnet_jax.runner.run import Summary
@@ -29,10 +27,9 @@ def get_sweep():
 
 
 @pytest.fixture(params=["evaluate", "reproduce", "sweep"])
-def command(request, tiny, dataset, tmp_path):
+def command(request, tiny, flags_of, dataset, tmp_path):
     """A command's name with flags for a dataset of two defective images and many seeds."""
-    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
-    own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    own = flags_of({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
     flags = [f"--dataset={dataset}", f"--workdir={tmp_path}/out", "--seeds=0,1,2,3,4,5,6,7"]
     if request.param == "reproduce":
         flags += ["--methods=ssdnet", "--parts=table"]
@@ -180,10 +177,9 @@ def test_what_is_installed_as_a_command_prints_its_help(name, monkeypatch, capsy
 
 
 @pytest.mark.slow  # half a minute: Ray and its workers start
-def test_a_cluster_gives_the_numbers_of_this_machine(tiny, dataset, tmp_path):
+def test_a_cluster_gives_the_numbers_of_this_machine(tiny, flags_of, dataset, tmp_path):
     pytest.importorskip("ray")
-    config = from_config_dict({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
-    own = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    own = flags_of({**tiny, "fit": {**tiny["fit"], "max_steps": 2}})
     words = ["-c", "from ssdnet_jax.cli.evaluate import console; console()", *own]
     words += [f"--dataset={dataset}", "--seeds=0,1", "--methods=ssdnet,spectral_residual"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}

@@ -12,7 +12,6 @@ from PIL import Image
 import ssdnet_jax
 from ssdnet_jax.baselines.spectral_residual import spectral_residual
 from ssdnet_jax.cli.evaluate import Arguments, help_text, main, parse
-from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.data.images import read_image, read_mask, resize_image, resize_map
 from ssdnet_jax.evaluation.metrics import auprc, auroc
@@ -32,10 +31,9 @@ def put_png(path, pixels):
 
 
 @pytest.fixture
-def ssdnet_evaluate(tiny, capsys):
+def ssdnet_evaluate(tiny, flags_of, capsys):
     """Calls the command in this process: exit status, standard output, standard error."""
-    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
-    quick = [line.strip() for line in config_help(config).splitlines() if line.startswith("--")]
+    quick = flags_of({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
 
     def call(*flags):
         status = main(["ssdnet-evaluate", *quick, *map(str, flags)])

@@ -66,7 +66,7 @@ def test_what_is_decided_of_a_map_has_short_flags():
     for word, message in (
         ("--false_alarms=1", "config.decision.false_alarms: found 1.0; expected above 0 and below"),
         ("--min_area=some", "config.decision.min_area: found 'some'; expected an integer"),
-        ("--verdict=both", "--verdict: found 'both'; expected picture or folder"),
+        ("--verdict=both", "--verdict: found 'both'; expected image or folder"),
     ):
         with pytest.raises(ConfigError, match=message):
             parsed(word)
@@ -74,7 +74,7 @@ def test_what_is_decided_of_a_map_has_short_flags():
 
 def test_the_settings_of_the_paper_have_its_masks():
     assert parsed("--config=grid").config.decision.mask == "otsu"
-    assert parsed("--config=auto").config.decision.mask == "peaks"
+    assert parsed("--config=auto").config.decision.mask == "significant"
 
 
 @pytest.mark.parametrize(

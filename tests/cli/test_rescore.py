@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,7 +83,11 @@ def test_what_was_scored_again_can_be_scored_again(finished, tmp_path):
 
 
 def test_maps_are_decided_otherwise_without_fitting(finished, tmp_path, capsys):
-    flags = [f"--run={finished}/out", f"--workdir={tmp_path}/x", "--config.decision.mask=peaks"]
+    flags = [
+        f"--run={finished}/out",
+        f"--workdir={tmp_path}/x",
+        "--config.decision.mask=significant",
+    ]
     assert rescore(*flags, "--false_alarms=0.999", "--fail_on_anomaly") == 3
     assert " of 2 anomalous, worst " in capsys.readouterr().out
     assert rescore(*flags[:1], f"--workdir={tmp_path}/y", "--false_alarms=1e-9") == 0
@@ -125,6 +130,18 @@ def test_what_cannot_be_done_is_said_in_one_line(finished, tmp_path, capsys, fla
     assert rescore(*(flag.format(**places) for flag in flags)) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_a_run_by_another_version_names_the_field_that_is_not_known(finished, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(finished / "out", old)
+    note = json.loads((old / "run.json").read_text())
+    note["config"]["decision"]["mask"] = "peaks"
+    (old / "run.json").write_text(json.dumps(note))
+    assert rescore(f"--run={old}", f"--workdir={tmp_path}/again") == 2
+    assert "run.json: config.decision.mask: found 'peaks'; expected one of significant, otsu" in (
+        capsys.readouterr().err
+    )
 
 
 def test_fits_to_features_are_scored_again_with_other_tiles(tmp_path, capsys):

@@ -31,13 +31,9 @@ BYTES = np.round(255 * PICTURE[..., 0]).astype(np.uint8)
 
 
 @pytest.fixture
-def quick(tiny):
+def quick(tiny, flags_of):
     """Flags of the tiny configuration."""
-    return [
-        line.strip()
-        for line in config_help(from_config_dict(tiny)).splitlines()
-        if line.startswith("--")
-    ]
+    return flags_of(tiny)
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_a_picture_gets_its_files_its_row_and_a_note(ssdnet, tmp_path):
     picture, out = put(tmp_path / "a.png"), tmp_path / "out"
     status, stdout, stderr = ssdnet(f"--input={picture}", f"--workdir={out}")
     assert (status, stderr) == (0, "")
-    assert stdout.startswith("1 finished in ") and stdout.endswith(f"; results in {out}\n")
+    assert stdout.startswith("1 finished in ") and stdout.endswith(f"; see {out}/index.html\n")
     assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
         "maps/a.png.tiff",
         "heatmaps/a.png.png",

@@ -2,9 +2,7 @@ import csv
 
 import pytest
 
-from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.sweep import main
-from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.runner import executors
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -29,10 +27,9 @@ def get_sweep():
 
 
 @pytest.fixture
-def sweep(tiny, dataset, tmp_path, capsys):
+def sweep(tiny, flags_of, dataset, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(SWEEP)
-    config = from_config_dict({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
-    quick = [line for line in config_help(config).splitlines() if line.startswith("--")]
+    quick = flags_of({**tiny, "fit": {"max_steps": 2, "block_steps": 2}})
     quick = [line for line in quick if "loss.reconstruction" not in line]  # as the variants have it
 
     def call(*flags, own=True):

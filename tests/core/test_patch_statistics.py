@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from jax import export
 
-from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.core import patch_statistics as statistics
-from ssdnet_jax.core.texture_score import tile_distances
+from ssdnet_jax.core.patch_statistics import tile_distances
 
 compiled = jax.jit(
-    feature_correspondence, static_argnames=("tile_size", "spread", "blur", "blur_size", "border")
+    tile_distances, static_argnames=("tile_size", "spread", "blur", "blur_size", "border")
 )
 
 
@@ -153,7 +152,7 @@ def test_a_map_of_less_than_two_tiles_is_refused():
 
 def test_vmap_over_maps_equals_a_loop():
     maps = np.stack([feature_map(), feature_map()[::-1] ** 2])
-    both = jax.jit(jax.vmap(lambda x: feature_correspondence(x, tile_size=3)))(maps)
+    both = jax.jit(jax.vmap(lambda x: tile_distances(x, tile_size=3)))(maps)
     for features, result in zip(maps, both, strict=True):
         np.testing.assert_allclose(result, compiled(features, tile_size=3), rtol=1e-5)
 

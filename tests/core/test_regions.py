@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from ssdnet_jax.core.calibration import in_units
-from ssdnet_jax.core.regions import LEVEL, PIXELS, find_regions, significant_pixels
+from ssdnet_jax.core.regions import LEVEL, PIXELS, find_regions, region_mask
 
 ONE = 256.0  # pixels at which the image was analysed for each of a map of 16 x 16
 
@@ -97,7 +97,7 @@ def test_heavy_regions_are_marked_above_a_share_of_their_own_peak():
     found = find_regions(values, resolution=1.0)
 
     def marked(rate, others, share=0.4):
-        return significant_pixels(values, found, rate, others=others, share=share)
+        return region_mask(values, found, rate, others=others, share=share)
 
     rate = found.p_value(found.heaviest) * 1.01
     assert marked(rate, 1.0).sum() == 36 and marked(rate, 1.0, share=0.1).sum() == 100

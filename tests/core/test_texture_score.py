@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssdnet_jax.baselines.fca import feature_correspondence
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core import trust
 from ssdnet_jax.core.calibration import in_quartiles
 from ssdnet_jax.core.config import FeatureConfig
+from ssdnet_jax.core.patch_statistics import tile_distances
 from ssdnet_jax.core.score import score
 from ssdnet_jax.core.target import Target, encode
-from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.evaluation.metrics import auprc, auroc
 
@@ -54,13 +53,6 @@ def literal_agreement(parts, plan):
     ]
     logarithms = jnp.log1p(jnp.maximum(jnp.stack(maps), 0) / scale)
     return scale * jnp.expm1(trust.agreement(logarithms))
-
-
-def test_distances_are_those_of_feature_correspondence_analysis():
-    features = np.random.default_rng(0).random((20, 24, 3), np.float32)
-    correspondence = jax.jit(feature_correspondence, static_argnames=("tile_size", "border"))
-    expected = correspondence(features, tile_size=5, border="corrected")
-    np.testing.assert_allclose(distances(features, tile_size=5), expected, rtol=1e-5)
 
 
 def test_a_defect_of_the_texture_stands_out():

@@ -113,6 +113,26 @@ def test_bins_give_the_exact_metrics_where_each_score_has_its_own(measured):
         assert found[name][0] == pytest.approx(getattr(exact, name), abs=2e-3)
 
 
+def test_what_a_single_image_decides_has_no_interval(measured):
+    samples, map_set, _ = measured
+    bad = [sample for sample in samples if not sample.good]
+    chosen = [*bad[:3], *[sample for sample in bad if sample.category == "wood"][:1]]
+    chosen += [sample for sample in samples if sample.good and sample.category == "grid"][:1]
+    evaluation = evaluate(chosen, [map_set])
+    binned = bin_pixels(chosen, [map_set], evaluation)
+    found = with_intervals(summarize(evaluation), evaluation, binned)["maps"]
+    assert found["grid"]["auroc_mean_interval"] and found["grid"]["auprc_pooled_interval"]
+    assert found["grid"]["image_auroc"] is not None
+    for category, name in (
+        ("grid", "image_auroc"),
+        ("wood", "auroc_mean"),
+        (ALL, "auroc_mean"),
+        (ALL, "auprc_pooled"),
+        (ALL, "auprc_macro"),
+    ):
+        assert found[category][name] is not None and found[category][f"{name}_interval"] is None
+
+
 def test_a_single_image_has_no_interval(measured):
     samples, map_set, _ = measured
     evaluation = evaluate(samples[:1], [map_set])

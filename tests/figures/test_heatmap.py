@@ -11,7 +11,6 @@ import ssdnet_jax
 from ssdnet_jax.figures.colors import blend
 from ssdnet_jax.figures.heatmap import (
     Box,
-    calibrated_overlay,
     heatmap_figure,
     overlay,
     thumbnail,
@@ -120,11 +119,11 @@ def test_pixels_that_were_not_judged_are_hatched_and_change_nothing_else():
 def test_colours_of_a_score_are_the_same_in_every_image_and_jump_at_the_threshold():
     image = np.full((40, 100, 1), 0.5, np.float32)
     ramp = np.linspace(0, 80, 100, dtype=np.float32)[None].repeat(40, axis=0)
-    colours = calibrated_overlay(image, ramp, 20.0).astype(int)
+    colours = thumbnail(image, ramp, 20.0, 100).astype(int)
     # Another image with other scores beside them, and another unit.
     other = np.where(np.arange(40)[:, None] < 20, ramp, 700)
-    np.testing.assert_array_equal(calibrated_overlay(image, other, 20.0)[:20], colours[:20])
-    np.testing.assert_array_equal(calibrated_overlay(image, ramp / 20, 1.0), colours)
+    np.testing.assert_array_equal(thumbnail(image, other, 20.0, 100)[:20], colours[:20])
+    np.testing.assert_array_equal(thumbnail(image, ramp / 20, 1.0, 100), colours)
     red, _, blue = np.moveaxis(colours[0], -1, 0)
     below, above = ramp[0] < 20, ramp[0] > 20
     assert (red[below] <= blue[below]).all() and (red[above] > blue[above] + 50).all()

@@ -8,10 +8,10 @@ import pytest
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.patch_statistics import tile_distances
 from ssdnet_jax.core.registry import NETWORKS
 from ssdnet_jax.core.score import score
 from ssdnet_jax.core.target import encode
-from ssdnet_jax.core.texture_score import tile_distances
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.localize import localize
@@ -46,10 +46,10 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
     image, _ = planted
     config = configuration()
     plan = config.plan(image.shape[:2])
-    picture = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
+    analysed = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
     target = jax.jit(encode, static_argnames="plan")(image[None], None, plan)
-    assert len(picture.picture.bands) > 1 and len(picture.picture.bands[0]) > 1
-    maps = scaled_distances(picture, picture.compared_parts())
+    assert len(analysed.large.bands) > 1 and len(analysed.large.bands[0]) > 1
+    maps = scaled_distances(analysed, analysed.compared_parts())
     for part, whole in zip(maps, target.compared, strict=True):
         distances = jax.jit(tile_distances, static_argnames="tile_size")(whole[0], tile_size=9)
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))

@@ -14,12 +14,12 @@ from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.methods import large_guide, large_marks
 from ssdnet_jax.methods.large_agreement import peak, places
 from ssdnet_jax.methods.large_channels import channels_of
-from ssdnet_jax.methods.large_image import Picture
+from ssdnet_jax.methods.large_image import LargeImage
 
 SHAPE = (131, 98)
 
 
-def picture_of(*, channels=3, is_masked=False, noise=0.0):
+def large_image_of(*, channels=3, is_masked=False, noise=0.0):
     generator = np.random.default_rng(0)
     wave = np.sin(np.add.outer(np.arange(131) / 3, np.arange(98) / 5))[..., None]
     image = 0.5 + 0.2 * wave * np.array([1.0, 0.5, -0.4])[:channels]
@@ -31,7 +31,7 @@ def picture_of(*, channels=3, is_masked=False, noise=0.0):
         valid[90:, :40] = False
     config = AUTO.resolve_features(has_vgg19=False)
     tiling = dataclasses.replace(config.tiling, side=64)
-    return Picture(image, valid, None, config.plan(SHAPE), tiling, noise)
+    return LargeImage(image, valid, None, config.plan(SHAPE), tiling, noise)
 
 
 def scores():
@@ -40,48 +40,48 @@ def scores():
 
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_peak_and_places_are_those_of_whole_images(is_masked):
-    picture, values = picture_of(is_masked=is_masked), scores()
-    counted = np.ones(SHAPE, bool) if picture.valid is None else picture.valid
+    large, values = large_image_of(is_masked=is_masked), scores()
+    counted = np.ones(SHAPE, bool) if large.valid is None else large.valid
     for own, whole in ((peak, trust.peak), (places, trust.places)):
         expected = float(jax.jit(whole)(jnp.asarray(values), jnp.asarray(counted)))
-        assert own(picture, values) == pytest.approx(expected, rel=1e-5)
+        assert own(large, values) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "noise"), [(3, 0.0), (1, 0.06)])
 def test_marks_are_those_of_whole_images(channels, noise):
-    picture, seen = picture_of(channels=channels, noise=noise), []
-    described = channels_of(picture)
-    of_marks = picture, described, lambda: seen.append(1)
+    large, seen = large_image_of(channels=channels, noise=noise), []
+    described = channels_of(large)
+    of_marks = large, described, lambda: seen.append(1)
     brightness, unevenness = large_marks.brightness_marks(*of_marks)
     colour = list(large_marks.colour_marks(*of_marks))
-    expected = jax.jit(marks_of)(smoothed_for(jnp.asarray(picture.image), noise))
+    expected = jax.jit(marks_of)(smoothed_for(jnp.asarray(large.image), noise))
     for found, whole in ((brightness, expected.brightness), (colour, expected.colour)):
         assert len(found) == len(whole)
         for one, of_whole in zip(found, whole, strict=True):
             np.testing.assert_allclose(one, of_whole, atol=1e-3 * np.ptp(of_whole))
     assert unevenness == pytest.approx(float(expected.unevenness), rel=1e-3)
-    assert len(seen) == large_marks.steps(picture)
+    assert len(seen) == large_marks.steps(large)
 
 
-def test_of_a_grey_picture_in_three_channels_colours_have_no_marks():
-    picture = picture_of(channels=1)
-    grey = dataclasses.replace(picture, image=np.repeat(picture.image, 3, axis=-1))
+def test_of_a_grey_image_in_three_channels_colours_have_no_marks():
+    large = large_image_of(channels=1)
+    grey = dataclasses.replace(large, image=np.repeat(large.image, 3, axis=-1))
     (found,) = large_marks.colour_marks(grey, channels_of(grey), lambda: None)
     np.testing.assert_array_equal(found, 0)
 
 
 @pytest.mark.parametrize(("channels", "is_masked", "noise"), [(3, True, 0.06), (1, False, 0.0)])
 def test_a_map_follows_the_image_as_that_of_a_whole_one(channels, is_masked, noise):
-    picture = picture_of(channels=channels, is_masked=is_masked, noise=noise)
+    large = large_image_of(channels=channels, is_masked=is_masked, noise=noise)
     seen, values = [], scores()
-    valid = None if picture.valid is None else jnp.asarray(picture.valid, jnp.float32)
+    valid = None if large.valid is None else jnp.asarray(large.valid, jnp.float32)
 
     def whole(image, values):
         guide = guided.guide_of(smoothed_for(image, noise), valid)
         return guided.follow(values, guide, valid)
 
-    expected = np.asarray(jax.jit(whole)(picture.image, values))
-    found = large_guide.follow(picture, channels_of(picture), values, lambda: seen.append(1))
-    judged = np.ones(SHAPE, bool) if picture.valid is None else picture.valid
+    expected = np.asarray(jax.jit(whole)(large.image, values))
+    found = large_guide.follow(large, channels_of(large), values, lambda: seen.append(1))
+    judged = np.ones(SHAPE, bool) if large.valid is None else large.valid
     np.testing.assert_allclose(found[judged], expected[judged], atol=1e-4 * np.ptp(expected))
-    assert len(seen) == large_guide.steps(picture)
+    assert len(seen) == large_guide.steps(large)

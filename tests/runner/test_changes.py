@@ -14,7 +14,7 @@ from ssdnet_jax.runner.workdir import Row, open_workdir, read_rows
 NAMES = ("a.npy", "b.npy", "c.npy", "d.npy")
 
 DECISION = {
-    **{"width": 2, "height": 2, "score": 1.0, "p_value": 0.5, "anomalous": False, "marked": False},
+    **{"width": 2, "height": 2, "score": 1.0, "p_value": 0.5, "verdict": "good"},
     **{"false_alarms": 0.01, "threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
 }
 

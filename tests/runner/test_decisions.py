@@ -49,7 +49,7 @@ def test_each_defect_has_a_line(run):
     expected = [(name, defect) for name in NAMES for defect in results[name].defects]
     assert len(rows) == len(expected) == 3
     for row, (name, defect) in zip(rows, expected, strict=True):
-        assert row.pop("picture").endswith(name)
+        assert row.pop("path").endswith(name)
         assert list(row) == [field.name for field in dataclasses.fields(defect)]
         for key, text in row.items():
             assert float(text) == pytest.approx(getattr(defect, key), rel=1e-6)
@@ -80,7 +80,7 @@ def test_geojson_has_a_closed_polygon_in_pixels_a_defect(run):
     expected = [(name, defect) for name in NAMES for defect in results[name].defects]
     for feature, (name, defect) in zip(found["features"], expected, strict=True):
         assert feature["type"] == "Feature" and feature["geometry"]["type"] == "Polygon"
-        assert feature["properties"]["picture"] == name
+        assert feature["properties"]["path"] == name
         assert feature["properties"]["number"] == defect.number
         ring = np.array(feature["geometry"]["coordinates"][0])
         np.testing.assert_array_equal(ring[0], ring[-1])

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from ssdnet_jax.config import Config
-from ssdnet_jax.core.decision import Decision, Defect, find_defects
+from ssdnet_jax.core.decision import Decision
+from ssdnet_jax.core.defects import Defect, find_defects
 from ssdnet_jax.methods.base import Localization
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.runner import page as pages
 from ssdnet_jax.runner.page import open_page, write_page
 from ssdnet_jax.runner.record import write_result
-from ssdnet_jax.runner.verdicts import Verdict
+from ssdnet_jax.runner.verdicts import JudgedImage
 from ssdnet_jax.runner.workdir import Row, open_workdir
 
 # What could break a page: markup, the end of a script, addresses, letters of any kind, stray bytes.
@@ -41,7 +42,8 @@ def found(peak=50.0, threshold=20.0):
     score_map[5:9, 10:16] = peak
     mask = score_map > threshold
     box = Defect(1, 10, 5, 6, 4, 24, peak, peak, 1e-4, 12.5, 6.5)
-    decision = Decision(peak, 2.0**-peak, bool(mask.any()), 0.01, threshold, mask, score_map)
+    verdict = "anomalous" if mask.any() else "good"
+    decision = Decision(peak, 2.0**-peak, verdict, 0.01, threshold, mask, score_map)
     image = np.full((40, 48, 1), 0.5, np.float32)
     return Localization(score_map, peak, decision, (box,) * bool(mask.any()), image)
 
@@ -76,7 +78,7 @@ def test_the_page_says_of_each_picture_what_was_decided(workdir):
         blind = dataclasses.replace(
             found(),
             decision=dataclasses.replace(
-                found(8.0).decision, score=float("nan"), p_value=float("nan")
+                found(8.0).decision, score=float("nan"), p_value=1.0, verdict="unjudged"
             ),
             defects=(),
         )
@@ -146,9 +148,9 @@ def test_the_last_page_has_the_order_of_the_table_and_its_final_verdicts(workdir
         put(workdir, name)
     workdir.order(["a.png", "b.png"])
     verdicts = [
-        Verdict("b.png", "unsure", 0.1, 50.0, rank_p_value=0.2),
-        Verdict("a.png", "good", 0.3, 50.0),
-        Verdict("gone.png", "good", 1, 2),
+        JudgedImage("b.png", "unsure", 0.1, 50.0, rank_p_value=0.2),
+        JudgedImage("a.png", "good", 0.3, 50.0),
+        JudgedImage("gone.png", "good", 1, 2),
     ]
     write_page(workdir, verdicts, total=2)
     first, second = entries(workdir)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.ssdnet import main
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.config_files import load_config
@@ -387,13 +386,9 @@ def test_tasks_on_gpus_are_those_of_a_local_run(workers_environment, tmp_path, c
 
 
 @pytest.mark.slow  # half a minute: two processes start from nothing
-def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny):
-    words = [
-        line.strip()
-        # The example has 256 pixels: of one that is shrunk by more than 4 there is a word.
-        for line in config_help(from_config_dict({**tiny, "image_size": 64})).splitlines()
-        if line.startswith("--")
-    ]
+def test_the_command_starts_ray_and_prints_the_summary_only(tmp_path, tiny, flags_of):
+    # The example has 256 pixels: of one that is shrunk by more than 4 there is a word.
+    words = flags_of({**tiny, "image_size": 64})
     command = [sys.executable, "-m", "ssdnet_jax", *words, f"--workdir={tmp_path}"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import re
@@ -155,14 +156,14 @@ def test_finished_images_leave_a_line_and_the_live_line_goes(streams, clock):
     terminal.note("2 images on CPU")
     begin(terminal, "a.png", images=2)
     fit_one(terminal, clock)
-    terminal.end_image(done())
+    terminal.end_image(dataclasses.replace(done(), p_value=0.0574))
     terminal.images(["b.png"])
     terminal.problem("b.png: damaged")
     terminal.end_image(Row("b.png", "error", error="damaged"))
     terminal.summary("1 finished, 1 failed")
     assert err.screen() == [
         "2 images on CPU",
-        "[1/2] a.png: score 0.0123, 2.1% anomalous, 100 steps, 22 s",
+        "[1/2] a.png: p = 0.057, 2.1% marked, 100 steps, 22 s",
         "ssdnet: b.png: damaged",
         "",
     ]
@@ -241,6 +242,15 @@ class Full(io.StringIO):
 
     def write(self, text):
         raise self.error
+
+
+def test_what_several_runs_of_a_command_meet_is_said_once(streams):
+    terminal = Terminal(*streams)
+    for _ in range(3):
+        terminal.remark("2 of 2 images are shrunk")
+        terminal.problem("a.png: damaged")
+    assert streams[1].screen().count("ssdnet: 2 of 2 images are shrunk") == 1
+    assert streams[1].screen().count("ssdnet: a.png: damaged") == 3
 
 
 def test_a_full_disk_behind_the_error_stream_stops_nothing_and_behind_the_output_is_said():

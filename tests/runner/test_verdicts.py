@@ -61,7 +61,7 @@ def test_the_worst_picture_comes_first(two):
         "good.png",
         "good",
     )
-    assert found.by == "picture" and found.anomalous == [bad] and not found.unsure
+    assert found.by == "image" and found.anomalous == [bad] and not found.unsure
     assert bad.p_value <= 0.01 < 0.05 < good.p_value
     assert bad.p_value <= 0.01 < good.p_value and bad.calibrated_score > good.calibrated_score
     rows = table(two)
@@ -72,10 +72,20 @@ def test_the_worst_picture_comes_first(two):
     assert float(rows[0]["p_value"]) == pytest.approx(bad.p_value)
 
 
+def test_of_a_single_image_the_summary_says_what_it_is(workdir):
+    finish(workdir, "good.png", bumpy(0))
+    found = write_verdicts(workdir, CONFIG)
+    line = summary_line(Summary(1, 0, 0, 38.0), workdir.path, found)
+    p_value = found.all[0].p_value
+    assert line == (
+        f"1 finished in 38 s; good.png is good (p = {p_value:.2g}); see {workdir.path}/index.html"
+    )
+
+
 def test_between_the_two_rates_a_picture_is_unsure(two):
     for height in range(100):
         finish(two, f"{height}.png", bumpy(0, height))
-    found = write_verdicts(two, CONFIG, by="picture")
+    found = write_verdicts(two, CONFIG, by="image")
     assert found.unsure and found.anomalous
     assert all(0.01 < v.p_value <= 0.05 for v in found.unsure)
     assert all(v.p_value <= 0.01 for v in found.anomalous)
@@ -85,7 +95,7 @@ def test_between_the_two_rates_a_picture_is_unsure(two):
 def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     for seed in range(18):
         finish(workdir, f"{seed}.png", bumpy(seed))
-    assert write_verdicts(workdir, CONFIG).by == "picture"
+    assert write_verdicts(workdir, CONFIG).by == "image"
     for seed in (18, 19, 20):
         finish(workdir, f"{seed}.png", bumpy(seed, height=500))
     found = write_verdicts(workdir, CONFIG)
@@ -94,10 +104,10 @@ def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     ranks = {v.path: v.rank_p_value for v in found.all}
     assert max(ranks[v.path] for v in found.anomalous) < 0.01 < min(ranks["0.png"], ranks["5.png"])
     # What is known good goes before what is only most common.
-    assert write_verdicts(workdir, CONFIG, calibrated=True).by == "picture"
-    assert write_verdicts(workdir, CONFIG, by="picture").all[0].rank_p_value is None
+    assert write_verdicts(workdir, CONFIG, calibrated=True).by == "image"
+    assert write_verdicts(workdir, CONFIG, by="image").all[0].rank_p_value is None
     line = summary_line(Summary(21, 0, 0, 3.0), workdir.path, found)
-    assert "3 of 21 anomalous, each among the others of the run, worst " in line
+    assert "3 of 21 anomalous, compared with one another, worst " in line
 
 
 def test_a_folder_that_is_asked_for_may_be_small_or_all_alike(two):
@@ -112,7 +122,7 @@ def test_a_folder_that_is_asked_for_may_be_small_or_all_alike(two):
 
 def test_a_picture_of_which_no_pixel_takes_part_is_not_judged(two):
     finish(two, "hidden.png", np.full((8, 8), np.nan, np.float32))
-    for by in ("picture", "folder"):
+    for by in ("image", "folder"):
         last = write_verdicts(two, CONFIG, by=by).all[-1]
         assert (last.path, last.verdict, last.rank_p_value) == ("hidden.png", "unjudged", None)
 
@@ -126,7 +136,7 @@ def test_a_file_that_cannot_be_read_is_named(two):
 
 def test_the_summary_counts_and_names_the_worst(two):
     line = summary_line(Summary(2, 1, 0, 3.0), two.path, write_verdicts(two, CONFIG))
-    assert "2 finished, 1 failed in 3 s; 1 of 2 anomalous, worst s/bad, once.png; results" in line
+    assert "2 finished, 1 failed in 3 s; 1 of 2 anomalous, worst s/bad, once.png; see " in line
     for seed in range(5):
         finish(two, f"bad{seed}.png", bumpy(seed, height=100 + 10 * seed))
     line = summary_line(Summary(2, 1, 0, 3.0), two.path, write_verdicts(two, CONFIG))

@@ -23,7 +23,7 @@ from ssdnet_jax.runner.workdir import (
 )
 
 DECISION = {
-    **{"width": 4, "height": 3, "score": 1.0, "p_value": 0.5, "anomalous": False, "marked": False},
+    **{"width": 4, "height": 3, "score": 1.0, "p_value": 0.5, "verdict": "good"},
     **{"false_alarms": 0.01, "threshold": 2.0, "calibrated_threshold": 2.0, "defects": []},
 }
 FINISHED = Row("a.png", "ok", 0.25, 0.125, 0.5, 30, 1e-4, 12.5)

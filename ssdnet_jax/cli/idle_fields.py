@@ -1,0 +1,66 @@
+"""Fields that were given and change nothing, because another field leaves them without effect."""
+
+from collections.abc import Iterable, Sequence
+
+from ssdnet_jax.config import Config
+
+_OF_PATCHES = ("patch_sizes", "patch_strides", "alpha_rec", "alpha_perc", "aggregation", "coverage")
+_OF_TILES = ("tile_size", "agreement_scale", "marks", "detail", "guide")
+_OF_FEATURES = ("features.components", "features.fine_components", "features.noise_limit")
+_OF_VGG19 = ("perceptual", "perceptual_layer", "perceptual_view", "perceptual_size")
+_OF_MASKS = ("peak_share", "other_regions", "other_peaks")
+
+
+def idle_fields(config: Config) -> dict[str, str]:
+    """Dotted names of the fields that change no result, and why, as "config.FIELD is VALUE"."""
+    fit, loss, score = config.fit, config.loss, config.score
+    found: dict[str, str] = {}
+
+    def idle(reason: str, names: Iterable[str]) -> None:
+        found.update(dict.fromkeys(names, f"config.{reason}"))
+
+    if config.target_kind.is_image:
+        of_tiles = ("agreement_scale", "coarse_scale", "marks", "detail", "guide")
+        idle(
+            f"features.kind is {config.features.kind}",
+            [*_OF_FEATURES, *(f"score.{name}" for name in of_tiles)],
+        )
+    # What a score of the user's own takes is not known here.
+    others = {
+        "tiles": (*_OF_PATCHES, "level_width"),
+        "patches": (*_OF_TILES, "level_width"),
+        "relative": _OF_TILES,
+    }
+    idle(
+        f"score.method is {score.method}",
+        [f"score.{name}" for name in others.get(score.method, ())],
+    )
+    if not loss.w_perc and not score.alpha_perc:
+        names = (*_OF_VGG19, "perceptual_precision")
+        idle("loss.w_perc is 0", [f"loss.{name}" for name in names])
+    if fit.max_steps:
+        idle(f"fit.max_steps is {fit.max_steps}", ["fit.epochs"])
+        if not loss.w_perc:
+            idle(f"fit.max_steps is {fit.max_steps}", ["loss.patches_per_step"])
+    if not fit.mask_ratio:
+        idle("fit.mask_ratio is 0", ["fit.mask_block"])
+    if config.decision.mask == "otsu":
+        idle("decision.mask is otsu", [f"decision.{name}" for name in _OF_MASKS])
+    return found
+
+
+def idle_flags(arguments: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """What to say of `--config.FIELD` flags that change nothing in any of the configurations.
+
+    Args:
+      arguments: of the command line, as they were given.
+      configs: that the command runs, with its flags applied.
+    """
+    given = [text.lstrip("-").partition("=")[0] for text in arguments if text.startswith("-")]
+    names = [name.removeprefix("config.") for name in given if name.startswith("config.")]
+    of_all = [idle_fields(config) for config in configs]
+    return [
+        f"--config.{name}: changes nothing here, since {of_all[0][name]}"
+        for name in dict.fromkeys(names)
+        if of_all and all(name in found for found in of_all)
+    ]
