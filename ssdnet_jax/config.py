@@ -511,7 +511,7 @@ _RANGES: dict[str, _Range] = {  # legal values of each number, and of each entry
     "decision.false_alarms": _BETWEEN_0_AND_1,
     "decision.mask_false_alarms": _BETWEEN_0_AND_1,
     "decision.peak_share": _BETWEEN_0_AND_1,
-    "decision.other_regions": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "decision.other_false_alarms": _BETWEEN_0_AND_1,
     "decision.other_peaks": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "decision.min_area": _FROM_0,
     "decision.max_defects": _FROM_0,

@@ -8,7 +8,7 @@ _OF_PATCHES = ("patch_sizes", "patch_strides", "alpha_rec", "alpha_perc", "aggre
 _OF_TILES = ("tile_size", "agreement_scale", "marks", "detail", "guide")
 _OF_FEATURES = ("features.components", "features.fine_components", "features.noise_limit")
 _OF_VGG19 = ("perceptual", "perceptual_layer", "perceptual_view", "perceptual_size")
-_OF_MASKS = ("peak_share", "other_regions", "other_peaks")
+_OF_MASKS = ("peak_share", "other_false_alarms", "other_peaks")
 
 
 def idle_fields(config: Config) -> dict[str, str]:
@@ -25,6 +25,8 @@ def idle_fields(config: Config) -> dict[str, str]:
             f"features.kind is {config.features.kind}",
             [*_OF_FEATURES, *(f"score.{name}" for name in of_tiles)],
         )
+    if config.features.kind == "filters":
+        idle("features.kind is filters", ["features.fine_components"])
     # What a score of the user's own takes is not known here.
     others = {
         "tiles": (*_OF_PATCHES, "level_width"),

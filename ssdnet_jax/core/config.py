@@ -133,8 +133,8 @@ class DecisionConfig:
     # mask; an image between the two rates is called unsure
     peak_share: float = 0.4  # in (0, 1): of a significant region or peak pixels above this share of
     # its largest value are marked
-    other_regions: float = 0.3  # in (0, 1]: where an image has a significant region, others count
-    # from this share of the mass that makes one significant
+    other_false_alarms: float = 0.17  # in (0, 1): where an image has a significant region, others
+    # count that are as heavy as this share of good images has one
     other_peaks: float = 0.6  # in (0, 1]: beside known good images, where an image has a
     # significant peak, others count from this share of the value that makes one significant
     min_area: int = 0  # image pixels, >= 0: smaller defects are left out

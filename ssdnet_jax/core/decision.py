@@ -100,7 +100,11 @@ def decide(
         regions = find_regions(calibrated, resolution=resolution)
         p_value, threshold = regions.p_value(regions.heaviest), LEVEL
         mask = region_mask(
-            calibrated, regions, mask_rate, others=config.other_regions, share=config.peak_share
+            calibrated,
+            regions,
+            mask_rate,
+            others=config.other_false_alarms,
+            share=config.peak_share,
         )
         of_parts = functools.partial(_of_regions, regions)
     else:

@@ -107,7 +107,9 @@ def region_mask(
       calibrated: map in calibrated units.
       regions: of it.
       false_alarms: the share of good images on which anything may be marked.
-      others: in (0, 1]; other regions count from this share of the mass that is significant.
+      others: likewise, of good images that have regions as heavy as those that count beside a
+        significant one; at least `false_alarms` counts. However large an image is, so many of its
+        clean regions are marked beside a defect, and no more.
       share: in (0, 1), of a region's peak.
     """
     from scipy import ndimage
@@ -117,7 +119,7 @@ def region_mask(
     if not regions.heaviest > needed:
         return mask
     boxes = ndimage.find_objects(regions.labels)
-    for i in np.flatnonzero(regions.masses > others * needed):
+    for i in np.flatnonzero(regions.masses > regions.mass_at(max(others, false_alarms))):
         inside = regions.labels[boxes[i]] == i + 1
         mask[boxes[i]] |= inside & (calibrated[boxes[i]] > share * regions.peaks[i])
     return mask

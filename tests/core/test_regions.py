@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from ssdnet_jax.core.calibration import in_units
 from ssdnet_jax.core.regions import LEVEL, PIXELS, find_regions, region_mask
@@ -100,6 +100,23 @@ def test_heavy_regions_are_marked_above_a_share_of_their_own_peak():
         return region_mask(values, found, rate, others=others, share=share)
 
     rate = found.p_value(found.heaviest) * 1.01
-    assert marked(rate, 1.0).sum() == 36 and marked(rate, 1.0, share=0.1).sum() == 100
-    assert marked(rate, 280 / found.heaviest * 0.99).sum() == 46
-    assert not marked(rate / 1.1, 1.0).any()
+    assert marked(rate, rate).sum() == 36 and marked(rate, rate, share=0.1).sum() == 100
+    assert marked(rate, found.p_value(280.0) * 1.01).sum() == 46
+    assert not marked(rate / 1.1, rate).any()
+    # Where less is significant than counts beside it, all that is significant counts.
+    assert marked(0.9, rate).sum() >= 46
+
+
+def test_a_larger_image_has_no_more_clean_regions_beside_a_defect():
+    values = np.zeros((128, 128))
+    values[10:40, 10:40] = 100.0
+    places = [(row, column) for row in range(60, 120, 10) for column in range(0, 120, 10)]
+    for row, column in places:  # as heavy as a region of a tenth of good images
+        values[row : row + 6, column : column + 6] = 12.0 + 900.0 / 36
+    small = find_regions(values, resolution=1.0)
+    large = dataclasses.replace(small, images=200.0)
+    assert 0.05 < small.p_value(900.0) < 0.17 < large.p_value(900.0)
+    counts = [
+        label(region_mask(values, law, 0.05, others=0.17, share=0.4))[1] for law in (small, large)
+    ]
+    assert counts == [1 + len(places), 1]

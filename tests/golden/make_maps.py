@@ -20,9 +20,9 @@ from ssdnet_jax import encode, load_config, localize, noise_deviation, random_vg
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 
 FILE = Path(__file__).with_name("maps.npz")
-# Of a map's range. Without XLA's optimizations, or with jax 0.12 instead of 0.10, it differs by up to
-# 1.5e-3; where the image is noisy by 0.01: of noise all directions of patches have nearly the same
-# variance, so that rounding decides which of them are the main ones.
+# Of a map's range. Without XLA's optimizations, or with jax 0.12 instead of 0.10, it differs by up
+# to 1.5e-3; where the image is noisy by 0.01: of noise all directions of patches have nearly the
+# same variance, so that rounding decides which of them are the main ones.
 TOLERANCE = 3e-3
 TOLERANCE_OF_NOISY = 0.03
 CORRELATION = 0.98
