@@ -14,7 +14,7 @@ from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import AUTO, find_sets
-from ssdnet_jax.data.files import exists
+from ssdnet_jax.data.files import exists, real_path
 from ssdnet_jax.data.labels import summarized
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.data.score_maps import find_map, put_maps
@@ -310,7 +310,7 @@ def _evaluate(
             put_maps(parsed.workdir / "anomaly_maps" / name, samples, map_set.find)
     write_report(
         parsed.workdir / "report.html",
-        name=parsed.dataset.resolve().stem,
+        name=real_path(parsed.dataset).stem,
         samples=samples,
         map_sets=first,
         evaluation=evaluation,

@@ -8,6 +8,7 @@ from ssdnet_jax.cli.commands import Command, Configured, exit_status
 from ssdnet_jax.cli.flag_values import one_of
 from ssdnet_jax.cli.flags import read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
@@ -94,8 +95,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
-    path, config, old = parsed.workdir, parsed.config, parsed.finished.workdir.path.resolve()
-    if path.resolve() == old:
+    path, config, old = parsed.workdir, parsed.config, real_path(parsed.finished.workdir.path)
+    if real_path(path) == old:
         raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
     startup.use_compilation_cache()
     note = {

@@ -23,6 +23,7 @@ import numpy as np
 from ssdnet_jax.data.decision_file import is_decision_file
 from ssdnet_jax.data.files import (
     is_whole,
+    real_path,
     remove_unfinished,
     safe_relative,
     write_atomically,
@@ -207,9 +208,9 @@ def open_workdir(
     """
     settings = {
         "method": method.name,
-        "root": str(root.resolve()) if root else None,
-        "missing": str(missing.resolve()) if missing else None,
-        "ignored": str(ignored.resolve()) if ignored else None,
+        "root": str(real_path(root)) if root else None,
+        "missing": str(real_path(missing)) if missing else None,
+        "ignored": str(real_path(ignored)) if ignored else None,
         "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
         "weights": _weights(method),
