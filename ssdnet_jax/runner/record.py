@@ -195,7 +195,7 @@ def write_result(
         path=relative,
         status="ok",
         score=result.score,
-        threshold=result.threshold,
+        pixel_threshold=result.threshold,
         anomalous_fraction=float(np.mean(result.mask)),
         p_value=result.decision.p_value,
         steps=steps,

@@ -25,6 +25,8 @@ class Verdict:
     verdict: Kind  # unsure: it has a mask, and its p-value is not low enough to call it anomalous;
     # unjudged: no pixel takes part
     p_value: float  # chance of such a map on a good image, by its own regions or the calibration
+    false_alarms: float | None  # up to this p-value an image is anomalous; None where it is judged
+    # among the others of the run, by `rank_p_value` too
     calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
     rank_p_value: float | None = None  # chance of such a score among the run's good images; None
     # where they are not compared
@@ -80,11 +82,12 @@ def write_verdicts(
             kind = "anomalous"
         if math.isnan(score):
             kind = "unjudged"
-        found.append(Verdict(path, kind, p_value, score))
+        found.append(Verdict(path, kind, p_value, decided["false_alarms"], score))
     judged = sum(verdict.verdict != "unjudged" for verdict in found)
     by = by or VERDICTS[judged >= FEWEST and not calibrated]
     if by == "folder":
-        found = _among_others(found, config)
+        alone = [dataclasses.replace(verdict, false_alarms=None) for verdict in found]
+        found = _among_others(alone, config)
     found.sort(key=_badness)
     columns = [field.name for field in dataclasses.fields(Verdict)]
     with named_errors(workdir.path):

@@ -96,7 +96,7 @@ def test_an_image_leaves_its_map_mask_heat_map_and_row(tmp_path, config):
     assert (tmp_path / "heatmaps" / "s" / "a.png.png").read_text() == "s/a.png"
     assert (row.status, row.error, row.steps) == ("ok", "", 5)
     assert np.float32(row.score) == score_map.max()
-    assert np.float32(row.threshold) == np.float32(expected.threshold)
+    assert np.float32(row.pixel_threshold) == np.float32(expected.threshold)
     assert row.anomalous_fraction == pytest.approx(np.mean(mask > 0))
     assert np.float32(row.loss) == expected.losses[-1]
     assert 0 < row.seconds < 600
