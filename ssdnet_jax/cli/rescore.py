@@ -98,6 +98,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     path, config, old = parsed.workdir, parsed.config, real_path(parsed.finished.workdir.path)
     if real_path(path) == old:
         raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
+    startup.compute_in_float32()
     startup.use_compilation_cache()
     note = {
         "command": command,

@@ -117,6 +117,14 @@ def _is_result(root: Path, relative: Path, workdir: Path) -> bool:
     )
 
 
+def compute_in_float32() -> None:
+    """What commands compute is float32, also where JAX_ENABLE_X64 asks for more.
+
+    A part of each result would be of more digits, and none the same bits as without it.
+    """
+    jax.config.update("jax_enable_x64", False)
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second start is quick.
 
