@@ -12,7 +12,7 @@ from ssdnet_jax.data.files import real_path
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.calibrate import calibrated
+from ssdnet_jax.runner.calibrate import calibrated, known_line
 from ssdnet_jax.runner.changes import without_changed
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.lock import only_run_in
@@ -124,6 +124,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
         write_defects(workdir)
         write_page(workdir, verdicts.all, total=len(sources))
+    if parsed.calibration and (known := known_line(workdir, Path(parsed.calibration))):
+        terminal.problem(known)
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

@@ -71,6 +71,12 @@ class Row:
             return None
         return Origin(self.size, self.modified, self.sha256, self.mask_sha256, self.read)
 
+    @property
+    def contents(self) -> str:
+        """The SHA-256 of its file, of a page also which; equal for copies; empty if unknown."""
+        page = self.path.rpartition("#")[2]
+        return self.sha256 + f"#{page}" * (self.path.endswith(f"#{page}") and page.isdecimal())
+
     def of(self, origin: Origin | None) -> "Row":
         """The same with the contents that the result belongs to."""
         return self if origin is None else dataclasses.replace(self, **dataclasses.asdict(origin))
