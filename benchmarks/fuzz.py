@@ -32,7 +32,7 @@ import numpy as np
 from ssdnet_jax.cli import evaluate, rescore, ssdnet
 from ssdnet_jax.config import AUTO, field_names, from_config_dict, to_config_dict
 from ssdnet_jax.core.conformal import POSITIONS
-from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.calibration_file import known_contents, write_calibration
 from ssdnet_jax.data.datasets import read_dataset
 from ssdnet_jax.data.fits_file import StoredFits, read_fits, write_fits
 from ssdnet_jax.data.images import read_image, search_images, with_pages
@@ -332,10 +332,11 @@ def labels_round(generator: random.Random, folder: Path) -> object:
     kind = generator.choice(("calibration", "csv", "visa", "coco", "mask", "ignored"))
     if kind == "calibration":
         peaks = np.full((POSITIONS, POSITIONS), 2.0, np.float32)
-        write_calibration(folder / "c.json", {"a": peaks}, method="m", settings={}, note={})
+        about: dict[str, Any] = {"settings": {}, "contents": {"a": "1"}, "note": {}}
+        write_calibration(folder / "c.json", {"a": peaks}, method="m", **about)
         content = json.loads((folder / "c.json").read_bytes())
         (folder / "c.json").write_bytes(damaged_json(content, generator))
-        return read_calibration(folder / "c.json")
+        return known_contents(folder / "c.json")
     if kind == "ignored":
         (folder / "i.geojson").write_bytes(damaged_json(_GEOJSON, generator))
         regions = ignored_regions(folder / "i.geojson", [Path("a.png"), Path("b.png")])

@@ -6,10 +6,11 @@ Commands:
   python benchmarks/reproducibility.py --compare one.npz two.npz --json=benchmarks/results/X.json
 
 Protocol: four real pictures, a carpet, a grid, a wood and a tile with a defect, by the default
-setting at 256 x 256 pixels, seed 0, cut to --steps steps; and the golden cases of tests/golden.
-`--save` keeps their raw maps. `--compare` says, for each, the largest difference in parts of the
-map's range, how well the two maps correlate, whether all bits are equal, and what becomes of the
-score of the picture and, for real pictures, of the average precision against their mask.
+setting at 256 x 256 pixels, seed 0, with as many steps as it takes; and the golden cases of
+tests/golden. `--save` keeps their raw maps. `--compare` says, for each, the largest difference in
+parts of the map's range, how well the two maps correlate, whether all bits are equal, and what
+becomes of the score of the picture and, for real pictures, of the average precision against their
+mask.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", type=Path, help="file for the maps of this process")
     parser.add_argument("--lanes", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=ssdnet_jax.AUTO.fit.max_steps)
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

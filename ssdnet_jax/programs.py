@@ -33,6 +33,10 @@ LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 # Programs in memory at a time, seven for each shape of images. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
+# Programs that JAX keeps by itself, such as those of baselines, some 200 pieces for each shape of
+# pictures, are not among those. All go once so much of what a process may have is in use.
+_MAPS, _LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")  # of Linux
+_MOST_MAPPED = 0.6
 _LOOKING_UP = threading.Lock()
 
 _TYPES = (
@@ -164,6 +168,26 @@ def forget_programs() -> None:
     """
     _program.cache_clear()
     jax.clear_caches()
+
+
+def make_room_for_programs() -> bool:
+    """Frees all compiled programs if so many are kept that XLA would soon end the process.
+
+    To be called before programs of another shape are compiled. Other threads may trace, compile and
+    run programs meanwhile: what is under way holds its program, and JAX's caches are cleared under
+    Python's lock (https://github.com/jax-ml/jax/issues/19590).
+
+    Returns:
+      Whether they were freed; never on systems without such a limit, which is Linux's.
+    """
+    try:
+        mapped, limit = _MAPS.read_bytes().count(b"\n"), int(_LIMIT.read_text())
+    except (OSError, ValueError):
+        return False
+    if mapped < _MOST_MAPPED * limit:
+        return False
+    forget_programs()
+    return True
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)  # one that is left out is freed, and comes from disk

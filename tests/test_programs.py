@@ -1,6 +1,8 @@
 import functools
 import gc
+import threading
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 
 from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.fit import fit_block, init_fit
-from ssdnet_jax.programs import forget_programs, program
+from ssdnet_jax.programs import forget_programs, make_room_for_programs, program
 
 X = jnp.arange(6.0).reshape(2, 3)
 
@@ -122,3 +124,58 @@ def test_programs_that_are_forgotten_are_freed(cache):
     forget_programs()
     gc.collect()
     assert forgotten() is None
+
+
+MAPS = Path("/proc/self/maps")
+of_linux = pytest.mark.skipif(not MAPS.exists(), reason="the limit is Linux's")
+
+
+def mapped():
+    return MAPS.read_bytes().count(b"\n")
+
+
+@of_linux
+def test_programs_that_jax_keeps_by_itself_go_before_they_are_too_many(tmp_path, monkeypatch):
+    limit = tmp_path / "max_map_count"
+    monkeypatch.setattr("ssdnet_jax.programs._LIMIT", limit)
+    forget_programs()
+    before = mapped()
+    limit.write_text(f"{2 * before}\n")  # most of it is not in use
+    assert before < 0.6 * 2 * before and not make_room_for_programs()
+    width = 3
+    while mapped() < 1.25 * before:
+        np.testing.assert_array_equal(jnp.cumsum(np.ones(width) + 1), 2 * np.arange(1, width + 1))
+        width += 1
+    assert make_room_for_programs()
+    assert mapped() < 1.1 * before
+    monkeypatch.setattr("ssdnet_jax.programs._LIMIT", tmp_path / "absent")
+    assert not make_room_for_programs()
+
+
+def test_programs_are_freed_while_other_threads_trace_compile_and_run(cache):
+    ended, wrong = threading.Event(), []
+
+    def work(first):
+        side = first
+        while not ended.is_set():
+            side = first + (side + 2 - first) % 40
+            x = np.ones((side, side), np.float32)
+            try:
+                np.testing.assert_array_equal(jnp.pad(x @ x, 1).sum(), side**3)
+                np.testing.assert_array_equal(
+                    program(scale, x, x, settings=2.0)(x, x)["scaled"], 3 * x
+                )
+            except BaseException as error:
+                wrong.append(error)
+                return
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (4, 5)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        ended.wait(0.03)
+        forget_programs()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -94,7 +94,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     if summary.stopped:
         terminal.summary("stopped before the end; the same command again goes on")
         return exit_status(summary)
-    calibration = calibrate(method, workdir)
+    calibration = calibrate(method, workdir, report=terminal.problem)
     known, stated = calibration.known, parsed.config.decision.false_alarms
     count, (low, high) = len(known.scores), calibration.levels
     text = counted(count, "good image")

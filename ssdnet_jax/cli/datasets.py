@@ -9,6 +9,7 @@ from typing import Any
 from ssdnet_jax.cli.flag_values import listed_words, one_of
 from ssdnet_jax.cli.flags import EXECUTION_FLAGS, execution_values
 from ssdnet_jax.data.datasets import AUTO, LAYOUTS, read_dataset
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.experiments.scoring import Context
@@ -64,8 +65,8 @@ class DatasetArguments(Execution):
             masks=self.masks,
             report=report,
         )
-        results = self.workdir.resolve()
-        return [s for s in found if not s.path.resolve().is_relative_to(results)]
+        results = real_path(self.workdir)
+        return [s for s in found if not real_path(s.path).is_relative_to(results)]
 
     def context(self, terminal: Terminal, executor: Executor, command: str) -> Context:
         """What the runs of the command share."""

@@ -14,10 +14,10 @@ from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
 from ssdnet_jax.data.datasets import AUTO, find_sets
-from ssdnet_jax.data.files import exists
+from ssdnet_jax.data.files import exists, real_path
 from ssdnet_jax.data.labels import summarized
 from ssdnet_jax.data.layouts.sample import Sample
-from ssdnet_jax.data.score_maps import find_map, put_maps
+from ssdnet_jax.data.score_maps import find_own_map, put_maps
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.evaluation.bootstrap import bin_pixels, with_intervals
 from ssdnet_jax.evaluation.detection import with_detection
@@ -225,7 +225,7 @@ def _evaluate_set(
         notes["Device"] = executor.device
     else:
         assert parsed.maps is not None
-        map_sets = [_existing_maps(parsed, parsed.maps)]
+        map_sets = [_existing_maps(parsed, parsed.maps, samples)]
         notes["Maps"] = f"{parsed.maps}{', resized to the image' * parsed.resize_maps}"
     notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
     with named_errors(parsed.workdir):
@@ -259,7 +259,7 @@ def _write_overview(parsed: Arguments, summaries: Mapping[str, Summary], setting
     setting.terminal.summary(f"report in {parsed.workdir / 'report.html'}")
 
 
-def _existing_maps(parsed: Arguments, folder: Path) -> MapSet:
+def _existing_maps(parsed: Arguments, folder: Path, samples: Sequence[Sample]) -> MapSet:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected raw maps, for --maps")
     if is_workdir(folder):
@@ -267,7 +267,7 @@ def _existing_maps(parsed: Arguments, folder: Path) -> MapSet:
     return MapSet(
         parsed.methods[0],
         None,
-        lambda sample: find_map(folder, sample),
+        find_own_map(folder, samples),
         size=parsed.condition.evaluate_at,
         resized=parsed.resize_maps,
         decision=parsed.config.decision,
@@ -316,7 +316,7 @@ def _evaluate(
             put_maps(parsed.workdir / "anomaly_maps" / name, samples, map_set.find)
     write_report(
         parsed.workdir / "report.html",
-        name=parsed.dataset.resolve().stem,
+        name=real_path(parsed.dataset).stem,
         samples=samples,
         map_sets=first,
         evaluation=evaluation,

@@ -18,6 +18,7 @@ from ssdnet_jax.cli.flag_values import (
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import load_config, with_overrides
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import write_csv
 from ssdnet_jax.experiments.conditions import PLAIN, MissingValues
@@ -110,7 +111,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     facts = {"Command": command, "Dataset": str(dataset), "Device": executor.device}
     facts["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
     setting = Setting(
-        name=dataset.resolve().stem,
+        name=real_path(dataset).stem,
         protocol=parsed.protocol,
         image_size=parsed.config.image_size,
         config_names=parsed.config_names,

@@ -8,10 +8,11 @@ from ssdnet_jax.cli.commands import Command, Configured, exit_status
 from ssdnet_jax.cli.flag_values import one_of
 from ssdnet_jax.cli.flags import read_flags
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner import startup
-from ssdnet_jax.runner.calibrate import calibrated
+from ssdnet_jax.runner.calibrate import calibrated, known_line
 from ssdnet_jax.runner.changes import without_changed
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.lock import only_run_in
@@ -95,9 +96,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
-    path, config, old = parsed.workdir, parsed.config, parsed.finished.workdir.path.resolve()
-    if path.resolve() == old:
+    path, config, old = parsed.workdir, parsed.config, real_path(parsed.finished.workdir.path)
+    if real_path(path) == old:
         raise ConfigError(f"--workdir: found the run's own folder {path}; expected another")
+    startup.compute_in_float32()
     startup.use_compilation_cache()
     note = {
         "command": command,
@@ -123,6 +125,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         )
         write_defects(workdir)
         write_page(workdir, verdicts.all, total=len(sources))
+    if parsed.calibration and (known := known_line(workdir, Path(parsed.calibration))):
+        terminal.problem(known)
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

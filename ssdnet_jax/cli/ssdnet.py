@@ -23,7 +23,7 @@ from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
 from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
 from ssdnet_jax.runner import example, startup
-from ssdnet_jax.runner.calibrate import calibrated
+from ssdnet_jax.runner.calibrate import calibrated, known_line
 from ssdnet_jax.runner.changes import below, without_changed
 from ssdnet_jax.runner.decisions import write_defects
 from ssdnet_jax.runner.executors import Execution, Executor, executing
@@ -168,6 +168,8 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         terminal.summary(example.verdict(workdir))
     for line in found_lines(read_rows(path / "results.csv")):
         terminal.problem(line)
+    if parsed.calibration and (known := known_line(workdir, Path(parsed.calibration))):
+        terminal.problem(known)
     terminal.summary(summary_line(summary, path, verdicts))
     bad = parsed.fail_on_anomaly and bool(verdicts.anomalous)
     return exit_status(summary, anomalous=bad)

@@ -10,7 +10,7 @@ from ssdnet_jax.cli.flag_values import listed_seeds, whole_number
 from ssdnet_jax.cli.flags import EXECUTION_HELP, read_flags
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import real_path, write_atomically
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import ALL
 from ssdnet_jax.evaluation.summary import summarize
@@ -92,7 +92,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         found = run_sweep(samples, parsed.configs, seeds, workdir, context)
         entries = {variant: entry[ALL] for variant, entry in summarize(found).items()}
         label = (
-            f"{Path(parsed.name).stem}: {parsed.dataset.resolve().name}, "
+            f"{Path(parsed.name).stem}: {real_path(parsed.dataset).name}, "
             f"{counted(len(samples), 'image')}, {counted(len(seeds), 'seed')}; "
             "dots: images, bars: spread over seeds"
         )

@@ -20,9 +20,11 @@ def at_ranks(
     The same as after sorting, to the bit but for the sign of zeros; NaN comes last.
 
     Args:
-      values: float32, in any order.
+      values: float32, in any order; of more bits, where JAX was told to have them, they are
+        rounded to float32, whose bits are counted.
       ranks: from 0; the last one is followed by itself.
     """
+    values = values.astype(jnp.float32)
     return lax.platform_dependent(values, ranks, cpu=_counted, default=_sorted)
 
 

@@ -26,6 +26,7 @@ def write_calibration(
     *,
     method: str,
     settings: Mapping[str, Any],
+    contents: Mapping[str, str],
     note: Mapping[str, Any],
 ) -> None:
     """Writes a calibration, atomically.
@@ -35,6 +36,7 @@ def write_calibration(
       peaks: `core.conformal.peaks_by_position` of good images, by path; not all NaN.
       method: name of the method that scored them.
       settings: all that decides its scores.
+      contents: of the same images, what tells one from another (`runner.workdir.Row.contents`).
       note: what else is worth knowing (versions); nobody reads it back.
     """
     content = {
@@ -43,6 +45,7 @@ def write_calibration(
         "settings": settings,
         "scores": {name: float(np.expm1(np.nanmax(values))) for name, values in peaks.items()},
         "peaks": {name: _encoded(values) for name, values in peaks.items()},
+        "contents": dict(contents),
         **note,
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -80,6 +83,13 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             f"written"
         ) from error
     return Calibration(peaks, method, settings, hashlib.sha256(content).hexdigest())
+
+
+def known_contents(path: str | os.PathLike[str]) -> frozenset[str]:
+    """What `write_calibration` was told of the contents of the good images; raises InputError."""
+    read_calibration(path)
+    found = parse_json(Path(path).read_bytes()).get("contents")
+    return frozenset(map(str, found.values())) - {""} if isinstance(found, dict) else frozenset()
 
 
 def _encoded(values: np.ndarray) -> str:

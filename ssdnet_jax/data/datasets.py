@@ -167,12 +167,13 @@ def find_layout(root: str | os.PathLike[str]) -> tuple[str, str]:
     """Which of `LAYOUTS` a set has, and what in it says so.
 
     Raises:
-        InputError: no such folder or file, none of the layouts, or more than one.
+        InputError: no such folder or file, none of the layouts, or more than one; also where a
+            folder in it is a set of another layout, which would be left out.
     """
     root = Path(root)
     if not root.exists():
         raise InputError(f"{root}: no such folder or file; expected a labelled set")
-    found = {name: text for name, each in LAYOUTS.items() if (text := each.evidence(root))}
+    found = _evidence(root)
     if len(found) > 1:
         both = " and ".join(f"{name} ({text})" for name, text in found.items())
         raise InputError(
@@ -184,7 +185,22 @@ def find_layout(root: str | os.PathLike[str]) -> tuple[str, str]:
             f"{root}: found no layout of a labelled set (no CATEGORY/test/, for example); expected "
             f"one of {', '.join(LAYOUTS)}, as docs/usage.md describes them"
         )
-    return next(iter(found.items()))
+    layout, text = next(iter(found.items()))
+    for folder in subfolders(root):
+        others = _evidence(folder)
+        if others and layout not in others:
+            other, seen = next(iter(others.items()))
+            raise InputError(
+                f"{root}: found the layout {layout} ({text}), and in {folder.name}/ the layout "
+                f"{other} ({seen}); expected --layout={layout} to leave that out, or its folders "
+                f"one by one, with commas between"
+            )
+    return layout, text
+
+
+def _evidence(root: Path) -> dict[str, str]:
+    """Which layouts a folder may have, and what says so."""
+    return {name: text for name, each in LAYOUTS.items() if (text := each.evidence(root))}
 
 
 def find_sets(root: str | os.PathLike[str]) -> list[Path]:
@@ -194,14 +210,9 @@ def find_sets(root: str | os.PathLike[str]) -> list[Path]:
         InputError: as `find_layout`, where neither the root nor a folder in it is a set.
     """
     root = Path(root)
-    if not root.is_dir() or any(each.evidence(root) for each in LAYOUTS.values()):
+    if not root.is_dir() or _evidence(root):
         return [root]
-    found = [
-        folder
-        for folder in subfolders(root)
-        if any(each.evidence(folder) for each in LAYOUTS.values())
-    ]
-    return found or [root]
+    return [folder for folder in subfolders(root) if _evidence(folder)] or [root]
 
 
 def read_dataset(

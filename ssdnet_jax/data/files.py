@@ -14,6 +14,7 @@ from ssdnet_jax.errors import InputError
 # Of TIFF 6.0: tags of where strips begin and how long they are, and the type of two bytes.
 _OFFSETS, _BYTE_COUNTS, _SHORT = 273, 279, 3
 _TAIL = 64  # bytes at a file's end that are looked at
+_PROBE = 2**16  # bytes that are written to hear why others could not be
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
@@ -27,13 +28,23 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as file:
-            write(file)
+            try:
+                write(file)
+            except OSError as error:
+                if error.errno is None:  # of libraries, which do not say what the system said
+                    os.pwrite(file.fileno(), bytes(_PROBE), os.fstat(file.fileno()).st_size)
+                raise
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, links followed but those in a circle, of which `resolve` may raise."""
+    return Path(os.path.realpath(path))
 
 
 def link_or_copy(source: Path, target: Path) -> None:

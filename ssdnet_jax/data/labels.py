@@ -19,6 +19,7 @@ from ssdnet_jax.errors import InputError
 
 CUT = "has many values, as after saving with loss, and is cut at half of its range"
 MOST = "more than half of the mask is defective: is it inverted, with white for good?"
+UNSEEN = "more than half of its defective pixels have no score, and take no part in its metrics"
 EMPTY = "the mask is empty, so the image counts as good"
 
 _MOST_CLASSES = 16  # values of a mask of classes, black included; more are grey levels

@@ -1,5 +1,6 @@
 """Raw score maps on disk: finding, reading, and laying them out for the scripts of others."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +41,36 @@ def find_map(folder: Path, sample: Sample) -> Path:
         f"{sample.relative}: found no map in {folder}; expected {stems[0]}.tiff or "
         f"{stems[1]}.tiff (or {', '.join(MAP_SUFFIXES[1:])})"
     )
+
+
+def find_own_map(folder: Path, samples: Sequence[Sample]) -> Callable[[Sample], Path]:
+    """`find_map` for all samples of a set, where none may have the map of another.
+
+    Names without a suffix, or without the folder, may be those of several images.
+
+    Returns:
+      A function of one of the samples, which raises InputError as `find_map` does, and for a map
+      that other samples would have too.
+    """
+    found: dict[str, Path] = {}
+    for sample in samples:
+        with contextlib.suppress(InputError):
+            found[sample.relative] = find_map(folder, sample)
+    owners: dict[Path, list[str]] = {}
+    for relative, path in found.items():
+        owners.setdefault(path, []).append(relative)
+
+    def find(sample: Sample) -> Path:
+        path = found.get(sample.relative) or find_map(folder, sample)
+        others = [name for name in owners.get(path, ()) if name != sample.relative]
+        if others:
+            raise InputError(
+                f"{path}: found one map for {sample.relative} and {shortened(others[0], 100)}; "
+                f"expected one an image, such as {sample.relative}.tiff"
+            )
+        return path
+
+    return find
 
 
 def read_map(path: str | os.PathLike[str]) -> np.ndarray:

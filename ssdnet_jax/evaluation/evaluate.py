@@ -13,7 +13,7 @@ import numpy as np
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.images import resize_image, resize_map
-from ssdnet_jax.data.labels import EMPTY, image_shape, read_label
+from ssdnet_jax.data.labels import EMPTY, UNSEEN, image_shape, read_label
 from ssdnet_jax.data.layouts.sample import DEFECT, GOOD, Sample
 from ssdnet_jax.data.score_maps import read_map
 from ssdnet_jax.data.tables import write_table
@@ -190,6 +190,8 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         row, mask = dataclasses.replace(row, defect=GOOD), None
     values: dict[str, Any] = {}
     if mask is not None:
+        if 2 * np.count_nonzero(mask & np.isnan(score_map)) > np.count_nonzero(mask):
+            notes = (*notes, UNSEEN)
         found = metrics.pixel_metrics(mask, score_map)
         values = {name: _or_none(getattr(found, name)) for name in METRICS}
     share = 0.0 if row.good else None

@@ -283,7 +283,7 @@ def _curves(evaluation: Evaluation, summary: Summary, map_sets: Sequence[MapSet]
         categories = [c for c in summary[map_set.method] if c != ALL]
         for category in [ALL, *categories] if len(categories) > 1 else [ALL]:
             pooled = evaluation.pooled.get((map_set.method, map_set.seed, category))
-            if pooled is None:
+            if pooled is None or not len(pooled.roc[0]):  # pixels of one class only
                 continue
             of_category = (pooled.roc, pooled.precision_recall, pooled.pro)
             for title, curve in zip(panels, of_category, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import real_path, write_atomically
 from ssdnet_jax.evaluation.evaluate import ALL
 from ssdnet_jax.evaluation.summary import Summary
 from ssdnet_jax.reports.report_cases import escape
@@ -127,9 +127,9 @@ def set_names(paths: Sequence[Path]) -> list[str]:
     Raises:
       ValueError: two sets have the same names.
     """
-    short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
+    short = [real_path(path).stem if path.is_file() else real_path(path).name for path in paths]
     names = [
-        f"{path.resolve().parent.name}_{name}" if short.count(name) > 1 else name
+        f"{real_path(path).parent.name}_{name}" if short.count(name) > 1 else name
         for path, name in zip(paths, short, strict=True)
     ]
     for path, name in zip(paths, names, strict=True):

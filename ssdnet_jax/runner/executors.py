@@ -63,6 +63,7 @@ def executing(
             device = stack.enter_context(ray_executor.joined(execution.ray_address))
             execute = ray_executor.run
         else:
+            startup.compute_in_float32()
             startup.use_compilation_cache()
             startup.make_cores_devices()
             execute, device = run, startup.device_name()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ssdnet_jax.data.decision_file import read_decision
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import real_path, write_atomically
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures.colors import gradient
@@ -142,7 +142,7 @@ class Page:
                 self._versions[number:] = [zlib.crc32(content), *self._versions[number + 1 :]]
             self._stale.clear()
             state = {
-                "name": self._workdir.path.resolve().name,
+                "name": real_path(self._workdir.path).name,
                 "running": running,
                 "total": max(self._total, len(names)),
                 "done": len(names),

@@ -508,6 +508,7 @@ class _Worker:
 
     def device(self, kind: str) -> str:
         """See `worker_device`."""
+        startup.compute_in_float32()
         startup.use_compilation_cache()
         return worker_device(kind)
 

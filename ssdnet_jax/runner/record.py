@@ -1,6 +1,7 @@
 """Putting results on disk: files first, in several threads, then in order the row that says so."""
 
 import dataclasses
+import errno
 import functools
 import time
 from collections.abc import Callable, MutableMapping
@@ -16,13 +17,14 @@ from ssdnet_jax.runner.page import Page, Panels, write_thumbnail
 from ssdnet_jax.runner.sources import Origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Failure, Group, localizations
 from ssdnet_jax.runner.terminal import LONGEST_PROBLEM, Terminal
-from ssdnet_jax.runner.workdir import Row, Workdir
+from ssdnet_jax.runner.workdir import Row, Workdir, named_errors
 from ssdnet_jax.text import chance, counted, shortened
 
 Submit = Callable[[Callable[[], None]], None]
 
 HEATMAPS = ("all", "anomalous", "none")
 _THUMBNAIL = 240  # longer side, pixels
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a file system that takes no more files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Written:
 
     heatmaps: str = "all"  # of which images the figure is written, one of `HEATMAPS`
     params: bool = False  # whether fitted parameters are
+
+
+class _FullError(Exception):
+    """The work folder takes no more files, of whatever image."""
+
+    def __init__(self, reason: OSError):
+        """What the system said of the first of them."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Record:
@@ -111,13 +122,25 @@ class Record:
 
     def _write(self, name: str, finish: Callable[[], Localization]) -> Row:
         self._workdir.check()
-        return write_result(self._workdir, name, finish(), heatmaps=self._written.heatmaps)
+        result = finish()
+        try:
+            return write_result(self._workdir, name, result, heatmaps=self._written.heatmaps)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _FullError(error) from error
+            raise
 
     def _append(self, name: str, written: Callable[[], Row], started: float) -> None:
-        """Waits until an image's files are written, or have failed, and writes its row."""
+        """Waits until an image's files are written, or have failed, and writes its row.
+
+        Raises InputError where no other image could be written either.
+        """
         try:
             row = written()
             self.finished += 1
+        except _FullError as error:
+            with named_errors(self._workdir.path):
+                raise error.reason from None
         except IMAGE_ERRORS as error:
             row = error_row(name, error, self._terminal)
             self.failed += 1
@@ -171,7 +194,7 @@ def write_result(
         path=relative,
         status="ok",
         score=result.score,
-        threshold=result.threshold,
+        pixel_threshold=result.threshold,
         anomalous_fraction=float(np.mean(result.mask)),
         p_value=result.decision.p_value,
         steps=steps,

@@ -9,6 +9,7 @@ from typing import Any
 from ssdnet_jax.config import Config, from_config_dict
 from ssdnet_jax.data.fits_file import read_fits
 from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.methods.finished import FinishedSSDnet
 from ssdnet_jax.runner.sources import FileSource
 from ssdnet_jax.runner.workdir import Workdir, is_workdir, named_errors, read_note, read_rows
 
@@ -26,13 +27,18 @@ def read_run(path: Path) -> FinishedRun:
     """Opens the work folder of a run of SSDnet, without changing it.
 
     Raises:
-      InputError: it is no such folder, nothing in it is finished, or its configuration is not legal
-        (of another version of this package).
+      InputError: it is no such folder, a run of another method, nothing in it is finished, or its
+        configuration is not legal (of another version of this package).
     """
     if not is_workdir(path):
         raise InputError(f"{path}: found no run.json with results.csv; expected a work folder")
     with named_errors(path):
         note = read_note(path)
+    if note["method"] != FinishedSSDnet.name:
+        raise InputError(
+            f"{path}: found a run of {note['method']!r:.80}, which keeps no fits; expected one of "
+            f"{FinishedSSDnet.name}"
+        )
     try:
         config = from_config_dict(note["config"])
     except ConfigError as error:

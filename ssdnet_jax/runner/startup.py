@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jaxlib.version
 
-from ssdnet_jax.data.files import user_cache_folder
+from ssdnet_jax.data.files import real_path, user_cache_folder
 from ssdnet_jax.data.images import search_images, with_pages
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Method
@@ -57,7 +58,7 @@ def find_inputs(
         raise InputError("--input: found no name; expected an image, a folder or a glob")
     found = search_images(pattern)
     root = found.root
-    kept = [path for path in found.images if not _is_result(root, path, workdir.resolve())]
+    kept = [path for path in found.images if not _is_result(root, path, real_path(workdir))]
     if not kept:
         raise InputError(f"{pattern}: found only results of ssdnet; expected images")
     for flag, path in {"--missing": missing, "--ignore": ignored}.items():
@@ -71,11 +72,14 @@ def find_inputs(
     kept = [path for path in kept if path not in set(labels)]
     if not kept:
         raise InputError(f"{pattern}: found only masks in ground_truth; expected images")
-    others = [p for p in found.others if not _belongs_to_a_run(root, p, workdir.resolve())]
+    others = [p for p in found.others if not _belongs_to_a_run(root, p, real_path(workdir))]
     _report_left_out(report, labels, "masks in ground_truth, which are labels and no images")
     _report_left_out(report, others, "no images by their name or content")
     _report_left_out(report, found.unreadable, "folders that cannot be searched")
-    return root, with_pages(root, kept)
+    images = with_pages(root, kept)
+    doubled = [path for path, times in Counter(images).items() if times > 1]
+    _report_left_out(report, doubled, "pages that go by the name of a file, which is taken")
+    return root, list(dict.fromkeys(images))
 
 
 def _report_left_out(report: Callable[[str], None], paths: Sequence[Path], what: str) -> None:
@@ -112,6 +116,14 @@ def _is_result(root: Path, relative: Path, workdir: Path) -> bool:
         folder.name in RESULT_FOLDERS and is_workdir(root / folder.parent)
         for folder in relative.parents
     )
+
+
+def compute_in_float32() -> None:
+    """What commands compute is float32, also where JAX_ENABLE_X64 asks for more.
+
+    A part of each result would be of more digits, and none the same bits as without it.
+    """
+    jax.config.update("jax_enable_x64", False)
 
 
 def use_compilation_cache() -> None:

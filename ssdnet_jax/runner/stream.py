@@ -26,6 +26,7 @@ from ssdnet_jax.methods.base import (
     known_to_be,
 )
 from ssdnet_jax.methods.ssdnet import check_fit
+from ssdnet_jax.programs import make_room_for_programs
 from ssdnet_jax.runner.batching import Failed, fit_stream
 
 # What an image may die of without taking the others along.
@@ -138,6 +139,7 @@ class Stream:
         """
         self._tell = load
         while not stop() and (bucket := self._fullest_bucket()) is not None:
+            make_room_for_programs()
             self._size, devices = lanes(bucket)
             if bucket.settings is None:  # nothing to fit
                 while not stop() and (images := self._next_images(bucket, self._size)):

@@ -23,6 +23,8 @@ class JudgedImage:
     path: str  # the image, as in results.csv
     verdict: Verdict  # of its own map, or among the others of the run
     p_value: float  # chance of such a map on a good image, by its own regions or the calibration
+    false_alarms: float | None  # up to this p-value an image is anomalous; None where it is judged
+    # among the others of the run, by `rank_p_value` too
     calibrated_score: float  # the peak of its map, without a unit (`core.calibration`)
     rank_p_value: float | None = None  # chance of such a score among the run's good images; None
     # where they are not compared
@@ -72,12 +74,14 @@ def write_verdicts(
     """
     found = []
     for path, decided in decisions(workdir):
-        measured = (_number(decided["p_value"]), _number(decided["score"]))
-        found.append(JudgedImage(path, decided["verdict"], *measured))
+        score, p_value = _number(decided["score"]), _number(decided["p_value"])
+        rate = decided["false_alarms"]
+        found.append(JudgedImage(path, decided["verdict"], p_value, rate, score))
     judged = sum(verdict.verdict != "unjudged" for verdict in found)
     by = by or JUDGED_BY[judged >= FEWEST and not calibrated]
     if by == "folder":
-        found = _among_others(found, config)
+        alone = [dataclasses.replace(verdict, false_alarms=None) for verdict in found]
+        found = _among_others(alone, config)
     found.sort(key=_badness)
     columns = [field.name for field in dataclasses.fields(JudgedImage)]
     with named_errors(workdir.path):

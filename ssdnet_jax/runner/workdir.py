@@ -23,6 +23,7 @@ import numpy as np
 from ssdnet_jax.data.decision_file import is_decision_file
 from ssdnet_jax.data.files import (
     is_whole,
+    real_path,
     remove_unfinished,
     safe_relative,
     write_atomically,
@@ -45,12 +46,13 @@ class Row:
     path: str  # the image, relative to the input's root, with its suffix
     status: str  # "ok", "error", or "gone": finished, but its file is no longer there
     score: float | None = None  # the image's score, the maximum of its raw map
-    threshold: float | None = None  # of the raw map: what is above it stands out
+    pixel_threshold: float | None = None  # of the raw map: pixels above it stand out. Whether the
+    # image is anomalous is by `p_value`, that of its regions: a good one may have pixels above it
     anomalous_fraction: float | None = None  # share of pixels in the mask, in [0, 1]
     steps: int | None = None  # optimizer steps taken
     loss: float | None = None  # the last step's loss (Eq. 2)
     seconds: float | None = None  # wall time, decoding and writing included
-    p_value: float | None = None  # chance of such a score on a good image, in [0, 1]
+    p_value: float | None = None  # chance of such a map on a good image, in [0, 1]; what decides
     ground: float | None = None  # share of pixels that are flat ground and not judged; empty: none
     range: str | None = None  # LOW,HIGH, what of [0, 1] was stretched before the image was
     # analysed; empty: nothing
@@ -68,6 +70,12 @@ class Row:
         if self.size is None:
             return None
         return Origin(self.size, self.modified, self.sha256, self.mask_sha256, self.read)
+
+    @property
+    def contents(self) -> str:
+        """The SHA-256 of its file, of a page also which; equal for copies; empty if unknown."""
+        page = self.path.rpartition("#")[2]
+        return self.sha256 + f"#{page}" * (self.path.endswith(f"#{page}") and page.isdecimal())
 
     def of(self, origin: Origin | None) -> "Row":
         """The same with the contents that the result belongs to."""
@@ -207,9 +215,9 @@ def open_workdir(
     """
     settings = {
         "method": method.name,
-        "root": str(root.resolve()) if root else None,
-        "missing": str(missing.resolve()) if missing else None,
-        "ignored": str(ignored.resolve()) if ignored else None,
+        "root": str(real_path(root)) if root else None,
+        "missing": str(real_path(missing)) if missing else None,
+        "ignored": str(real_path(ignored)) if ignored else None,
         "calibration": method.calibration.sha256 if method.calibration else None,
         "config": method.settings,
         "weights": _weights(method),
@@ -341,13 +349,19 @@ def read_rows(path: Path) -> list[Row]:
     try:
         lines = read_lines(path)
         header = next(lines, [])
-        if not {"path", "status", "error"} <= set(header) <= set(COLUMNS):
+        if not {"path", "status", "error"} <= set(header):
             raise ValueError(f"columns {','.join(header)}")
+        others = [name for name in header if name not in COLUMNS]
         rows = [_row(header, cells) for cells in lines if len(cells) == len(header)]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path}: found {shortened(str(error), 100)}; expected a table of {','.join(COLUMNS)}"
         ) from error
+    if others:
+        raise InputError(
+            f"{path}: found columns that this version of ssdnet does not have "
+            f"({shortened(', '.join(others), 100)}); expected a folder of this version"
+        )
     return list({row.path: row for row in rows}.values())
 
 

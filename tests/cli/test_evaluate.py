@@ -378,6 +378,19 @@ def test_what_is_odd_about_masks_is_said_once(ssdnet_evaluate, dataset, maps, tm
     assert rows(tmp_path / "out")[0]["notes"].startswith("has many values")
 
 
+def test_defects_where_maps_have_no_score_are_told_of(ssdnet_evaluate, dataset, maps, tmp_path):
+    for number in range(2):
+        mask = np.asarray(Image.open(dataset / f"grid/ground_truth/blob/{number}_mask.png")) > 0
+        path = maps / f"grid/test/blob/{number}.tiff"
+        tifffile.imwrite(path, np.where(mask, np.nan, tifffile.imread(path)).astype(np.float32))
+    flags = (f"--dataset={dataset}", f"--workdir={tmp_path / 'out'}", f"--maps={maps}")
+    status, stdout, stderr = ssdnet_evaluate(*flags)
+    assert status == 0 and stdout.startswith("maps: 3 images, AUROC none, AUPRC none")
+    (line,) = stderr.splitlines()
+    assert "grid/test/blob/0.png (and 1 other): more than half of its defective pixels" in line
+    assert (tmp_path / "out/report.html").is_file()
+
+
 @pytest.mark.parametrize("name", ["../../..", "/tmp/elsewhere", "a/../../../../b"])
 def test_a_table_cannot_have_maps_written_elsewhere(ssdnet_evaluate, dataset, maps, tmp_path, name):
     table = dataset / "list.csv"

@@ -144,6 +144,15 @@ def test_a_run_by_another_version_names_the_field_that_is_not_known(finished, tm
     )
 
 
+def test_a_run_of_another_method_is_refused(finished, tmp_path, capsys):
+    flags = ["--method=spectral_residual", f"--input={finished}/in", f"--workdir={tmp_path}/out"]
+    assert main(["ssdnet", *flags]) == 0
+    capsys.readouterr()
+    assert rescore(f"--run={tmp_path}/out", f"--workdir={tmp_path}/again") == 2
+    words = "out: found a run of 'spectral_residual', which keeps no fits; expected one of ssdnet"
+    assert capsys.readouterr().err == f"ssdnet: {tmp_path}/{words}\n"
+
+
 def test_fits_to_features_are_scored_again_with_other_tiles(tmp_path, capsys):
     pixels = (grid_texture((48, 48), period=7)[..., 0] * 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

@@ -44,3 +44,11 @@ def test_an_accelerator_sorts_instead_of_going_bit_by_bit():
 
     assert "stablehlo.while" in lowered("cpu") and "stablehlo.sort" not in lowered("cpu")
     assert "stablehlo.sort" in lowered("cuda") and "stablehlo.while" not in lowered("cuda")
+
+
+def test_values_of_more_bits_are_rounded_and_not_taken_for_others():
+    values = np.random.default_rng(3).normal(size=(2, 50))
+    with jax.enable_x64(True):
+        found, _ = at_ranks(jnp.asarray(values), jnp.array([0, 7, 49]))
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, np.sort(values.astype(np.float32), -1)[:, [0, 7, 49]])

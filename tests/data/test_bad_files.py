@@ -167,4 +167,6 @@ def test_a_run_over_odd_files_has_a_row_for_each(tmp_path, capfd):
         if row is not None and file.outcome in ("picture", "error"):
             assert row["status"] == ("ok" if file.outcome == "picture" else "error"), row
         if row is not None and row["status"] == "ok":
-            assert np.isfinite([float(row[name]) for name in ("score", "threshold", "loss")]).all()
+            assert np.isfinite(
+                [float(row[name]) for name in ("score", "pixel_threshold", "loss")]
+            ).all()

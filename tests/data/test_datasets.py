@@ -177,6 +177,21 @@ def test_two_layouts_in_one_folder_are_both_named(tmp_path):
         read_dataset(mixed)
 
 
+@pytest.mark.parametrize("layout", ["labels", "mvtec", "dagm"])
+def test_a_set_beside_others_does_not_leave_them_out_without_a_word(tmp_path, layout):
+    # Its folders are where those of a set would be, so that the folder around them looks like one.
+    one = make(tmp_path / "sets", layout)
+    make(one / "tables", "visa")
+    make(one / "more", "kolektor2")
+    with pytest.raises(InputError) as caught:
+        read_dataset(one)
+    words = f"found the layout {layout} ("
+    assert words in str(caught.value) and "in more/ the layout kolektor2 (" in str(caught.value)
+    assert f"expected --layout={layout} to leave that out, or" in str(caught.value)
+    assert read_dataset(one, layout=layout)
+    assert find_sets(one / "tables") == [one / "tables"]
+
+
 def test_a_folder_of_sets_is_told_from_a_set(tmp_path):
     sets = [make(tmp_path / name, name) for name in ("dagm", "mvtec")]
     touch(tmp_path, "pictures/1.png")

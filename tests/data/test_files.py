@@ -1,3 +1,6 @@
+import errno
+import resource
+import signal
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -22,6 +25,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         write_atomically(path, fail)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.tiff"]
+
+
+def test_why_a_library_could_not_write_is_what_the_system_says(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as on a full disk
+        for side in (20, 300):  # numpy writes all of a map or says "90000 requested, ... written"
+            try:
+                write_tiff_map(tmp_path / f"{side}.tiff", np.zeros((side, side)))
+            except OSError as error:
+                assert (side, error.errno) == (300, errno.EFBIG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["20.tiff"]
 
 
 def test_an_unfinished_write_is_not_visible_under_the_name(tmp_path):

@@ -6,13 +6,13 @@ import pytest
 from ssdnet_jax.config import Config
 from ssdnet_jax.core.config import DecisionConfig
 from ssdnet_jax.core.decision import decide
-from ssdnet_jax.data.calibration_file import read_calibration, write_calibration
+from ssdnet_jax.data.calibration_file import known_contents, read_calibration, write_calibration
 from ssdnet_jax.data.decision_file import read_decision
 from ssdnet_jax.data.images import write_tiff_map
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Localization, scale_settings
 from ssdnet_jax.methods.registry import make_method
-from ssdnet_jax.runner.calibrate import calibrate, calibrated, needed
+from ssdnet_jax.runner.calibrate import calibrate, calibrated, known_line, needed
 from ssdnet_jax.runner.decisions import write_decision
 from ssdnet_jax.runner.workdir import Row, open_workdir
 
@@ -26,12 +26,12 @@ def workdir(tmp_path):
     return open_workdir(tmp_path / "good", method_of(), root=None)
 
 
-def finish(workdir, name, score_map):
+def finish(workdir, name, score_map, **origin):
     image = np.zeros((*score_map.shape, 1), np.float32)
     write_tiff_map(workdir.map_path(name), score_map)
     result = Localization(score_map, 1.0, *decide(score_map), image)
     write_decision(workdir, name, result)
-    workdir.append(Row(name, "ok"))
+    workdir.append(Row(name, "ok", **origin))
 
 
 def test_the_scores_of_good_images_come_back_from_the_file(workdir):
@@ -54,6 +54,22 @@ def test_the_scores_of_good_images_come_back_from_the_file(workdir):
         calibrated(method_of(), path)
 
 
+def test_copies_of_an_image_count_once_and_pages_of_a_file_each(workdir):
+    names = ("a.png", "copy.png", "b.png", "s.tif#1", "s.tif#2", "unknown.png", "unknown2.png")
+    hashes = ("1", "1", "2", "3", "3", "", "")
+    for seed, (name, sha256) in enumerate(zip(names, hashes, strict=True)):
+        scores = np.random.default_rng(seed).exponential(size=(16, 16)).astype(np.float32)
+        finish(workdir, name, scores, size=9, sha256=sha256)
+    said = []
+    found = calibrate(method_of(), workdir, report=said.append)
+    assert len(found.known.scores) == 6
+    assert said == ["1 of 7 good images are copies of others (copy.png of a.png), and do not count"]
+    path = workdir.path / "calibration.json"
+    assert "copy.png" not in json.loads(path.read_text())["scores"]
+    assert known_contents(path) == {"1", "2", "3#1", "3#2"}
+    assert known_line(workdir, path).startswith("5 of 7 images (a.png, ...) are known good ones")
+
+
 def test_no_good_image_is_no_calibration(workdir):
     with pytest.raises(InputError, match="no finished image"):
         calibrate(method_of(), workdir)
@@ -71,7 +87,7 @@ def test_a_calibration_of_other_settings_is_refused(tmp_path, other, word):
     method = method_of(false_alarms=0.5)
     made = {"method": method.name, "settings": scale_settings(method), **other}
     peaks = np.ones((16, 16), np.float32)
-    write_calibration(path, {"a": peaks, "b": 2 * peaks}, note={}, **made)
+    write_calibration(path, {"a": peaks, "b": 2 * peaks}, contents={}, note={}, **made)
     with pytest.raises(ConfigError, match=word):
         calibrated(method, path)
 

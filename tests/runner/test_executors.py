@@ -57,6 +57,18 @@ def test_finished_images_are_not_scored_again(tmp_path):
     assert (again.finished, again.finished_before) == (1, 1)
 
 
+def test_commands_compute_in_float32_whatever_jax_was_told(tmp_path, chosen_cache):
+    score(tmp_path / "plain", {"a.png": source()})
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with executing(Execution(1, 1, "local", None, "none")):
+            score(tmp_path / "again", {"a.png": source()})
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    maps = [(tmp_path / name / "maps" / "a.png.tiff").read_bytes() for name in ("plain", "again")]
+    assert maps[0] == maps[1]
+
+
 def test_one_bad_image_spares_the_others(tmp_path):
     def damaged():
         raise InputError("b.png: damaged")

@@ -148,9 +148,9 @@ def test_the_last_page_has_the_order_of_the_table_and_its_final_verdicts(workdir
         put(workdir, name)
     workdir.order(["a.png", "b.png"])
     verdicts = [
-        JudgedImage("b.png", "unsure", 0.1, 50.0, rank_p_value=0.2),
-        JudgedImage("a.png", "good", 0.3, 50.0),
-        JudgedImage("gone.png", "good", 1, 2),
+        JudgedImage("b.png", "unsure", 0.1, None, 50.0, rank_p_value=0.2),
+        JudgedImage("a.png", "good", 0.3, None, 50.0),
+        JudgedImage("gone.png", "good", 1, None, 2),
     ]
     write_page(workdir, verdicts, total=2)
     first, second = entries(workdir)

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import io
+import os
 from pathlib import Path
 
 import jax
@@ -15,6 +17,7 @@ from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures import heatmap
 from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.ssdnet import SSDnet
+from ssdnet_jax.runner import record
 from ssdnet_jax.runner import stream as stream_module
 from ssdnet_jax.runner import workdir as workdirs
 from ssdnet_jax.runner.batching import Failed
@@ -93,7 +96,7 @@ def test_an_image_leaves_its_map_mask_heat_map_and_row(tmp_path, config):
     assert (tmp_path / "heatmaps" / "s" / "a.png.png").read_text() == "s/a.png"
     assert (row.status, row.error, row.steps) == ("ok", "", 5)
     assert np.float32(row.score) == score_map.max()
-    assert np.float32(row.threshold) == np.float32(expected.threshold)
+    assert np.float32(row.pixel_threshold) == np.float32(expected.threshold)
     assert row.anomalous_fraction == pytest.approx(np.mean(mask > 0))
     assert np.float32(row.loss) == expected.losses[-1]
     assert 0 < row.seconds < 600
@@ -122,6 +125,23 @@ def test_a_failing_image_gets_a_row_and_the_others_go_on(tmp_path, config, error
     (line,) = done.err.getvalue().splitlines()
     assert line.startswith(f"ssdnet: {words}")
     assert len(line) < 100
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_files_ends_the_run(tmp_path, config, monkeypatch, number):
+    write = record.write_tiff_map
+
+    def full(path, score_map):
+        if path.name != "a.png.tiff":
+            raise OSError(number, os.strerror(number))
+        write(path, score_map)
+
+    monkeypatch.setattr(record, "write_tiff_map", full)
+    sources = {f"{name}.png": picture(seed) for seed, name in enumerate("abcd")}
+    said = rf"{tmp_path}: cannot be used as a work folder \({os.strerror(number)}\)"
+    with pytest.raises(InputError, match=said):
+        Run(tmp_path, sources, config)
+    assert [(row.path, row.status) for row in read_rows(tmp_path)] == [("a.png", "ok")]
 
 
 def test_an_error_in_the_program_itself_is_not_hidden(tmp_path, config):

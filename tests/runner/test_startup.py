@@ -112,6 +112,23 @@ def test_what_is_left_out_is_counted_and_named_once(tmp_path):
     ]
 
 
+def test_a_page_whose_name_a_file_has_is_left_out_with_a_word(tmp_path):
+    pages = [Image.new("L", (9, 9), value) for value in (3, 4)]
+    pages[0].save(tmp_path / "s.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "s.tif#1", "PNG")  # an image by its content
+    lines: list[str] = []
+    _, images = find_inputs(str(tmp_path), tmp_path / "out", report=lines.append)
+    assert sorted(path.as_posix() for path in images) == ["s.tif#1", "s.tif#2"]
+    assert lines == ["1 left out, pages that go by the name of a file, which is taken: s.tif#1"]
+
+
+def test_a_work_folder_that_is_a_link_in_a_circle_is_left_to_its_opener(tmp_path):
+    put(tmp_path, "a.png")
+    (tmp_path / "out").symlink_to("out")
+    _, images = find_inputs(str(tmp_path / "a.png"), tmp_path / "out")
+    assert images == [Path("a.png")]
+
+
 @pytest.mark.parametrize("root", ["", "grid"])
 def test_masks_of_a_labelled_dataset_are_left_out_unless_asked_for(dataset, tmp_path, root):
     lines: list[str] = []

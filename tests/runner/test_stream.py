@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.registry import make_method
 from ssdnet_jax.methods.ssdnet import SSDnet, make_ssdnet
+from ssdnet_jax.programs import forget_programs
 from ssdnet_jax.runner import stream as module
 from ssdnet_jax.runner.batching import Failed
 from ssdnet_jax.runner.stream import Failure, Group, Incoming, Stream, localizations
@@ -233,3 +236,27 @@ def test_methods_that_fit_nothing_pass_their_images_on():
     for group in results:
         ((done, _, result),) = localizations(method, group)
         assert done.fits == () and result().score_map.shape == (32, 32)
+
+
+def test_images_of_ever_other_shapes_do_not_fill_the_memory_of_programs(tmp_path, monkeypatch):
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the limit is Linux's")
+
+    def mapped():
+        return maps.read_bytes().count(b"\n")
+
+    limit = tmp_path / "max_map_count"
+    monkeypatch.setattr("ssdnet_jax.programs._LIMIT", limit)
+    forget_programs()
+    least, room, counts = mapped(), 400, []
+    limit.write_text(f"{(least + room) / 0.6:.0f}")
+    method = make_method("spectral_residual", Config(image_size=0))
+    images = {str(n): texture(n, 32 + n) for n in range(24)}  # each takes some 90 pieces
+    stream = Stream(method, incoming(method, images))
+    for group in stream.results(lanes=lambda bucket: (1, 1)):
+        ((_, _, result),) = localizations(method, group)
+        assert np.isfinite(result().score_map).all()
+        counts.append(mapped())
+    assert len(counts) == 24 and max(counts) < least + room + 400
+    assert any(later < earlier for earlier, later in itertools.pairwise(counts))

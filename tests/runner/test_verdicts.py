@@ -110,6 +110,20 @@ def test_a_folder_is_its_own_scale_from_twenty_pictures(workdir):
     assert "3 of 21 anomalous, compared with one another, worst " in line
 
 
+def test_a_table_says_what_decided_each_picture(two):
+    for height in range(0, 100, 9):
+        finish(two, f"{height}.png", bumpy(0, height))
+    write_verdicts(two, CONFIG, by="picture")
+    rows = table(two)
+    by_the_row = [float(row["p_value"]) <= float(row["false_alarms"]) for row in rows]
+    assert by_the_row == [row["verdict"] == "anomalous" for row in rows]
+    assert 0 < sum(by_the_row) < len(rows)
+    # Among the others it is not this rate that decides.
+    write_verdicts(two, CONFIG, by="folder")
+    rows = table(two)
+    assert {row["false_alarms"] for row in rows} == {""} and all(r["rank_p_value"] for r in rows)
+
+
 def test_a_folder_that_is_asked_for_may_be_small_or_all_alike(two):
     assert write_verdicts(two, CONFIG, by="folder").by == "folder"
     for seed in range(4):

@@ -52,7 +52,7 @@ def test_a_new_folder_is_made_with_its_parents(tmp_path):
     workdir = opened(tmp_path / "a" / "b")
     assert workdir.finished == {}
     assert (tmp_path / "a" / "b" / "results.csv").read_text() == (
-        "path,status,score,threshold,anomalous_fraction,steps,loss,seconds,"
+        "path,status,score,pixel_threshold,anomalous_fraction,steps,loss,seconds,"
         "p_value,ground,range,size,modified,sha256,mask_sha256,read,error\n"
     )
     assert is_workdir(tmp_path / "a" / "b") and not is_workdir(tmp_path / "a")
@@ -152,7 +152,7 @@ numbers = st.none() | st.floats(allow_nan=False).map(lambda v: float(f"{v:.9g}")
         path=paths | st.sampled_from(["a,b.png", 'a"b.png', "a\nb.png", "a\rb.png", " a ", "ü/é"]),
         status=st.just("error"),
         score=numbers,
-        threshold=numbers,
+        pixel_threshold=numbers,
         anomalous_fraction=numbers,
         steps=st.none() | st.integers(0, 10**9),
         loss=numbers,
@@ -251,6 +251,10 @@ def test_a_note_of_something_else_is_refused(tmp_path, note):
     [
         ("", "found columns"),
         ("name,value\n1,2\n", "found columns name,value"),
+        (
+            "path,status,score,threshold,error\na,ok,2,1,\n",
+            "found columns that this version of ssdnet does not have (threshold); expected a fo",
+        ),
         (",".join(COLUMNS) + "\na.png,ok,many" + "," * (len(COLUMNS) - 3) + "\n", "many"),
         (",".join(COLUMNS) + "\na.png,ok,,,,3.5" + "," * (len(COLUMNS) - 6) + "\n", "3.5"),
         (",".join(COLUMNS) + "\n../a.png,ok" + "," * (len(COLUMNS) - 2) + "\n", "'../a.png'"),

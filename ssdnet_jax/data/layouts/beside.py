@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.data.images import find_images
 from ssdnet_jax.data.layouts.names import (
     by_name,
@@ -39,7 +40,7 @@ def read_folder_layout(
     """
     root = existing_folder(root, "expected a folder of images")
     masks = existing_folder(masks, "expected the folder of masks")
-    if masks.resolve() == root.resolve():
+    if real_path(masks) == real_path(root):
         raise InputError(f"{masks}: found images and masks in one folder; expected two folders")
     images = [path for path in find_images(root)[1] if not (root / path).is_relative_to(masks)]
     if not images:
