@@ -339,7 +339,7 @@ class Method(Protocol):
         """
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
-        """Analyses images of one bucket in one call, in a batch filled up to `size`."""
+        """What is fitted to images of one bucket, in one call, in a batch filled up to `size`."""
 
     def jobs(self, prepared: Prepared, name: str) -> list[Job]:
         """The fits of an image, one a seed; none where there is nothing to fit."""

@@ -166,26 +166,26 @@ class SSDnet:
         details = batch(prepared.detail if plan.detailed else None)
         images = batch(prepared.fitted)
         # Whoever encodes the first images compiles that program meanwhile.
-        target = result_of(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        target = result_of(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
         shape = target.values.shape[1:]
         load_fits(shape)
+        compared = program(stages.add_compared, target, self.vgg19, details, settings=plan)
+        target = compared.result
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
         program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
         program(stages.decode_seeds, target, fitted, settings=plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
-        """Computes the targets of images of one plan in one call."""
+        """Computes what is fitted to images of one plan in one call; the rest is `finish`'s."""
         plan = known_to_be(group[0].plan)
         if self._is_large(group[0]):
             return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
-        masks = details = None
+        masks = None
         if plan.masked:
             masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
-        if plan.detailed:
-            details = gather([alone(known_to_be(prepared.detail)) for prepared in group], size)
-        targets = _kept(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        targets = _kept(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
         jax.block_until_ready(targets)
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
@@ -240,6 +240,10 @@ class SSDnet:
         if self._is_large(group[0].prepared):
             return [self._in_tiles(done.prepared, report) for done in group]
         target = gather([known_to_be(done.prepared.target) for done in group], size)
+        details = None
+        if plan.detailed:
+            details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
+        target = _kept(stages.add_compared, target, self.vgg19, details, settings=plan)
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
