@@ -38,7 +38,7 @@ class Adam(NamedTuple):
     Optax takes long to import, and a program that comes from disk does without it.
     """
 
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     mu: Float[Array, " parameters"]
     nu: Float[Array, " parameters"]
 

@@ -179,7 +179,8 @@ def _encode_features(
     come last. Compared representations of the same scale come with those that are fitted.
     """
     smooth = without_noise(image, valid)
-    halved, weights, of_values = None, (), None
+    halved, of_values = None, None
+    weights: tuple[Array, ...] = ()
     if valid is not None:
         halved = features.halve(valid[..., None])[..., 0]
         weights = tuple(
