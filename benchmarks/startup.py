@@ -58,7 +58,8 @@ def measure(checkout: Path, cache: str) -> dict[str, float]:
         process, terminal = pty.fork()
         if process == 0:
             os.environ |= {"SSDNET_CACHE": cache, "PYTHONPATH": str(checkout)}
-            os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+            for name in ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"):
+                os.environ.pop(name, None)  # modules are kept compiled, as those of an installation
             os.chdir(checkout)  # which `python -m` looks into before all else
             command = [sys.executable, "-m", "ssdnet_jax", f"--workdir={workdir}/out"]
             os.execv(command[0], command)

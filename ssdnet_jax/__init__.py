@@ -5,7 +5,7 @@
 float32 in [0, 1], keys are explicit.
 """
 
-from ssdnet_jax import interrupts as _interrupts  # noqa: F401  first: the rest takes a second
+from ssdnet_jax import importing as _importing  # noqa: F401  first: the rest takes long
 from ssdnet_jax.config import AUTO, PAPER, Config, InpaintConfig
 from ssdnet_jax.config_files import load_config
 from ssdnet_jax.core import registry

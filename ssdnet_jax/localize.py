@@ -11,10 +11,23 @@ from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError
-from ssdnet_jax.methods.base import FittedLocalization, Progress, TiledLocalization
+from ssdnet_jax.methods.base import (
+    Bucket,
+    FittedLocalization,
+    Prepared,
+    Progress,
+    TiledLocalization,
+)
 from ssdnet_jax.methods.ssdnet import make_ssdnet
 from ssdnet_jax.runner.devices import lanes_that_fit
-from ssdnet_jax.runner.stream import Failure, Incoming, Stream, localizations
+from ssdnet_jax.runner.stream import (
+    Failure,
+    Incoming,
+    Stream,
+    load_programs,
+    localizations,
+)
+from ssdnet_jax.runner.threads import in_advance
 
 
 def localize(
@@ -107,22 +120,32 @@ def localize_batch(
             yield Incoming(str(index), method.prepare(decoded, own_key))
 
     most = max(1, len(images) * method.config.fit.seeds)
+
+    def lanes_of(bucket: Bucket) -> tuple[int, int]:
+        return min(most, lanes) or lanes_that_fit(bucket.shape, bucket.settings, most), 1
+
     results: dict[str, Any] = {}
-    stream = Stream(method, prepared())
-    for found in stream.results(
-        lanes=lambda bucket: (
-            min(most, lanes) or lanes_that_fit(bucket.shape, bucket.settings, most),
-            1,
-        ),
-        report=report,
-    ):
-        if isinstance(found, Failure):
-            raise found.error
-        if found.done[0].fits:
-            losses = found.done[0].fits[0].losses
-            report(Progress("score", len(losses), len(losses), float(losses[-1])))
-        for done, _, result in localizations(method, found, report):
-            if isinstance(result, Exception):
-                raise result
-            results[done.name] = result()
+    with in_advance() as before_use:
+        # A device that was chosen for a while is that of the thread which chose it.
+        settings: Any = jax.config  # whose fields are not in its type
+        device = settings.jax_default_device
+
+        def load(bucket: Bucket, prepared: Prepared) -> None:
+            def task() -> None:
+                with jax.default_device(device):
+                    load_programs(method, bucket, prepared, lanes_of)
+
+            before_use(task)
+
+        stream = Stream(method, prepared())
+        for found in stream.results(lanes=lanes_of, report=report, load=load):
+            if isinstance(found, Failure):
+                raise found.error
+            if found.done[0].fits:
+                losses = found.done[0].fits[0].losses
+                report(Progress("score", len(losses), len(losses), float(losses[-1])))
+            for done, _, result in localizations(method, found, report):
+                if isinstance(result, Exception):
+                    raise result
+                results[done.name] = result()
     return [results[str(index)] for index in range(len(images))]

@@ -10,18 +10,18 @@ import functools
 import hashlib
 import threading
 from collections.abc import Callable, Hashable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib.version
 import numpy as np
-import optax
 from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ssdnet_jax.core import registry
-from ssdnet_jax.core.fit import FitState, Weights
+from ssdnet_jax.core.fit import Adam, FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.matched_filter import Marks
 from ssdnet_jax.core.score import ScoreMaps
@@ -30,7 +30,7 @@ from ssdnet_jax.data.files import write_atomically
 
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
-# Programs in memory at a time, seven for each shape of images. A process may have 65,530 mapped
+# Programs in memory at a time, eight for each shape of images. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
 # Programs that JAX keeps by itself, such as those of baselines, some 200 pieces for each shape of
@@ -40,7 +40,7 @@ _MOST_MAPPED = 0.6
 _LOOKING_UP = threading.Lock()
 
 _TYPES = (
-    *(FitState, Weights, Lanes, LaneResult, optax.ScaleByAdamState, optax.EmptyState),
+    *(FitState, Weights, Adam, Lanes, LaneResult),
     *(Target, Marks, ScoreMaps),
 )
 for _type in _TYPES:
@@ -287,7 +287,7 @@ def _digest(*parts: Any) -> str:
         _CONFIG.jax_default_prng_impl,
         _CONFIG.jax_threefry_partitionable,
     )
-    versions = (jax.__version__, jaxlib.version.__version__, optax.__version__)
+    versions = (jax.__version__, jaxlib.version.__version__, metadata.version("optax"))
     digest = hashlib.sha256(repr((parts, flags, versions)).encode())
     for source in sorted((Path(__file__).parent / "core").glob("*.py")):
         digest.update(source.read_bytes())

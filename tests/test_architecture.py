@@ -14,7 +14,7 @@ ROOMS: dict[str, set[str]] = {
     "core": set(),
     "errors": set(),
     "text": set(),
-    "interrupts": set(),
+    "importing": set(),
     "config": {"core", "errors"},
     "data": {"core", "errors", "text"},
     "config_files": {"config", "errors", "text"},
@@ -37,12 +37,12 @@ ROOMS: dict[str, set[str]] = {
     },
     "cli": {
         *("errors", "text", "config", "data", "config_files", "evaluation", "methods", "runner"),
-        *("interrupts", "experiments", "reports"),
+        *("importing", "experiments", "reports"),
     },
     "__main__": {"cli"},
     "__init__": {
         *("core", "errors", "config", "data", "config_files", "methods", "runner", "localize"),
-        *("interrupts",),
+        *("importing",),
     },
 }
 

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,8 @@ def config(tiny) -> Config:
 
 
 def assert_equal_results(one, other):
-    for name in {field.name for field in dataclasses.fields(one)} - {"fits", "decision"}:
+    fields = {field.name for field in dataclasses.fields(one)} - {"analysed", "decision", "fits"}
+    for name in fields | {"normalized_map", "reconstruction", "residual", "uncertainty"}:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     for name, value in vars(one.decision).items():
         np.testing.assert_array_equal(value, getattr(other.decision, name))
@@ -48,6 +50,14 @@ def test_maps_have_the_size_of_the_image(config, shape):
     for name in ("score_map", "normalized_map", "image", "reconstruction", "residual", "losses"):
         assert getattr(result, name).dtype == np.float32
         assert np.isfinite(getattr(result, name)).all()
+
+
+def test_programs_are_loaded_once_a_shape_while_images_are_under_way(config, monkeypatch):
+    loaded = []
+    module = sys.modules[localize.__module__]  # the package has a function of that name
+    monkeypatch.setattr(module, "load_programs", lambda _, bucket, *more: loaded.append(bucket))
+    localize_batch([GREY, 1 - GREY, GREY[:32]], config)
+    assert [bucket.shape for bucket in loaded] == [(32, 44, 1), (32, 56, 1)]
 
 
 def test_the_parts_of_a_result_belong_together(config):

@@ -79,13 +79,14 @@ def assert_finite(found) -> None:
     """Everything of a result, but for maps where the picture was taken for ground."""
     judged = np.isfinite(found.score_map)
     assert np.isclose(1 - judged.mean(), found.ground or 0, atol=0.01)
-    for field in dataclasses.fields(found):
-        value = getattr(found, field.name)
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and field.name != "losses":
+    fields = {field.name for field in dataclasses.fields(found)} - {"losses"}
+    for name in fields | {"normalized_map", "reconstruction", "residual", "uncertainty"}:
+        value = getattr(found, name)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             kept = value[judged] if value.shape == judged.shape else value
-            assert np.isfinite(kept).all(), field.name
+            assert np.isfinite(kept).all(), name
         if isinstance(value, float):
-            assert math.isfinite(value), field.name
+            assert math.isfinite(value), name
     assert np.isfinite(found.losses[-1])
 
 

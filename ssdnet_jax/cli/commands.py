@@ -15,7 +15,7 @@ from ssdnet_jax.cli.flags import config_help
 from ssdnet_jax.cli.idle_fields import idle_flags
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import OutputError, SSDnetError, Stopped
-from ssdnet_jax.interrupts import interruptible
+from ssdnet_jax.importing import imported
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import hanging
@@ -85,7 +85,7 @@ class Command:
     def console(self) -> NoReturn:
         """The installed program: exits with the status of `main`, 130 interrupted, 141 unread."""
         _open_streams()
-        interruptible()
+        imported()
         try:
             status = self.main(sys.argv)
         except BrokenPipeError:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -33,6 +32,17 @@ class StopReason(enum.IntEnum):
     UNSTABLE = 3  # not finite from the start, or undone too often
 
 
+class Adam(NamedTuple):
+    """Adam's running averages of gradients: `optax.ScaleByAdamState`, named here.
+
+    Optax takes long to import, and a program that comes from disk does without it.
+    """
+
+    steps: Int[Array, ""]
+    mu: Float[Array, " parameters"]
+    nu: Float[Array, " parameters"]
+
+
 class Weights(NamedTuple):
     """What a restoration brings back.
 
@@ -41,7 +51,7 @@ class Weights(NamedTuple):
     """
 
     params: Float[Array, " parameters"]
-    optimizer: optax.OptState
+    optimizer: Adam
 
 
 class FitState(NamedTuple):
@@ -85,7 +95,8 @@ def init_fit(key: PRNGKeyArray, image: Float[Array, "h w c"], settings: FitSetti
     params = flatten_parameters(
         init_network(parameter_key, settings.network, channels=image.shape[-1])
     )
-    weights = Weights(params, _optimizer(settings).init(params))
+    zeros = jnp.zeros_like(params)
+    weights = Weights(params, Adam(jnp.zeros((), jnp.int32), zeros, zeros))
     return FitState(
         current=weights,
         good=weights,
@@ -158,7 +169,7 @@ def fit_step(
     level = _recent_median(state)
     blown_up = ~finite | _is_blow_up(loss, level, config.blowup_factor)
 
-    updates, optimizer = _optimizer(settings).update(gradient, state.current.optimizer)
+    updates, optimizer = _adam_updates(gradient, state.current.optimizer, config)
     rate = state.rate * learning_rate_share(state.step, state.history.shape[0], config)
     advanced = Weights(state.current.params + rate * updates, optimizer)
 
@@ -270,8 +281,15 @@ def _corrupt(key: PRNGKeyArray, image: Array, known: Array, config: FitConfig) -
     return corruption.hide(image, known == 0)
 
 
-def _optimizer(settings: FitSettings) -> optax.GradientTransformation:
-    return optax.adam(settings.fit.learning_rate)
+def _adam_updates(
+    gradient: Float[Array, " parameters"], averages: Adam, config: FitConfig
+) -> tuple[Float[Array, " parameters"], Adam]:
+    """What Adam adds to the parameters, and its averages after it."""
+    import optax
+
+    state = (optax.ScaleByAdamState(*averages), optax.EmptyState())
+    updates, (after, _) = optax.adam(config.learning_rate).update(gradient, state)
+    return updates, Adam(*after)
 
 
 def _recent_median(state: FitState) -> Float[Array, ""]:

@@ -22,16 +22,26 @@ def measure_noise(
     return noise.noise_deviation(image, valid)
 
 
-def encode(
+def encode_fitted(
     images: Float[Array, "b h w c"],
     vgg19: VGG19Weights | None,
     valid: Float[Array, "b h w"] | None,
+    *,
+    settings: Plan,
+) -> Target:
+    """`core.target.encode_fitted` by a plan."""
+    return target.encode_fitted(images, vgg19, settings, valid)
+
+
+def add_compared(
+    encoded: Target,
+    vgg19: VGG19Weights | None,
     details: Float[Array, "b hh ww c"] | None,
     *,
     settings: Plan,
 ) -> Target:
-    """`core.target.encode` by a plan."""
-    return target.encode(images, vgg19, settings, valid, details)
+    """`core.target.add_compared` by a plan."""
+    return target.add_compared(encoded, vgg19, settings, details)
 
 
 def score_seeds(

@@ -1,12 +1,13 @@
 """What a network is fitted to, and how to show what it makes of it: pixels or texture features.
 
 `encode` makes the `Target` of each image of a batch once; the fit, the score and `decode` take it
-from there. The kinds are entries of `core.registry.TARGETS`.
+from there. It has two parts, so that a fit need not wait for what only the score asks for:
+`encode_fitted` and `add_compared`. The kinds are entries of `core.registry.TARGETS`.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -35,6 +36,8 @@ class Target(NamedTuple):
       valid: 1 where a pixel of the image takes part, 0 where it does not; None where all do.
       marks: of the whitened image; None where they are not scored.
       guide: of the image, what the map follows (`core.guided`); None where it follows nothing.
+      smooth: the image without its noise, whose features these are; None where `values` are an
+        image.
     """
 
     values: Float[Array, "*b hh ww d"]
@@ -45,21 +48,23 @@ class Target(NamedTuple):
     valid: Float[Array, "*b h w"] | None = None
     marks: Marks | None = None
     guide: Float[Array, "*b h w guides"] | None = None
+    smooth: Float[Array, "*b h w c"] | None = None
 
 
 class TargetKind(NamedTuple):
     """An entry of `core.registry.TARGETS`.
 
     Attributes:
-      encode: (image (h, w, c) in [0, 1], vgg19, plan, valid=..., detail=...) -> `Target` of one
-        image. `valid` is `Target.valid`; `detail` the image at twice the size, for a plan that is
-        `detailed`, or None.
+      encode: (image (h, w, c) in [0, 1], vgg19, plan, valid=...) -> `Target` of one image, with
+        all that the fit and `decode` need. `valid` is `Target.valid`, or left out.
       decode: (`Target`, reconstruction (hh, ww, d)) -> image (hh, ww, c) in [0, 1].
       shape: (plan, channels of the image) -> shape of `Target.values`.
       smallest_side: (positions, scale) -> pixels that the shorter side of an image must have, so
         that a representation at this scale has so many positions.
       needs_vgg19: whether `encode` takes VGG19's weights.
       is_image: whether what is fitted is the image itself, of which VGG19 can take features.
+      compare: (`Target` from `encode`, vgg19, plan, detail=...) -> `Target` with all that the score
+        compares beside the fit. `detail` is the image at twice the size, or left out.
       stands_for: (has_vgg19) -> name of the entry that is used, for an entry that leaves it open.
     """
 
@@ -69,6 +74,7 @@ class TargetKind(NamedTuple):
     smallest_side: Callable[[int, float], int]
     needs_vgg19: bool = False
     is_image: bool = False
+    compare: Callable[..., Target] = lambda target, vgg19, plan, **_: target
     stands_for: Callable[[bool], str] | None = None
 
 
@@ -89,20 +95,44 @@ def encode(
         should resemble the rest; needed for a plan that is `masked`, and for no other.
       details: the images at twice the size; needed for a plan that is `detailed`.
     """
-    kind = TARGETS[plan.target]
+    return add_compared(encode_fitted(images, vgg19, plan, valid), vgg19, plan, details)
+
+
+def encode_fitted(
+    images: Float[Array, "b h w c"],
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    valid: Float[Array, "b h w"] | None = None,
+) -> Target:
+    """What a fit and `decode` need of a batch of images; arguments as of `encode`."""
     if plan.masked != (valid is not None):
         given = "None" if valid is None else "an array"
         raise ValueError(
             f"plan.masked is {plan.masked} and valid {given}; expected both or neither"
         )
-    if plan.detailed and details is None:
-        raise ValueError("found no details; expected the images at twice their size")
-    optional = {"valid": valid, "detail": details if plan.detailed else None}
+    optional = {} if valid is None else {"valid": valid}
 
     def of_one(image: Array, given: dict[str, Array]) -> Target:
-        return kind.encode(image, vgg19, plan, **given)
+        return TARGETS[plan.target].encode(image, vgg19, plan, **given)
 
-    return over_batch(of_one, images, {k: v for k, v in optional.items() if v is not None})
+    return over_batch(of_one, images, optional)
+
+
+def add_compared(
+    target: Target,
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    details: Float[Array, "b hh ww c"] | None = None,
+) -> Target:
+    """The target from `encode_fitted` with what the score compares; arguments as of `encode`."""
+    if plan.detailed and details is None:
+        raise ValueError("found no details; expected the images at twice their size")
+    optional = {"detail": details} if plan.detailed else {}
+
+    def of_one(target: Target, given: dict[str, Array | None]) -> Target:
+        return TARGETS[plan.target].compare(target, vgg19, plan, **given)
+
+    return over_batch(of_one, target, optional)
 
 
 def loss_weights(target: Target) -> Float[Array, "b hh ww"] | None:
@@ -145,42 +175,66 @@ def _encode_features(
     vgg19: VGG19Weights | None,
     plan: Plan,
     valid: Array | None = None,
-    detail: Array | None = None,
 ) -> Target:
     """Principal components of features, and the image's colours, which `decode` shows.
 
     Every feature is brought to mean 0 and standard deviation 1 first, and so are the colours, which
-    come last.
+    come last. Compared representations of the same scale come with those that are fitted.
     """
     smooth = without_noise(image, valid)
-    marks = marks_of(smooth) if plan.marks else None
-    guide = guide_of(smooth, valid) if plan.guided else None
-
-    def of(representation: Representation, weights: Array | None = None) -> Array:
-        image_at_scale = smooth
-        if representation.scale > 1:
-            assert detail is not None
-            image_at_scale = without_noise(detail)
-            representation = representation._replace(scale=representation.scale / DETAIL_SCALE)
-        return features.represent(image_at_scale, vgg19, representation, kind=kind, weights=weights)
-
-    colours = features.halve(features.resized(smooth, scale=plan.fitted.scale))
+    halved, of_values = None, None
+    weights: tuple[Array, ...] = ()
     if valid is not None:
-        *of_compared, of_values = weights = tuple(
+        halved = features.halve(valid[..., None])[..., 0]
+        weights = tuple(
             features.feature_weights(valid, representation, kind=kind)
             for representation in (*plan.compared, plan.fitted)
         )
-        fitted = of(plan.fitted, weights=of_values)
-        values = jnp.concatenate([fitted, features.standardize(colours, of_values)], axis=-1)
-        pairs = zip(plan.compared, of_compared, strict=True)
-        compared = tuple(of(representation, weights=w) for representation, w in pairs)
-        halved = features.halve(valid[..., None])[..., 0]
-        moments = features.moments(features.halve(smooth), halved)
-        return Target(values, compared, *moments, weights, valid, marks, guide)
-    values = jnp.concatenate([of(plan.fitted), features.standardize(colours)], axis=-1)
-    compared = tuple(of(representation) for representation in plan.compared)
-    moments = features.moments(features.halve(smooth))
-    return Target(values, compared, *moments, marks=marks, guide=guide)
+        of_values = weights[-1]
+    fitted = features.represent(smooth, vgg19, plan.fitted, kind=kind, weights=of_values)
+    colours = features.halve(features.resized(smooth, scale=plan.fitted.scale))
+    values = jnp.concatenate([fitted, features.standardize(colours, of_values)], axis=-1)
+    compared = tuple(
+        features.represent(smooth, vgg19, representation, kind=kind, weights=of_compared)
+        for representation, of_compared in _with_weights(plan, weights)
+        if representation.scale == plan.fitted.scale
+    )
+    moments = features.moments(features.halve(smooth), halved)
+    return Target(values, compared, *moments, weights, valid, smooth=smooth)
+
+
+def _compare_features(
+    kind: features.Kind,
+    target: Target,
+    vgg19: VGG19Weights | None,
+    plan: Plan,
+    detail: Array | None = None,
+) -> Target:
+    """Representations of other scales, marks and the guide."""
+    there = iter(target.compared)  # those that came with what is fitted
+    smooth = target.smooth
+    assert smooth is not None
+
+    def of(representation: Representation, weights: Array | None) -> Array:
+        if representation.scale == plan.fitted.scale:
+            return next(there)
+        if representation.scale <= 1:
+            return features.represent(smooth, vgg19, representation, kind=kind, weights=weights)
+        assert detail is not None
+        halved = representation._replace(scale=representation.scale / DETAIL_SCALE)
+        return features.represent(without_noise(detail), vgg19, halved, kind=kind, weights=weights)
+
+    compared = tuple(of(*each) for each in _with_weights(plan, target.weights))
+    marks = marks_of(smooth) if plan.marks else None
+    guide = guide_of(smooth, target.valid) if plan.guided else None
+    return target._replace(compared=compared, marks=marks, guide=guide)
+
+
+def _with_weights(
+    plan: Plan, weights: tuple[Array, ...]
+) -> Iterable[tuple[Representation, Array | None]]:
+    """Compared representations, each with its weights, or with None where all take part."""
+    return zip(plan.compared, weights[:-1] or (None,) * len(plan.compared), strict=True)
 
 
 def _decode_features(target: Target, reconstruction: Array) -> Array:
@@ -201,7 +255,12 @@ def _side_for_features(positions: int, scale: float) -> int:
 def _features(kind: features.Kind, *, needs_vgg19: bool) -> TargetKind:
     encode_kind = functools.partial(_encode_features, kind)
     return TargetKind(
-        encode_kind, _decode_features, _shape_of_features, _side_for_features, needs_vgg19
+        encode_kind,
+        _decode_features,
+        _shape_of_features,
+        _side_for_features,
+        needs_vgg19,
+        compare=functools.partial(_compare_features, kind),
     )
 
 

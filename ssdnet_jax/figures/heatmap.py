@@ -147,8 +147,8 @@ def heatmap_figure(
             where a pixel was not judged.
         threshold: the decision threshold, in the same units.
         mask: bool (H, W), the pixels to outline.
-        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies; None for methods
-            that make none.
+        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies, or smaller; None
+            for methods that make none.
         boxes: of the defects, the worst first; the first 20 are drawn.
         title: a line above the panels, such as the file's name; printed as it is.
         verdict: a word on the image, below the title: anomalous (red), unsure (brown), good
@@ -159,8 +159,6 @@ def heatmap_figure(
         ValueError: the arrays differ in size, or the map is infinite somewhere.
     """
     arrays = {"image": image, "score_map": score_map, "mask": mask}
-    if reconstruction is not None:
-        arrays["reconstruction"] = reconstruction
     if len({np.shape(array)[:2] for array in arrays.values()}) > 1:
         found = ", ".join(f"{name} {np.shape(array)[:2]}" for name, array in arrays.items())
         raise ValueError(f"found sizes {found}; expected one size for all")
@@ -174,7 +172,9 @@ def heatmap_figure(
     masked = _resized_mask(np.asarray(mask, bool), size)
     panels = {"Input": rgb, "Heat map": _colored(rgb, scores, shown, threshold)}
     if reconstruction is not None:
-        panels["Reconstruction"] = _resized(np.asarray(reconstruction), size)
+        mu = np.asarray(reconstruction)
+        same = mu.shape[:2] == image.shape[:2]
+        panels["Reconstruction"] = _resized(mu, size) if same else to_rgb(resize(mu, size))
     # Boxes are no smaller than what can be seen, and lie around their defect.
     panels["Mask"] = _hatched(_outlined(rgb, masked, color=OUTLINE, width=2, tint=0.3), shown)
 

@@ -6,6 +6,7 @@ A method hands back results; it does not write files, nor to the terminal.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -24,7 +25,7 @@ from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
-from ssdnet_jax.data.images import resize_map
+from ssdnet_jax.data.images import resize_image, resize_map
 from ssdnet_jax.methods.images import Layout
 
 _T = TypeVar("_T")
@@ -219,16 +220,28 @@ class Localization:
 
 
 @dataclasses.dataclass(frozen=True)
+class Analysed:
+    """What fits of an image came to, at the size at which it was analysed.
+
+    Attributes:
+      normalized: float32 (h, w), Eq. 3 with min-max scaling; with several seeds, their median.
+      spread: float32 (h, w), standard deviation of the raw maps over seeds.
+      reconstruction: float32 (hh, ww, C), mu in the image's range; likewise.
+      layout: which part of the image takes part; None: all.
+    """
+
+    normalized: np.ndarray
+    spread: np.ndarray
+    reconstruction: np.ndarray
+    layout: Layout | None
+
+
+@dataclasses.dataclass(frozen=True)
 class FittedLocalization(Localization):
     """What SSDnet says about one image.
 
     Attributes:
-      normalized_map: float32 (H, W), Eq. 3 with min-max scaling, in [0, 1] for alpha (1, 0).
-      reconstruction: float32 (H, W, C), the normal component mu = f_theta(y); with several
-        seeds, their median, as for both maps.
-      residual: float32 (H, W, C), y - mu, anomaly and noise together (Eq. 1).
-      uncertainty: float32 (H, W), standard deviation of the raw maps over seeds, in units of
-        `score_map`; zero for one seed.
+      analysed: what the arrays at the image's size are made of, when they are asked for.
       losses: float32 (steps,), the loss (Eq. 2) of each step; with several seeds, the first's.
       steps: optimizer steps taken; with several seeds, the most that one took.
       stop_reason: "threshold", or "max_steps" if any seed ended so.
@@ -236,15 +249,38 @@ class FittedLocalization(Localization):
       fits: what scoring again needs.
     """
 
-    normalized_map: np.ndarray
-    reconstruction: np.ndarray
-    residual: np.ndarray
-    uncertainty: np.ndarray
+    analysed: Analysed
     losses: np.ndarray
     steps: int
     stop_reason: str
     restorations: int
     fits: StoredFits
+
+    @functools.cached_property
+    def normalized_map(self) -> np.ndarray:
+        """Float32 (H, W), Eq. 3 with min-max scaling, in [0, 1] for alpha (1, 0)."""
+        return placed_map(self.analysed.normalized, self.analysed.layout, self.score_map.shape)
+
+    @functools.cached_property
+    def reconstruction(self) -> np.ndarray:
+        """Float32 (H, W, C), the normal component mu = f_theta(y).
+
+        With several seeds, their median, as for both maps.
+        """
+        return placed_picture(self.analysed.reconstruction, self.analysed.layout, self.image)
+
+    @functools.cached_property
+    def residual(self) -> np.ndarray:
+        """Float32 (H, W, C), y - mu, anomaly and noise together (Eq. 1)."""
+        return self.image - self.reconstruction
+
+    @functools.cached_property
+    def uncertainty(self) -> np.ndarray:
+        """Float32 (H, W), standard deviation of the raw maps over seeds; zero for one seed.
+
+        In units of `score_map`.
+        """
+        return placed_map(self.analysed.spread, self.analysed.layout, self.score_map.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,7 +374,7 @@ class Method(Protocol):
         """
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
-        """Analyses images of one bucket in one call, in a batch filled up to `size`."""
+        """What is fitted to images of one bucket, in one call, in a batch filled up to `size`."""
 
     def jobs(self, prepared: Prepared, name: str) -> list[Job]:
         """The fits of an image, one a seed; none where there is nothing to fit."""
@@ -378,7 +414,7 @@ def localization_of(
       config: how a map becomes a decision.
       calibration: of known good images, if there is any.
     """
-    score_map = placed_map(raw, prepared)
+    score_map = placed_map(raw, prepared.layout, prepared.missing.shape)
     shape = prepared.layout.window_shape if prepared.layout else score_map.shape
     decision, defects = decide(
         score_map, config, calibration, resolution=raw.size / math.prod(shape)
@@ -395,8 +431,17 @@ def localization_of(
     )
 
 
-def placed_map(found: np.ndarray, prepared: Prepared) -> np.ndarray:
-    """A map of what was analysed at the image's size, NaN where a pixel is not judged."""
-    if prepared.layout is None:
-        return resize_map(found, prepared.missing.shape)
-    return prepared.layout.place(found)
+def placed_map(found: np.ndarray, layout: Layout | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A map of what was analysed at the image's size (H, W), NaN where a pixel is not judged."""
+    if layout is None:
+        height, width = shape
+        return resize_map(found, (height, width))
+    return layout.place(found)
+
+
+def placed_picture(found: np.ndarray, layout: Layout | None, image: np.ndarray) -> np.ndarray:
+    """A picture of what was analysed at the image's size; what is not judged is as in the image."""
+    if layout is None:
+        height, width = image.shape[:2]
+        return resize_image(found, (height, width))
+    return layout.place_picture(found, image)

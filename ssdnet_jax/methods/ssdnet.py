@@ -20,10 +20,10 @@ from ssdnet_jax.core.fit import StopReason
 from ssdnet_jax.core.target import loss_weights, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
-from ssdnet_jax.data.images import resize_image
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods import large
 from ssdnet_jax.methods.base import (
+    Analysed,
     Bucket,
     Done,
     Fitted,
@@ -40,7 +40,7 @@ from ssdnet_jax.methods.base import (
     gather,
     known_to_be,
     localization_of,
-    placed_map,
+    placed_picture,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
 from ssdnet_jax.programs import program, result_of
@@ -166,26 +166,26 @@ class SSDnet:
         details = batch(prepared.detail if plan.detailed else None)
         images = batch(prepared.fitted)
         # Whoever encodes the first images compiles that program meanwhile.
-        target = result_of(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        target = result_of(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
         shape = target.values.shape[1:]
         load_fits(shape)
+        compared = program(stages.add_compared, target, self.vgg19, details, settings=plan)
+        target = compared.result
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
         program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
         program(stages.decode_seeds, target, fitted, settings=plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
-        """Computes the targets of images of one plan in one call."""
+        """Computes what is fitted to images of one plan in one call; the rest is `finish`'s."""
         plan = known_to_be(group[0].plan)
         if self._is_large(group[0]):
             return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
         # An error of the device is to show here, where it is known whose images it was.
-        masks = details = None
+        masks = None
         if plan.masked:
             masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
-        if plan.detailed:
-            details = gather([alone(known_to_be(prepared.detail)) for prepared in group], size)
-        targets = _kept(stages.encode, images, self.vgg19, masks, details, settings=plan)
+        targets = _kept(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
         jax.block_until_ready(targets)
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
@@ -223,7 +223,8 @@ class SSDnet:
         """Puts the reconstruction of stage one where pixels are missing."""
         reconstruction = np.clip(np.asarray(inpainted.reconstruction.value), 0, 1)
         fitted = np.where(prepared.fitted_missing[..., None], reconstruction, prepared.fitted)
-        found = _as_picture(fitted, prepared)
+        found = unstretched(fitted, prepared.used_range)
+        found = placed_picture(found, prepared.layout, prepared.pixels)
         pixels = np.where(prepared.missing[..., None], found, prepared.pixels)
         return self._planned(
             dataclasses.replace(prepared, pixels=pixels, fitted=fitted, filled=True)
@@ -240,6 +241,10 @@ class SSDnet:
         if self._is_large(group[0].prepared):
             return [self._in_tiles(done.prepared, report) for done in group]
         target = gather([known_to_be(done.prepared.target) for done in group], size)
+        details = None
+        if plan.detailed:
+            details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
+        target = _kept(stages.add_compared, target, self.vgg19, details, settings=plan)
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
@@ -268,14 +273,16 @@ class SSDnet:
         decisions = localization_of(
             np.median(raw, axis=0), prepared, self.config.decision, self.calibration
         )
-        mu = _as_picture(np.median(pictures, axis=0), prepared)
+        analysed = Analysed(
+            np.median(normalized, axis=0),
+            raw.std(axis=0),
+            unstretched(np.median(pictures, axis=0), prepared.used_range),
+            prepared.layout,
+        )
         unfinished = any(fit.stop == StopReason.MAX_STEPS for fit in fits)
         return FittedLocalization(
             **vars(decisions),
-            normalized_map=placed_map(np.median(normalized, axis=0), prepared),
-            reconstruction=mu,
-            residual=prepared.pixels - mu,
-            uncertainty=placed_map(raw.std(axis=0), prepared),
+            analysed=analysed,
             losses=fits[0].losses,
             steps=max(len(fit.losses) for fit in fits),
             stop_reason="max_steps" if unfinished else "threshold",
@@ -349,17 +356,6 @@ def _valid_pixels(prepared: Prepared) -> np.ndarray | None:
     """The same as bool."""
     layout = prepared.layout
     return layout.valid if layout is not None and layout.masked else None
-
-
-def _as_picture(fitted: np.ndarray, prepared: Prepared) -> np.ndarray:
-    """A picture (hh, ww, C) of what was fitted, at the image's size and in its range.
-
-    What is not judged is as in the image.
-    """
-    picture = unstretched(fitted, prepared.used_range)
-    if prepared.layout is None:
-        return resize_image(picture, prepared.missing.shape)
-    return prepared.layout.place_picture(picture, prepared.pixels)
 
 
 def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndarray) -> StoredFits:

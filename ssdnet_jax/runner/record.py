@@ -171,7 +171,9 @@ def write_result(
         write_fits(workdir.fit_path(relative), result.fits)
         if len(result.fits.losses) > 1:
             write_tiff_map(workdir.uncertainty_path(relative), result.uncertainty)
-        reconstruction = result.reconstruction
+        # Large images are drawn smaller: theirs need not become larger first.
+        analysed = result.analysed
+        reconstruction = result.reconstruction if analysed.layout else analysed.reconstruction
         steps, loss = result.steps, float(result.losses[-1])
     elif isinstance(result, TiledLocalization):
         write_tiled_note(workdir.fit_path(relative), result.losses)

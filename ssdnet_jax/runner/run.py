@@ -12,12 +12,12 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ssdnet_jax.methods.base import Bucket, Method, Prepared, Progress
-from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit, load_fits
+from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
 from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
-from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream
+from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream, load_programs
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
@@ -126,7 +126,7 @@ def run(
             return found
 
         def load(bucket: Bucket, prepared: Prepared) -> None:
-            before_use(functools.partial(_load, method, bucket, prepared, lanes))
+            before_use(functools.partial(load_programs, method, bucket, prepared, lanes))
 
         tasks = (functools.partial(reading, *item) for item in todo.items())
         with read_ahead(tasks, ahead, stop=stop) as incoming:
@@ -158,29 +158,6 @@ def _lanes(bucket: Bucket, fits: int, method: Method, options: Options) -> tuple
     if options.lanes:
         return min(options.lanes, most), devices
     return lanes_that_fit(bucket.shape, bucket.settings, most), devices
-
-
-def _load(
-    method: Method,
-    bucket: Bucket,
-    prepared: Prepared,
-    lanes: Callable[[Bucket], tuple[int, int]],
-) -> None:
-    """Compiles, or loads, the programs of a bucket while its first images are under way."""
-    size, devices = lanes(bucket)
-
-    def of_fits(shape: tuple[int, ...]) -> None:
-        if bucket.settings is not None:
-            load_fits(
-                shape,
-                lanes=size,
-                devices=devices,
-                settings=bucket.settings,
-                keys=prepared.key.dtype,
-                vgg19=method.vgg19,
-            )
-
-    method.load(prepared, size, of_fits)
 
 
 def summary_line(summary: Summary, workdir: Path, verdicts: Verdicts) -> str:

@@ -147,7 +147,7 @@ def use_compilation_cache() -> None:
     except (OSError, InputError):
         return  # without a cache the run is slower, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 

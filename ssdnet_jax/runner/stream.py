@@ -28,6 +28,7 @@ from ssdnet_jax.methods.base import (
 from ssdnet_jax.methods.ssdnet import check_fit
 from ssdnet_jax.programs import make_room_for_programs
 from ssdnet_jax.runner.batching import Failed, fit_stream
+from ssdnet_jax.runner.devices import load_fits
 
 # What an image may die of without taking the others along.
 IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
@@ -80,6 +81,36 @@ def localizations(
             yield from localizations(method, Group([done], 1, [started]), report)
     else:
         yield from zip(group.done, group.started, results, strict=True)
+
+
+def load_programs(
+    method: Method,
+    bucket: Bucket,
+    prepared: Prepared,
+    lanes: Callable[[Bucket], tuple[int, int]],
+) -> None:
+    """Compiles, or loads, the programs of a bucket while its first images are under way.
+
+    Args:
+      method: with its weights.
+      bucket: of `prepared`.
+      prepared: its first image.
+      lanes: as for `Stream.results`.
+    """
+    size, devices = lanes(bucket)
+
+    def of_fits(shape: tuple[int, ...]) -> None:
+        if bucket.settings is not None:
+            load_fits(
+                shape,
+                lanes=size,
+                devices=devices,
+                settings=bucket.settings,
+                keys=prepared.key.dtype,
+                vgg19=method.vgg19,
+            )
+
+    method.load(prepared, size, of_fits)
 
 
 @dataclasses.dataclass

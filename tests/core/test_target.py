@@ -10,7 +10,14 @@ from ssdnet_jax.core import registry
 from ssdnet_jax.core.config import FeatureConfig
 from ssdnet_jax.core.features import halve, represent, standardize
 from ssdnet_jax.core.noise import without_noise
-from ssdnet_jax.core.target import decode, encode, loss_weights, target_shape
+from ssdnet_jax.core.target import (
+    add_compared,
+    decode,
+    encode,
+    encode_fitted,
+    loss_weights,
+    target_shape,
+)
 from ssdnet_jax.data.synthetic import grid_texture
 from ssdnet_jax.data.weights import random_vgg19_weights
 
@@ -45,6 +52,18 @@ def test_pixels_are_fitted_and_shown_as_they_are():
     np.testing.assert_array_equal(target.values, images())
     assert target.compared == ()
     np.testing.assert_array_equal(decoded(target, images() / 2, plan=plan), images() / 2)
+
+
+def test_a_fit_does_not_wait_for_features_of_other_scales_nor_for_the_guide():
+    plan = dataclasses.replace(plan_of("filters", (72, 80)), guided=True)
+    fitted = jax.jit(encode_fitted, static_argnames="plan")(images(1), None, plan=plan)
+    scales = [representation.scale for representation in plan.compared]
+    assert scales == [1.0, 0.75]
+    assert (len(fitted.compared), fitted.guide) == (1, None)
+    whole = jax.jit(add_compared, static_argnames="plan")(fitted, None, plan=plan)
+    expected = encoded(images(1), None, plan=plan)
+    for actual, leaf in zip(jax.tree.leaves(whole), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(actual, leaf, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["vgg19", "filters"])
