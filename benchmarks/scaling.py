@@ -14,8 +14,8 @@ side        the default setting at the image's own size, by stage: processor sec
             programs compiled with it
 pictures    a folder of so many pictures of 256 pixels through the whole run, with a few steps each
 lanes       the default setting at 128 pixels, so many images side by side: processor seconds
-side_grid   the grid setting at the image's own size, from the picture to its score: `localize` with
-            a few steps, after the steps that are timed
+side_grid, side_auto   the grid and the default setting at the image's own size, by the clock, and a
+            step's memory: `localize` with a few steps, after the steps that are timed
 patches     the grid setting at 256 pixels, patches at strides 16 to 1
 seeds       the grid setting at 128 pixels, `localize` with so many fits of one image
 
@@ -72,6 +72,7 @@ AXES = {
     "pictures": [1, 4, 16, 64],
     "lanes": [1, 4, 16, 64],
     "side_grid": [128, 256, 512, 1024],
+    "side_auto": [128, 256, 512, 1024],
     "patches": [16, 8, 4, 2, 1],
     "seeds": [1, 2, 4, 8],
 }
@@ -115,6 +116,7 @@ def main() -> None:
 def measure(axis: str, value: int) -> dict[str, Any]:
     found = {
         "side_grid": lambda: measure_image(ssdnet_jax.load_config("grid_literal"), value),
+        "side_auto": lambda: measure_image(AUTO, value),
         "side": lambda: measure_stages(value),
         "pictures": lambda: measure_pictures(value),
         "lanes": lambda: measure_lanes(value),
