@@ -21,6 +21,7 @@ from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ssdnet_jax.core import registry
+from ssdnet_jax.core.batch import IN_ONE_THREAD
 from ssdnet_jax.core.fit import FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.matched_filter import Marks
@@ -124,7 +125,10 @@ class Program:
         with self._compiling:
             if self._compiled is None:
                 _ = self.result  # traces it
-                self._compiled, self._lowered = self._lowered.compile(), None
+                transforms = "stablehlo.fft" in self._lowered.as_text()
+                options = IN_ONE_THREAD if transforms else None
+                self._compiled = self._lowered.compile(compiler_options=options)
+                self._lowered = None
         return self
 
     def __call__(self, *arguments: Any) -> Any:
