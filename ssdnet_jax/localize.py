@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage
-from ssdnet_jax.errors import ConfigError
+from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import (
     Bucket,
     FittedLocalization,
@@ -116,6 +116,10 @@ def localize_batch(
 
     def prepared() -> Any:
         for index, (image, of_image, own_key) in enumerate(zip(images, masks, keys, strict=True)):
+            if np.ma.is_masked(image):  # an array would show what its mask hides
+                raise InputError(
+                    "image is a masked array; expected an array, NaN where nothing is known"
+                )
             decoded = DecodedImage(np.asarray(image), of_image[0], (), of_image[1])
             yield Incoming(str(index), method.prepare(decoded, own_key))
 

@@ -21,6 +21,7 @@ from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ssdnet_jax.core import registry
+from ssdnet_jax.core.batch import IN_ONE_THREAD
 from ssdnet_jax.core.fit import Adam, FitState, Weights
 from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.matched_filter import Marks
@@ -99,12 +100,14 @@ class Program:
     By whichever thread asks first; others wait for it.
     """
 
-    def __init__(self, lower: Callable[[], Any]):
+    def __init__(self, lower: Callable[[], Any], *, in_one_thread: bool = False):
         """A program that is not traced yet.
 
         Args:
           lower: traces it; gives a `jax.stages.Lowered`.
+          in_one_thread: as of `program`.
         """
+        self._in_one_thread = in_one_thread
         self._lower, self._tracing, self._compiling = lower, threading.Lock(), threading.Lock()
         self._lowered: Any = None  # until it is compiled
         self._result: Any = None
@@ -124,7 +127,9 @@ class Program:
         with self._compiling:
             if self._compiled is None:
                 _ = self.result  # traces it
-                self._compiled, self._lowered = self._lowered.compile(), None
+                options = IN_ONE_THREAD if self._in_one_thread else None
+                self._compiled = self._lowered.compile(compiler_options=options)
+                self._lowered = None
         return self
 
     def __call__(self, *arguments: Any) -> Any:
@@ -139,6 +144,7 @@ def program(
     settings: Hashable,
     donate: tuple[int, ...] = (),
     placement: Placement | None = None,
+    in_one_thread: bool = False,
 ) -> Program:
     """`jax.jit` of `function(*arguments, settings=settings)`, traced once a machine.
 
@@ -149,16 +155,19 @@ def program(
       settings: static; its text must say all that it decides.
       donate: positions of the arguments whose memory the result may reuse.
       placement: of programs that several devices share.
+      in_one_thread: whether a CPU is to run it in one thread, so that Fourier transforms give the
+        same bits each time (`core.batch.IN_ONE_THREAD`).
 
     Returns:
       A compiled function of arguments of those shapes and types.
     """
-    return _looked_up(function, arguments, settings, donate, placement).compiled()
+    found = _looked_up(function, arguments, settings, donate, placement, in_one_thread)
+    return found.compiled()
 
 
 def result_of(function: Callable[..., Any], *arguments: Any, settings: Hashable) -> Any:
     """Shapes and types of what the `program` of these arguments returns; it is not compiled."""
-    return _looked_up(function, arguments, settings, (), None).result
+    return _looked_up(function, arguments, settings, (), None, False).result
 
 
 def forget_programs() -> None:
@@ -191,8 +200,8 @@ def make_room_for_programs() -> bool:
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)  # one that is left out is freed, and comes from disk
-def _program(*key: Any) -> Program:
-    return Program(functools.partial(_lower, *key))
+def _program(in_one_thread: bool, *key: Any) -> Program:
+    return Program(functools.partial(_lower, *key), in_one_thread=in_one_thread)
 
 
 def _looked_up(
@@ -201,11 +210,13 @@ def _looked_up(
     settings: Hashable,
     donate: tuple[int, ...],
     placement: Placement | None,
+    in_one_thread: bool,
 ) -> Program:
     leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
     device = None if placement else _device(arguments)
     with _LOOKING_UP:  # or two threads would have a program each
-        return _program(function, tuple(leaves), structure, settings, donate, placement, device)
+        key = (function, tuple(leaves), structure, settings, donate, placement, device)
+        return _program(in_one_thread, *key)
 
 
 def _lower(

@@ -455,3 +455,9 @@ def test_results_are_float32_also_where_jax_makes_float64(name, request):
         assert getattr(result, name).dtype == np.float32
     assert result.steps == expected.steps
     assert np.corrcoef(result.score_map.ravel(), expected.score_map.ravel())[0, 1] > 0.9
+
+
+def test_a_masked_array_is_not_taken_with_what_its_mask_hides(tiny):
+    image = np.ma.masked_greater(grid_texture((32, 32), period=8, seed=0), 0.6)
+    with pytest.raises(InputError, match="image is a masked array; expected an array, NaN where"):
+        localize(image, from_config_dict(tiny))

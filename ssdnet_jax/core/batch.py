@@ -8,6 +8,11 @@ import jax
 from jax import lax
 from jaxtyping import PyTree
 
+# For programs with Fourier transforms: XLA shares out their rows among the threads of a CPU that
+# have nothing to do, and rows round by their place in a share, so that each run of a program may
+# have other bits.
+IN_ONE_THREAD: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
+
 
 def over_batch(function: Callable[..., Any], *batched: PyTree) -> Any:
     """`jax.vmap(function)(*batched)`; images of the batch do not influence each other.

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ssdnet_jax.core import noise, target
+from ssdnet_jax.core.matched_filter import Marks
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.score import ScoreMaps, score
 from ssdnet_jax.core.target import Target
@@ -42,6 +43,11 @@ def add_compared(
 ) -> Target:
     """`core.target.add_compared` by a plan."""
     return target.add_compared(encoded, vgg19, settings, details)
+
+
+def marks_of(smooth: Float[Array, "b h w c"], *, settings: None = None) -> Marks:
+    """`core.target.marks_of_all`, without settings; for a program of one thread."""
+    return target.marks_of_all(smooth)
 
 
 def score_seeds(

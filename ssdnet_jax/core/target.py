@@ -1,8 +1,8 @@
 """What a network is fitted to, and how to show what it makes of it: pixels or texture features.
 
 `encode` makes the `Target` of each image of a batch once; the fit, the score and `decode` take it
-from there. It has two parts, so that a fit need not wait for what only the score asks for:
-`encode_fitted` and `add_compared`. The kinds are entries of `core.registry.TARGETS`.
+from there. It has three parts, `encode_fitted`, `add_compared` and `marks_of_all`, so that a fit need
+not wait for what only the score asks for. The kinds are entries of `core.registry.TARGETS`.
 """
 
 import functools
@@ -95,7 +95,10 @@ def encode(
         should resemble the rest; needed for a plan that is `masked`, and for no other.
       details: the images at twice the size; needed for a plan that is `detailed`.
     """
-    return add_compared(encode_fitted(images, vgg19, plan, valid), vgg19, plan, details)
+    target = add_compared(encode_fitted(images, vgg19, plan, valid), vgg19, plan, details)
+    if target.smooth is None or not plan.marks:
+        return target
+    return target._replace(marks=marks_of_all(target.smooth))
 
 
 def encode_fitted(
@@ -124,7 +127,10 @@ def add_compared(
     plan: Plan,
     details: Float[Array, "b hh ww c"] | None = None,
 ) -> Target:
-    """The target from `encode_fitted` with what the score compares; arguments as of `encode`."""
+    """The target from `encode_fitted` with the representations that the score compares, and guide.
+
+    Arguments as of `encode`.
+    """
     if plan.detailed and details is None:
         raise ValueError("found no details; expected the images at twice their size")
     optional = {"detail": details} if plan.detailed else {}
@@ -133,6 +139,11 @@ def add_compared(
         return TARGETS[plan.target].compare(target, vgg19, plan, **given)
 
     return over_batch(of_one, target, optional)
+
+
+def marks_of_all(smooth: Float[Array, "b h w c"]) -> Marks:
+    """`core.matched_filter.marks_of` each `Target.smooth` of a batch, for a plan with marks."""
+    return over_batch(marks_of, smooth)
 
 
 def loss_weights(target: Target) -> Float[Array, "b hh ww"] | None:
@@ -210,7 +221,7 @@ def _compare_features(
     plan: Plan,
     detail: Array | None = None,
 ) -> Target:
-    """Representations of other scales, marks and the guide."""
+    """Representations of other scales, and the guide."""
     there = iter(target.compared)  # those that came with what is fitted
     smooth = target.smooth
     assert smooth is not None
@@ -225,9 +236,8 @@ def _compare_features(
         return features.represent(without_noise(detail), vgg19, halved, kind=kind, weights=weights)
 
     compared = tuple(of(*each) for each in _with_weights(plan, target.weights))
-    marks = marks_of(smooth) if plan.marks else None
     guide = guide_of(smooth, target.valid) if plan.guided else None
-    return target._replace(compared=compared, marks=marks, guide=guide)
+    return target._replace(compared=compared, guide=guide)
 
 
 def _with_weights(

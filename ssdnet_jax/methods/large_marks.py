@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ssdnet_jax.core import matched_filter
+from ssdnet_jax.core.batch import IN_ONE_THREAD
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.matched_filter import LINE, SPOT, STRIPE, Shape
 from ssdnet_jax.core.smoothing import gaussian
@@ -143,7 +144,11 @@ def _mark_map(
     return energy
 
 
-_energy_of_part = jax.jit(matched_filter.energy_of_part, static_argnames=("shape", "margin"))
+_energy_of_part = jax.jit(
+    matched_filter.energy_of_part,
+    static_argnames=("shape", "margin"),
+    compiler_options=IN_ONE_THREAD,
+)
 
 
 def _corners(large: LargeImage) -> tuple[tuple[int, int], list[tuple[int, int]]]:

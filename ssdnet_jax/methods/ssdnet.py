@@ -43,7 +43,7 @@ from ssdnet_jax.methods.base import (
     placed_picture,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
-from ssdnet_jax.programs import program, result_of
+from ssdnet_jax.programs import Program, program, result_of
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
@@ -51,6 +51,11 @@ _LAST = 10  # steps at the end of a fit whose losses are taken together
 def _kept(function: Callable[..., Any], *arguments: Any, settings: Any = None) -> Any:
     """What a stage of `core.stages` computes, by a program that is traced once a machine."""
     return program(function, *arguments, settings=settings)(*arguments)
+
+
+def _marks(smooth: Any) -> Program:
+    """The program of marks: their Fourier transforms are the same to the bit in one thread."""
+    return program(stages.marks_of, smooth, settings=None, in_one_thread=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +174,9 @@ class SSDnet:
         target = result_of(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
         shape = target.values.shape[1:]
         load_fits(shape)
-        compared = program(stages.add_compared, target, self.vgg19, details, settings=plan)
-        target = compared.result
+        target = program(stages.add_compared, target, self.vgg19, details, settings=plan).result
+        if plan.marks:
+            target = target._replace(marks=_marks(target.smooth).result)
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
         program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
         program(stages.decode_seeds, target, fitted, settings=plan)
@@ -245,6 +251,8 @@ class SSDnet:
         if plan.detailed:
             details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
         target = _kept(stages.add_compared, target, self.vgg19, details, settings=plan)
+        if plan.marks:
+            target = target._replace(marks=_marks(target.smooth)(target.smooth))
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)

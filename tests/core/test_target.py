@@ -15,6 +15,7 @@ from ssdnet_jax.core.target import (
     decode,
     encode,
     encode_fitted,
+    marks_of_all,
     loss_weights,
     target_shape,
 )
@@ -59,8 +60,9 @@ def test_a_fit_does_not_wait_for_features_of_other_scales_nor_for_the_guide():
     fitted = jax.jit(encode_fitted, static_argnames="plan")(images(1), None, plan=plan)
     scales = [representation.scale for representation in plan.compared]
     assert scales == [1.0, 0.75]
-    assert (len(fitted.compared), fitted.guide) == (1, None)
+    assert (len(fitted.compared), fitted.guide, fitted.marks) == (1, None, None)
     whole = jax.jit(add_compared, static_argnames="plan")(fitted, None, plan=plan)
+    whole = whole._replace(marks=jax.jit(marks_of_all)(fitted.smooth))
     expected = encoded(images(1), None, plan=plan)
     for actual, leaf in zip(jax.tree.leaves(whole), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(actual, leaf, atol=1e-4)
