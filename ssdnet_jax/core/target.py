@@ -1,8 +1,8 @@
 """What a network is fitted to, and how to show what it makes of it: pixels or texture features.
 
 `encode` makes the `Target` of each image of a batch once; the fit, the score and `decode` take it
-from there. It has three parts, `encode_fitted`, `add_compared` and `marks_of_all`, so that a fit need
-not wait for what only the score asks for. The kinds are entries of `core.registry.TARGETS`.
+from there. It has three parts, so that a fit need not wait for what only the score asks for:
+`encode_fitted`, `add_compared`, `marks_of_all`. The kinds are entries of `core.registry.TARGETS`.
 """
 
 import functools

@@ -15,8 +15,8 @@ from ssdnet_jax.core.target import (
     decode,
     encode,
     encode_fitted,
-    marks_of_all,
     loss_weights,
+    marks_of_all,
     target_shape,
 )
 from ssdnet_jax.data.synthetic import grid_texture
