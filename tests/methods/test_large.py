@@ -95,7 +95,7 @@ def test_of_one_network_the_map_of_tiles_is_that_of_the_whole(planted, channels,
     found = raw_map(analysed, fit)
     judged = np.ones(found.shape, bool) if valid is None else valid
     apart = np.abs(found - expected)[judged] / np.ptp(expected[judged])
-    # Directions of noise have nearly the same variance: which are the main ones is left to rounding.
+    # Directions of noise have nearly the same variance: rounding decides which are the main ones.
     assert np.quantile(apart, 0.999) < (3e-3 if noise else 1e-3) and apart.max() < 2e-2
 
 
