@@ -16,6 +16,7 @@ from ssdnet_jax import (
     localize_batch,
 )
 from ssdnet_jax.config import from_config_dict
+from ssdnet_jax.core import registry
 from ssdnet_jax.core.decision import decide
 from ssdnet_jax.data.images import resize_map
 from ssdnet_jax.data.synthetic import grid_texture, plant_defect
@@ -461,3 +462,19 @@ def test_a_masked_array_is_not_taken_with_what_its_mask_hides(tiny):
     image = np.ma.masked_greater(grid_texture((32, 32), period=8, seed=0), 0.6)
     with pytest.raises(InputError, match="image is a masked array; expected an array, NaN where"):
         localize(image, from_config_dict(tiny))
+
+
+def test_an_own_kind_of_features_is_scored_without_marks(tiny):
+    filters = registry.TARGETS["filters"]
+
+    def encode(*arguments, **given):
+        return filters.encode(*arguments, **given)._replace(smooth=None)
+
+    own = filters._replace(encode=encode, compare=lambda target, vgg19, plan, **_: target)
+    registry.TARGETS.register("own_features")(own)
+    features = {"kind": "own_features", "components": 3}
+    score = {"method": "tiles", "tile_size": 5}
+    fields = {"image_size": 0, "features": features, "score": score}
+    config = from_config_dict({**tiny, **fields})
+    assert config.plan(GREY.shape[:2]).marks
+    assert np.isfinite(localize(GREY, config).score_map).all()

@@ -8,7 +8,7 @@ from there. It has three parts, so that a fit need not wait for what only the sc
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -96,9 +96,8 @@ def encode(
       details: the images at twice the size; needed for a plan that is `detailed`.
     """
     target = add_compared(encode_fitted(images, vgg19, plan, valid), vgg19, plan, details)
-    if target.smooth is None or not plan.marks:
-        return target
-    return target._replace(marks=marks_of_all(target.smooth))
+    smooth = image_to_mark(target, plan)
+    return target if smooth is None else target._replace(marks=marks_of_all(smooth))
 
 
 def encode_fitted(
@@ -139,6 +138,14 @@ def add_compared(
         return TARGETS[plan.target].compare(target, vgg19, plan, **given)
 
     return over_batch(of_one, target, optional)
+
+
+def image_to_mark(target: Target, plan: Plan) -> Any:
+    """`Target.smooth`, of which `marks_of_all` are to be scored; None where none are.
+
+    That is, without marks in the plan, and for a kind of target that keeps no such image.
+    """
+    return target.smooth if plan.marks else None
 
 
 def marks_of_all(smooth: Float[Array, "b h w c"]) -> Marks:

@@ -17,7 +17,7 @@ from ssdnet_jax.config import Config, check_against_image, from_config_dict
 from ssdnet_jax.core import stages
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.target import loss_weights, target_shape
+from ssdnet_jax.core.target import image_to_mark, loss_weights, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.errors import ConfigError, InputError
@@ -175,8 +175,8 @@ class SSDnet:
         shape = target.values.shape[1:]
         load_fits(shape)
         target = program(stages.add_compared, target, self.vgg19, details, settings=plan).result
-        if plan.marks:
-            target = target._replace(marks=_marks(target.smooth).result)
+        if (smooth := image_to_mark(target, plan)) is not None:
+            target = target._replace(marks=_marks(smooth).result)
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
         program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
         program(stages.decode_seeds, target, fitted, settings=plan)
@@ -251,8 +251,8 @@ class SSDnet:
         if plan.detailed:
             details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
         target = _kept(stages.add_compared, target, self.vgg19, details, settings=plan)
-        if plan.marks:
-            target = target._replace(marks=_marks(target.smooth)(target.smooth))
+        if (smooth := image_to_mark(target, plan)) is not None:
+            target = target._replace(marks=_marks(smooth)(smooth))
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)

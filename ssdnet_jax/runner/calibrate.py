@@ -19,7 +19,7 @@ from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method, scale_settings
 from ssdnet_jax.runner.decisions import decisions
 from ssdnet_jax.runner.workdir import Workdir, differences, named_errors, read_rows, versions
-from ssdnet_jax.text import one_line
+from ssdnet_jax.text import counted, one_line
 
 
 def calibrate(
@@ -115,7 +115,7 @@ def known_line(workdir: Workdir, path: Path) -> str | None:
     if not found:
         return None
     return (
-        f"{len(found)} of {len(rows)} image{'s' * (len(rows) != 1)} ({one_line(found[0].path)}"
+        f"{len(found)} of {counted(len(rows), 'image')} ({one_line(found[0].path)}"
         f"{', ...' * (len(found) > 1)}) are known good ones of the calibration, which says nothing "
         f"of them: each was compared with itself"
     )
