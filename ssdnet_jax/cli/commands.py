@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ssdnet_jax.cli.flags import config_help
@@ -34,6 +34,18 @@ class Configured:
     def all_configs(self) -> tuple[Config, ...]:
         """Every configuration that the command runs."""
         return (self.config,)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfiguredMethods(Configured):
+    """The same of commands whose methods may name configurations of their own."""
+
+    configs: Mapping[str, Config]  # by method, of those that name one
+
+    @property
+    def all_configs(self) -> tuple[Config, ...]:
+        """The one of the command line, and those that methods name."""
+        return (self.config, *self.configs.values())
 
 
 @dataclasses.dataclass(frozen=True)

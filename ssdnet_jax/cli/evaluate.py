@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ssdnet_jax.cli.commands import Command, Configured
+from ssdnet_jax.cli.commands import Command, ConfiguredMethods
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import level, listed_seeds, listed_words, one_of, whole_number
 from ssdnet_jax.cli.flags import methods_and_configs, read_flags, shared_help
@@ -108,11 +108,10 @@ _OWN = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(DatasetArguments, Configured):
+class Arguments(DatasetArguments, ConfiguredMethods):
     """What the command line says; None where a flag was not given."""
 
     sets: tuple[Path, ...]  # sets, or folders of them; `dataset` is the one that is evaluated
-    configs: Mapping[str, Config]  # by method, the configurations of those that have their own
     methods: tuple[str, ...]  # as `methods.registry` has them, each once; with `maps` their name
     seeds: tuple[int, ...]  # each once
     maps: Path | None  # folder of existing maps, which have no seeds
@@ -121,11 +120,6 @@ class Arguments(DatasetArguments, Configured):
     offset: int  # from which one on, below `every`
     only_defective: bool  # whether good images are left out
     resize_maps: bool  # whether existing maps are brought to the size of their image
-
-    @property
-    def all_configs(self) -> tuple[Config, ...]:
-        """The one of the command line, and those that methods name."""
-        return (self.config, *self.configs.values())
 
 
 @dataclasses.dataclass(frozen=True)

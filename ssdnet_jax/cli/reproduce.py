@@ -1,11 +1,11 @@
 """The `ssdnet-reproduce` command: a labelled dataset in, the paper's tables and figures out."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from ssdnet_jax.cli.commands import Command, Configured
+from ssdnet_jax.cli.commands import Command, ConfiguredMethods
 from ssdnet_jax.cli.datasets import DATASET_FLAGS, DATASET_HELP, DatasetArguments, dataset_values
 from ssdnet_jax.cli.flag_values import (
     listed,
@@ -86,18 +86,12 @@ _OWN = ("methods", "seeds", "parts", "noise", "missing", "missing_values", "ever
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(DatasetArguments, Configured):
+class Arguments(DatasetArguments, ConfiguredMethods):
     """What the command line says; None where a flag was not given."""
 
-    configs: Mapping[str, Config]  # by method, the configurations of those that name their own
     config_names: tuple[str, ...]  # of the configurations that are compared, with their overrides
     protocol: Protocol  # what is compared
     note: str | None  # what to say of the data
-
-    @property
-    def all_configs(self) -> tuple[Config, ...]:
-        """The one of the command line, and those that methods name."""
-        return (self.config, *self.configs.values())
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:

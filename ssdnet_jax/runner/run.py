@@ -15,11 +15,10 @@ from ssdnet_jax.methods.base import Bucket, Method, Prepared, Progress
 from ssdnet_jax.runner.devices import check_memory, devices_that_fit, lanes_that_fit
 from ssdnet_jax.runner.page import Page, open_page
 from ssdnet_jax.runner.record import Record, Threads, Written
-from ssdnet_jax.runner.side_by_side import side_by_side
 from ssdnet_jax.runner.sources import Origin, Reader, read_with_origin
 from ssdnet_jax.runner.stream import IMAGE_ERRORS, Group, Incoming, Stream, load_programs
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.threads import in_advance, read_ahead, write_behind
+from ssdnet_jax.runner.threads import in_advance, read_ahead, side_by_side, write_behind
 from ssdnet_jax.runner.verdicts import Verdicts
 from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import chance, counted, duration, one_line

@@ -1,25 +1,88 @@
 """Reading ahead and writing behind, so that neither keeps the device waiting; both bounded.
 
-Programs are loaded ahead of their use likewise.
+Between them work of the host is done on several images at once: decoding, resizing, compressing and
+drawing. Programs are loaded ahead of their use likewise.
 
 Threads that hang, such as one that reads from a network drive that has gone, keep no process from
 ending: they are waited for only so long, and end with the process.
 """
 
 import contextlib
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
-
-from ssdnet_jax.runner.side_by_side import thread_count
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
+# A device that fits a hundred images a second keeps no more cores than this busy with them.
+_MOST_THREADS = 16
 _POLL_SECONDS = 0.1  # how late a request to stop may be seen
 _PATIENCE_SECONDS = 10.0  # for what is under way when a run is interrupted
+
+
+class _Pool:
+    """Threads that share tasks, as many as there are cores; most tasks let go of Python's lock."""
+
+    def __init__(self, name: str):
+        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
+        self._tasks = queue.SimpleQueue()
+        self._given_up = threading.Event()
+        count = max(2, min(os.cpu_count() or 1, _MOST_THREADS))
+        self._threads = [_daemon(self._work, f"{name}-{number}") for number in range(count)]
+
+    def submit(self, task: Callable[[], Value]) -> Future[Value]:
+        """Has a task done; its value or its exception is the result of what is returned."""
+        future: Future[Value] = Future()
+        self._tasks.put((task, future))
+        return future
+
+    def end(self) -> None:
+        """Waits until all tasks are done."""
+        self._told_to_end()
+        for thread in self._threads:
+            thread.join()
+
+    def give_up(self, seconds: float) -> None:
+        """Tasks that have not begun are cancelled; the others have so long."""
+        self._given_up.set()
+        self._told_to_end()
+        _join(self._threads, seconds)
+
+    def _told_to_end(self) -> None:
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (item := self._tasks.get()) is not None:
+            task, future = item
+            if self._given_up.is_set():
+                future.cancel()
+                continue
+            try:
+                future.set_result(task())
+            except BaseException as error:  # raised where the result is asked for
+                future.set_exception(error)
+
+
+@contextlib.contextmanager
+def side_by_side() -> Iterator[Callable[[Callable[[], Value]], Callable[[], Value]]]:
+    """A function that has a task done by one of several threads, and gives what waits for it.
+
+    What waits returns the task's value or raises its exception. Those who use it bound how many
+    tasks wait. On leaving, all tasks are done; where it is left by an exception, those that have
+    not begun are not done. The threads end with their process, also where one of them hangs.
+    """
+    pool = _Pool("ssdnet-host")
+    try:
+        yield lambda task: pool.submit(task).result
+    except BaseException:
+        pool.give_up(_PATIENCE_SECONDS)
+        raise
+    pool.end()
 
 
 @contextlib.contextmanager
@@ -35,28 +98,13 @@ def read_ahead(
     results end when `stop` says so, also while one is waited for.
     """
     rest = iter(tasks)
-    waiting: queue.SimpleQueue[tuple[Callable[[], Value], Future[Value]] | None]
-    waiting = queue.SimpleQueue()
     results: list[Future[Value]] = []
-    ended = threading.Event()
-
-    def work() -> None:
-        while (item := waiting.get()) is not None:
-            task, future = item
-            if ended.is_set():
-                continue
-            try:
-                future.set_result(task())
-            except BaseException as error:  # raised where the result is asked for
-                future.set_exception(error)
-
-    threads = [_daemon(work, f"ssdnet-read-{number}") for number in range(thread_count())]
+    pool = _Pool("ssdnet-read")
 
     class Results(Iterator[Value]):
         def __next__(self) -> Value:
             while len(results) < ahead and (task := next(rest, None)) is not None:
-                results.append(Future())
-                waiting.put((task, results[-1]))
+                results.append(pool.submit(task))
             if not results:
                 raise StopIteration
             future = results[0]
@@ -71,10 +119,7 @@ def read_ahead(
     try:
         yield Results()
     finally:
-        ended.set()
-        for _ in threads:
-            waiting.put(None)
-        _join(threads, 1.0)
+        pool.give_up(1.0)
 
 
 class Writer:

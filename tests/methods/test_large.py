@@ -34,6 +34,18 @@ def configuration(**fields):
     return from_config_dict(values | fields)
 
 
+def check_that_maps_differ_by_rounding(found, expected, judged=...):
+    """Maps are the same but where rounding decides which of two members of a tile comes first.
+
+    Two members that are nearly equal may change places, by which their surroundings change, by up
+    to some thousandths of the map's range here: as much as the map of the whole image changes if
+    1e-6 is added to the image. That concerns few tiles; all others agree far better.
+    """
+    differences = (np.abs(found - expected) / np.ptp(expected[judged]))[judged]
+    of_nine_tenths, of_nearly_all = np.quantile(differences, [0.9, 0.99])
+    assert of_nine_tenths < 1e-4 and of_nearly_all < 1e-3 and differences.max() < 1e-2
+
+
 @pytest.fixture(scope="module")
 def planted():
     # Grain, without which neighbours are equal but for rounding, and so is their order.
@@ -55,9 +67,7 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))
         median, quartile = np.quantile(at_pixels, [0.5, 0.75])
         expected = (at_pixels - median) / (quartile - median)
-        differences = np.abs(part.at_pixels() - expected) / np.ptp(expected)
-        # Directions of nearly equal variance are not the same to rounding.
-        assert differences.max() < 0.01 and np.quantile(differences, 0.999) < 1e-3
+        check_that_maps_differ_by_rounding(part.at_pixels(), expected)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +103,7 @@ def test_of_one_network_the_map_of_tiles_is_that_of_the_whole(planted, channels,
     )
     fit = FittedNetwork(params, statistics, np.zeros(1), StopReason.MAX_STEPS, 0)
     found = raw_map(analysed, fit)
-    judged = np.ones(found.shape, bool) if valid is None else valid
-    apart = np.abs(found - expected)[judged] / np.ptp(expected[judged])
-    # Directions of noise have nearly the same variance: rounding decides which are the main ones.
-    assert np.quantile(apart, 0.999) < (3e-3 if noise else 1e-3) and apart.max() < 2e-2
+    check_that_maps_differ_by_rounding(found, expected, ... if valid is None else valid)
 
 
 def test_a_large_image_is_localized_with_its_defect(planted):
@@ -168,9 +175,7 @@ def test_the_map_of_a_fit_does_not_depend_on_the_tiles(planted, fields, wide):
         ).raw
         for side in (64, 352)
     ]
-    apart = np.abs(maps[0] - maps[1]) / np.ptp(maps[1])
-    # Sums over other tiles are rounded otherwise, which here and there changes an order.
-    assert apart.max() < 1e-2 and np.quantile(apart, 0.999) < 1e-3
+    check_that_maps_differ_by_rounding(*maps)  # sums over other tiles are rounded otherwise
 
 
 def test_scattered_missing_pixels_take_the_nearest_value_and_hide_no_defect(planted):
