@@ -21,7 +21,6 @@ from ssdnet_jax.core.target import image_to_mark, loss_weights, target_shape
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.errors import ConfigError, InputError
-from ssdnet_jax.methods import large
 from ssdnet_jax.methods.base import (
     Analysed,
     Bucket,
@@ -43,6 +42,13 @@ from ssdnet_jax.methods.base import (
     placed_picture,
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image, unstretched
+from ssdnet_jax.methods.large.tiled_fit import (
+    TiledFit,
+    fit_in_tiles,
+    is_large,
+    refusal,
+    sampled_noise,
+)
 from ssdnet_jax.programs import Program, program, result_of
 
 _LAST = 10  # steps at the end of a fit whose losses are taken together
@@ -122,7 +128,7 @@ class SSDnet:
         if not measured:
             noise = 0.0
         elif self._is_large(prepared):
-            noise = large.sampled_noise(prepared.fitted, _valid_pixels(prepared))
+            noise = sampled_noise(prepared.fitted, _valid_pixels(prepared))
         else:
             noise = float(_kept(stages.measure_noise, prepared.fitted, valid))
         masked = valid is not None
@@ -132,7 +138,7 @@ class SSDnet:
             masked=masked,
             detailed=prepared.detail is not None,
         )
-        if self._is_large(prepared) and (reason := large.refusal(plan)):
+        if self._is_large(prepared) and (reason := refusal(plan)):
             height, width = plan.shape
             raise ConfigError(
                 f"the image is analysed at {height} x {width} pixels, more than "
@@ -142,7 +148,7 @@ class SSDnet:
         return dataclasses.replace(prepared, plan=plan, noise=noise)
 
     def _is_large(self, prepared: Prepared) -> bool:
-        return large.is_large(prepared.fitted_missing.shape, self.config.tiling)
+        return is_large(prepared.fitted_missing.shape, self.config.tiling)
 
     def bucket(self, prepared: Prepared) -> Bucket:
         """By the plan; of images with missing pixels by their shape."""
@@ -299,7 +305,7 @@ class SSDnet:
         )
 
     def _in_tiles(self, prepared: Prepared, report: Report) -> Callable[[], TiledLocalization]:
-        found = large.fit_in_tiles(
+        found = fit_in_tiles(
             prepared.fitted,
             _valid_pixels(prepared),
             jax.random.split(prepared.key)[1],
@@ -312,7 +318,7 @@ class SSDnet:
         check_losses(found.losses, found.stop)
         return functools.partial(self._tiled_localization, prepared, found)
 
-    def _tiled_localization(self, prepared: Prepared, found: large.TiledFit) -> TiledLocalization:
+    def _tiled_localization(self, prepared: Prepared, found: TiledFit) -> TiledLocalization:
         decisions = localization_of(found.raw, prepared, self.config.decision, self.calibration)
         return TiledLocalization(
             **vars(decisions),

@@ -3,8 +3,8 @@
 What is done is that of `methods.ssdnet`, in passes over the image: sums for the means, standard
 deviations and principal directions of the features; a fit to random crops; a pass for the scale of
 components and the typical tile; a pass for distances. A pass computes the features of each tile
-once, all representations together, and forgets them band by band (`methods.bands`). No more is held
-at once than the image, its maps, and the features of a few bands.
+once, all representations together, and forgets them band by band (`methods.large.bands`). No more
+is held at once than the image, its maps, and the features of a few bands.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from ssdnet_jax.core.registry import NETWORKS, SCORES, TARGETS
 from ssdnet_jax.core.score import level_reach
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.methods.base import Progress, Report
-from ssdnet_jax.methods.large_agreement import merged
-from ssdnet_jax.methods.large_image import (
+from ssdnet_jax.methods.large.agreement import merged
+from ssdnet_jax.methods.large.image import (
     STEP,
     Analysed,
     FittedNetwork,
@@ -36,7 +36,7 @@ from ssdnet_jax.methods.large_image import (
     network_margin,
     reconstruction,
 )
-from ssdnet_jax.methods.large_score import scaled_distances
+from ssdnet_jax.methods.large.score import scaled_distances
 
 _CROPS_FOR_STATISTICS = 8  # of which the network's normalization takes its statistics
 _KNOWN = 0.5  # share of a crop that must take part

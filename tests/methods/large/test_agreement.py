@@ -11,10 +11,10 @@ from ssdnet_jax.config import AUTO
 from ssdnet_jax.core import guided, trust
 from ssdnet_jax.core.matched_filter import marks_of
 from ssdnet_jax.core.noise import smoothed_for
-from ssdnet_jax.methods import large_guide, large_marks
-from ssdnet_jax.methods.large_agreement import peak, places
-from ssdnet_jax.methods.large_channels import channels_of
-from ssdnet_jax.methods.large_image import LargeImage
+from ssdnet_jax.methods.large import guide, marks
+from ssdnet_jax.methods.large.agreement import peak, places
+from ssdnet_jax.methods.large.channels import channels_of
+from ssdnet_jax.methods.large.image import LargeImage
 
 SHAPE = (131, 98)
 
@@ -52,21 +52,21 @@ def test_marks_are_those_of_whole_images(channels, noise):
     large, seen = large_image_of(channels=channels, noise=noise), []
     described = channels_of(large)
     of_marks = large, described, lambda: seen.append(1)
-    brightness, unevenness = large_marks.brightness_marks(*of_marks)
-    colour = list(large_marks.colour_marks(*of_marks))
+    brightness, unevenness = marks.brightness_marks(*of_marks)
+    colour = list(marks.colour_marks(*of_marks))
     expected = jax.jit(marks_of)(smoothed_for(jnp.asarray(large.image), noise))
     for found, whole in ((brightness, expected.brightness), (colour, expected.colour)):
         assert len(found) == len(whole)
         for one, of_whole in zip(found, whole, strict=True):
             np.testing.assert_allclose(one, of_whole, atol=1e-3 * np.ptp(of_whole))
     assert unevenness == pytest.approx(float(expected.unevenness), rel=1e-3)
-    assert len(seen) == large_marks.steps(large)
+    assert len(seen) == marks.steps(large)
 
 
 def test_of_a_grey_image_in_three_channels_colours_have_no_marks():
     large = large_image_of(channels=1)
     grey = dataclasses.replace(large, image=np.repeat(large.image, 3, axis=-1))
-    (found,) = large_marks.colour_marks(grey, channels_of(grey), lambda: None)
+    (found,) = marks.colour_marks(grey, channels_of(grey), lambda: None)
     np.testing.assert_array_equal(found, 0)
 
 
@@ -77,11 +77,11 @@ def test_a_map_follows_the_image_as_that_of_a_whole_one(channels, is_masked, noi
     valid = None if large.valid is None else jnp.asarray(large.valid, jnp.float32)
 
     def whole(image, values):
-        guide = guided.guide_of(smoothed_for(image, noise), valid)
-        return guided.follow(values, guide, valid)
+        followed = guided.guide_of(smoothed_for(image, noise), valid)
+        return guided.follow(values, followed, valid)
 
     expected = np.asarray(jax.jit(whole)(large.image, values))
-    found = large_guide.follow(large, channels_of(large), values, lambda: seen.append(1))
+    found = guide.follow(large, channels_of(large), values, lambda: seen.append(1))
     judged = np.ones(SHAPE, bool) if large.valid is None else large.valid
     np.testing.assert_allclose(found[judged], expected[judged], atol=1e-4 * np.ptp(expected))
-    assert len(seen) == large_guide.steps(large)
+    assert len(seen) == guide.steps(large)

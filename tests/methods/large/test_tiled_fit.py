@@ -16,9 +16,9 @@ from ssdnet_jax.data.synthetic import grid_texture, plant_defect
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.base import TiledLocalization
-from ssdnet_jax.methods.large import fit_in_tiles, raw_map, sampled_noise
-from ssdnet_jax.methods.large_image import FittedNetwork, analyse
-from ssdnet_jax.methods.large_score import scaled_distances
+from ssdnet_jax.methods.large.image import FittedNetwork, analyse
+from ssdnet_jax.methods.large.score import scaled_distances
+from ssdnet_jax.methods.large.tiled_fit import fit_in_tiles, raw_map, sampled_noise
 
 NETWORK = {"channels_down": (4,), "channels_up": (4,), "channels_skip": (2,)}
 
@@ -122,7 +122,7 @@ def test_a_large_image_is_localized_with_its_defect(planted):
 def test_of_a_very_large_image_evenly_spread_tiles_tell_the_statistics(planted, monkeypatch):
     image, mask = planted
     whole = localize(image, configuration())
-    monkeypatch.setattr("ssdnet_jax.methods.large_image.COUNTED", image.size // 2)
+    monkeypatch.setattr("ssdnet_jax.methods.large.image.COUNTED", image.size // 2)
     result = localize(image, configuration())
     assert mask[np.unravel_index(result.score_map.argmax(), mask.shape)]
     assert not np.array_equal(result.score_map, whole.score_map)

@@ -16,8 +16,8 @@ from ssdnet_jax.core.batch import IN_ONE_THREAD
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.matched_filter import LINE, SPOT, STRIPE, Shape
 from ssdnet_jax.core.smoothing import gaussian
-from ssdnet_jax.methods.large_channels import Channels, colours, mean_and_deviation
-from ssdnet_jax.methods.large_image import LargeImage
+from ssdnet_jax.methods.large.channels import Channels, colours, mean_and_deviation
+from ssdnet_jax.methods.large.image import LargeImage
 
 _MARGIN = 48  # pixels around a tile, beyond which no filter sees anything
 _BLOCK = 256  # rows or columns that are transformed at a time

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssdnet_jax.core import trust
-from ssdnet_jax.methods import large_guide, large_marks
-from ssdnet_jax.methods.large_channels import channels_of
-from ssdnet_jax.methods.large_image import LargeImage
-from ssdnet_jax.methods.large_score import DistanceMap, in_quartiles
+from ssdnet_jax.methods.large import guide, marks
+from ssdnet_jax.methods.large.channels import channels_of
+from ssdnet_jax.methods.large.image import LargeImage
+from ssdnet_jax.methods.large.score import DistanceMap, in_quartiles
 
 Show = Callable[[str, int], Callable[[], None]]  # (stage, tiles) -> called after each tile
 _ROWS = 256  # of a map that are worked on at a time, where a copy would be as large as the map
@@ -34,12 +34,10 @@ def merged(large: LargeImage, maps: Sequence[DistanceMap], show: Show) -> np.nda
     scale = np.float32(plan.score.agreement_scale)
     channels = channels_of(large) if plan.marks or plan.guided else None
     made: list[np.ndarray] = []
-    of_marks = show("marks", large_marks.steps(large)) if plan.marks else None
+    of_marks = show("marks", marks.steps(large)) if plan.marks else None
     if of_marks is not None:
         assert channels is not None
-        made = [
-            in_quartiles(large, one) for one in large_marks.colour_marks(large, channels, of_marks)
-        ]
+        made = [in_quartiles(large, one) for one in marks.colour_marks(large, channels, of_marks)]
 
     def logarithms() -> Iterator[np.ndarray]:
         for one in maps:
@@ -54,12 +52,12 @@ def merged(large: LargeImage, maps: Sequence[DistanceMap], show: Show) -> np.nda
     made.clear()
     if of_marks is not None:
         assert channels is not None
-        brightness, unevenness = large_marks.brightness_marks(large, channels, of_marks)
+        brightness, unevenness = marks.brightness_marks(large, channels, of_marks)
         found = _with_marks(large, found, brightness, unevenness, scale)
     if plan.guided:
         assert channels is not None
-        of_guide = show("guide", large_guide.steps(large))
-        found = large_guide.follow(large, channels, found, of_guide)
+        of_guide = show("guide", guide.steps(large))
+        found = guide.follow(large, channels, found, of_guide)
     np.expm1(found, out=found)
     found *= scale
     return found
@@ -68,13 +66,13 @@ def merged(large: LargeImage, maps: Sequence[DistanceMap], show: Show) -> np.nda
 def _with_marks(
     large: LargeImage,
     tiles: np.ndarray,
-    marks: list[np.ndarray],
+    brightness: list[np.ndarray],
     unevenness: float,
     scale: np.float32,
 ) -> np.ndarray:
     """`core.trust.with_marks`; changes the maps."""
     peaks = []
-    for one in marks:
+    for one in brightness:
         _logarithm(in_quartiles(large, one), scale)
         one -= np.float32(np.quantile(large.judged(one), trust.BACKGROUND))
         np.maximum(one, 0, out=one)
@@ -86,7 +84,7 @@ def _with_marks(
         jnp.asarray(peaks, jnp.float32),
     )
     low = np.quantile(large.judged(tiles), trust.BACKGROUND_SHARES).astype(np.float32)
-    found = _weighted_sum(np.asarray(shares), iter([tiles, *marks]))
+    found = _weighted_sum(np.asarray(shares), iter([tiles, *brightness]))
     own = np.quantile(large.judged(found), trust.BACKGROUND_SHARES).astype(np.float32)
     for start in range(0, len(found), _ROWS):
         rows = slice(start, start + _ROWS)

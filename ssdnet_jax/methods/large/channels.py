@@ -13,7 +13,7 @@ import numpy as np
 from ssdnet_jax.core.features import principal_directions
 from ssdnet_jax.core.noise import smoothed_for
 from ssdnet_jax.core.tiling import Tile, tile_grid
-from ssdnet_jax.methods.large_image import LargeImage
+from ssdnet_jax.methods.large.image import LargeImage
 
 _AT_ONCE = 1 << 20  # values
 MARGIN = 32  # pixels of a tile that are not taken from it, more than smoothing and guides see

@@ -1,7 +1,7 @@
 """The tile score of an image that is too large to be processed at once, in passes over the image.
 
 A pass computes the features of each tile once, all representations together, and forgets them band
-by band (`methods.bands`).
+by band (`methods.large.bands`).
 """
 
 import math
@@ -16,8 +16,17 @@ from ssdnet_jax.core.frozen_network import alignment
 from ssdnet_jax.core.masked import ALL_OF_IT, ENOUGH, WELL_KNOWN
 from ssdnet_jax.core.patch_statistics import ALL_KNOWN, ENOUGH_TILES
 from ssdnet_jax.core.tiling import Tile
-from ssdnet_jax.methods.bands import Bands, Cut, Window, cuts, ended, even_spans, trimmed, windows
-from ssdnet_jax.methods.large_image import (
+from ssdnet_jax.methods.large.bands import (
+    Bands,
+    Cut,
+    Window,
+    cuts,
+    ended,
+    even_spans,
+    trimmed,
+    windows,
+)
+from ssdnet_jax.methods.large.image import (
     Analysed,
     LargeImage,
     Part,

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from ssdnet_jax.core import guided
 from ssdnet_jax.core.features import is_constant
 from ssdnet_jax.core.noise import smoothed_for
-from ssdnet_jax.methods.large_channels import Channels, mean_and_deviation, pixel_tiles
-from ssdnet_jax.methods.large_image import LargeImage
+from ssdnet_jax.methods.large.channels import Channels, mean_and_deviation, pixel_tiles
+from ssdnet_jax.methods.large.image import LargeImage
 
 
 class _Scale(NamedTuple):

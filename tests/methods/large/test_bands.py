@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdnet_jax.methods.bands import Bands, Window, cuts, ended, even_spans, trimmed, windows
+from ssdnet_jax.methods.large.bands import Bands, Window, cuts, ended, even_spans, trimmed, windows
 
 
 @given(length=st.integers(1, 40), most=st.integers(1, 12), margin=st.integers(0, 5))
