@@ -27,10 +27,10 @@ _VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its o
 _REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
     ("vgg19", "fine"): 2,
     ("vgg19", "coarse"): 7,
-    ("filters", "fine"): 2,
+    ("filters", "fine"): 1,
     ("filters", "coarse"): 5,
 }
-_PATCH = 5  # pixels, odd: side of the patches that are fine features without weights
+_PATCH = 4  # pixels, even, so that blocks of 2 x 2 have a patch around their middle
 _ORIENTATIONS = 6
 _WAVELENGTHS = (
     (4.0, 1.6),
@@ -200,10 +200,10 @@ def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps
     return FeatureMaps(*(x[first : first + height, first : first + width] for x in (fine, coarse)))
 
 
-def _patches(image: Float[Array, "h w c"], stride: int) -> Float[Array, "hh ww 25*c"]:
-    """Of 5 x 5 pixels, around the first pixel of each block of 2 x 2, or of every second block."""
+def _patches(image: Float[Array, "h w c"], stride: int) -> Float[Array, "hh ww 16*c"]:
+    """Of 4 x 4 pixels, around the middle of each block of 2 x 2, or of every second block."""
     height, width = (side // 2 * 2 for side in image.shape[:2])
-    mirrored = mirror(image, margin=_PATCH // 2)
+    mirrored = mirror(image, margin=_PATCH // 2 - 1)
     shifts = [(row, column) for row in range(_PATCH) for column in range(_PATCH)]
     step = 2 * stride
     return jnp.concatenate(

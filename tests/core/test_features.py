@@ -56,13 +56,23 @@ def test_with_a_stride_every_second_position_is_kept(kind, shape):
 @pytest.mark.parametrize("shape", [(24, 32, 3), (25, 33, 1)])
 def test_fine_features_without_weights_are_patches_of_the_mirrored_image(shape):
     x = image(*shape)
-    padded = np.pad(x, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
     rows, columns = shape[0] // 2, shape[1] // 2
     expected = [
-        [padded[2 * r : 2 * r + 5, 2 * c : 2 * c + 5].ravel() for c in range(columns)]
+        [padded[2 * r : 2 * r + 4, 2 * c : 2 * c + 4].ravel() for c in range(columns)]
         for r in range(rows)
     ]
     np.testing.assert_array_equal(maps_of(x, None, kind="filters").fine, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_patches_lie_in_the_middle_of_what_they_stand_for(stride):
+    x = image(26, 26, 1)  # 13 blocks: every second one is the same from either side
+    patches, turned = (
+        np.asarray(maps_of(of, None, kind="filters", stride=stride).fine)
+        for of in (x, x[::-1, ::-1])
+    )
+    np.testing.assert_array_equal(turned, patches[::-1, ::-1, ::-1])
 
 
 def test_filters_see_orientation_and_not_brightness():
