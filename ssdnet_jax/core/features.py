@@ -44,8 +44,8 @@ class FeatureMaps(NamedTuple):
     """Features of an image at half of its resolution, or at every second of their positions.
 
     Attributes:
-      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the pixels themselves, whose
-        principal components over the image are filters of its own, Chan et al., PCANet, 2015).
+      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: patches of 4 x 4 pixels, whose
+        principal components are filters that the image itself gives, Chan et al., PCANet, 2015).
       coarse: of larger ones (VGG19: conv2_2; filters: Gabor filters and the colours).
     """
 
@@ -62,7 +62,7 @@ def feature_maps(
       image: grey or RGB; an odd last row or column has no features of its own.
       vgg19: weights; may be None for "filters".
       kind: which features.
-      stride: 1 or 2, every which of their positions is kept in both directions.
+      stride: 1 or 2; every `stride`-th position is kept, in both directions.
     """
     if kind == "vgg19":
         return _vgg19_maps(needed(vgg19), image, stride)
@@ -109,7 +109,7 @@ def feature_weights(
 
 
 def every(values: Float[Array, "h w *c"], stride: int) -> Float[Array, "hh ww *c"]:
-    """Every which position of a map, from its first in both directions."""
+    """Every `stride`-th position of a map in both directions, from the first."""
     return values if stride == 1 else values[::stride, ::stride]
 
 

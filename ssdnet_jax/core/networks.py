@@ -1,6 +1,6 @@
 """The network of a fit, chosen by name: the skip encoder-decoder, or one that has been registered.
 
-registry.NETWORKS.register("mine")(Network(init, apply, smallest_side))
+To add one: `registry.NETWORKS.register("mine")(Network(init, apply, smallest_side))`.
 """
 
 import functools
