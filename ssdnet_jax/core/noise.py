@@ -13,7 +13,7 @@ from ssdnet_jax.core.smoothing import separable
 _SMOOTHING = 12.0  # pixels of smoothing for each image unit of noise
 _HARMLESS_NOISE = 0.02  # image units, standard deviation; photographs of textures have up to that
 _WIDEST = 1.5  # pixels of smoothing
-_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
+MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
 
 
 def without_noise(
@@ -69,6 +69,6 @@ def noise_deviation(
         whole = valid[:-1, :-1] * valid[:-1, 1:] * valid[1:, :-1] * valid[1:, 1:]
         counted = well_known(whole)
         medians = [masked.median(x, counted) for x in jnp.moveaxis(jnp.abs(diagonal), -1, 0)]
-        return jnp.stack(medians).mean() / (2 * _MEDIAN_OF_NORMAL)
+        return jnp.stack(medians).mean() / (2 * MEDIAN_OF_NORMAL)
     by_channel = jnp.moveaxis(jnp.abs(diagonal), -1, 0).reshape(image.shape[-1], -1)
-    return order_statistics.median(by_channel).mean() / (2 * _MEDIAN_OF_NORMAL)
+    return order_statistics.median(by_channel).mean() / (2 * MEDIAN_OF_NORMAL)

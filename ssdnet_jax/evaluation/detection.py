@@ -25,12 +25,6 @@ class Rate:
     high: float  # upper end of it
     count: int  # how many images it is of
 
-    @property
-    def words(self) -> str:
-        """For people: "3 of 30 (2.1 % to 26.5 %)"."""
-        number = round(self.share * self.count)
-        return f"{number} of {self.count} ({self.low:.1%} to {self.high:.1%})"
-
 
 @dataclasses.dataclass(frozen=True)
 class Detection:

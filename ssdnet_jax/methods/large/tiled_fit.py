@@ -20,6 +20,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ssdnet_jax.config import TilingConfig
 from ssdnet_jax.core.crops import averaged_parameters, fit_crops, init_crop_fit
 from ssdnet_jax.core.fit import StopReason, total_steps
+from ssdnet_jax.core.noise import MEDIAN_OF_NORMAL
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, SCORES, TARGETS
 from ssdnet_jax.core.score import level_reach
@@ -130,7 +131,9 @@ def sampled_noise(image: np.ndarray, valid: np.ndarray | None) -> float:
             diagonal = diagonal[known[0, :-1] & known[0, 1:] & known[1, :-1] & known[1, 1:]]
         diagonals.append(diagonal)
     differences = np.concatenate(diagonals)
-    return float(np.median(differences, axis=0).mean() / (2 * 0.6745)) if len(differences) else 0.0
+    if not len(differences):
+        return 0.0
+    return float(np.median(differences, axis=0).mean() / (2 * MEDIAN_OF_NORMAL))
 
 
 def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> FittedNetwork:
