@@ -99,8 +99,9 @@ def reproduce(
     """Scores the defective images of one dataset that are not scored yet, and measures everything.
 
     A method that cannot be started, for want of its weights for example, is left out. `config` is
-    SSDnet's, of which baselines take `image_size` and `seed`; `configs` are by method those of
-    their own. Runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
+    that of all methods but those in `configs`, which are by method the configurations of their own;
+    baselines take some of its fields (`methods.baseline.BaselineMethod`). Runs go to
+    runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
 
     Raises:
       ConfigError: a run's folder holds results of another configuration.

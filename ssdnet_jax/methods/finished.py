@@ -32,7 +32,7 @@ from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
 class FinishedSSDnet(SSDnet):
     """SSDnet on `StoredFits` instead of images.
 
-    Pictures in its results are those of the fit, enlarged: the images may have gone.
+    Images in its results are those of the fit, enlarged: the files may have gone.
     """
 
     @property
