@@ -42,6 +42,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         raise
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Writes a file of this content, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """The absolute path, links followed but those in a circle, of which `resolve` may raise."""
     return Path(os.path.realpath(path))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.evaluation import metrics
 from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics
 
@@ -141,4 +141,4 @@ def _spread(values: Iterable[float | None]) -> float | None:
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json atomically."""
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())

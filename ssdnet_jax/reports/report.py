@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics, MapSet
 from ssdnet_jax.evaluation.summary import IMAGE_METRICS, Summary, means_over_seeds
@@ -92,7 +92,7 @@ def write_report(
         case_columns=columns,
         case_width=f"min(100%, {150 * columns}px)",
     )
-    write_atomically(path, lambda file: file.write(page.encode("utf-8")))
+    write_bytes(path, page.encode())
 
 
 def _head(name: str, evaluation: Evaluation, summary: Summary) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.evaluation.summary import summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
@@ -182,8 +182,8 @@ def write_markdown(
         parts += ["## Without numbers", problems]
     facts = "\n".join(f"- {name}: {_plain(value)}" for name, value in setting.facts.items())
     parts += ["## How it was made", facts]
-    content = ("\n\n".join(parts) + "\n").encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda file: file.write(content))
+    text = "\n\n".join(parts) + "\n"
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 _TABLE_NOTE = (

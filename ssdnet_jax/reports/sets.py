@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import real_path, write_atomically
+from ssdnet_jax.data.files import real_path, write_bytes
 from ssdnet_jax.evaluation.evaluate import ALL
 from ssdnet_jax.evaluation.summary import Summary
 from ssdnet_jax.reports.report_cases import escape
@@ -90,7 +90,7 @@ def write_sets_report(
         case_columns=1,
         case_width="100%",
     )
-    write_atomically(path, lambda target: target.write(text.encode("utf-8")))
+    write_bytes(path, text.encode())
 
 
 def _lines(name: str, summary: Summary, folder: str) -> str:

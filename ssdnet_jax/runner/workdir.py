@@ -26,7 +26,7 @@ from ssdnet_jax.data.files import (
     real_path,
     remove_unfinished,
     safe_relative,
-    write_atomically,
+    write_bytes,
 )
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.data.tables import csv_line, read_lines, write_table
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def contents(self) -> str:
-        """The SHA-256 of its file, of a page also which; equal for copies; empty if unknown."""
+        """SHA-256 of its file, for a page with its number; equal for copies, empty if unknown."""
         page = self.path.rpartition("#")[2]
         return self.sha256 + f"#{page}" * (self.path.endswith(f"#{page}") and page.isdecimal())
 
@@ -85,7 +85,13 @@ class Row:
 _PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 RESULT_FOLDERS = (
-    *("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions"),
+    "maps",
+    "heatmaps",
+    "masks",
+    "uncertainty",
+    "fits",
+    "params",
+    "decisions",
     "thumbnails",
 )
 
@@ -123,7 +129,7 @@ class Workdir:
         return self.path / "uncertainty" / f"{relative}.tiff"
 
     def fit_path(self, relative: str) -> Path:
-        """What scoring again needs: fitted image, reconstructions, losses (`runner.record`)."""
+        """What scoring again needs: fitted image, reconstructions, losses (`data.fits_file`)."""
         return self.path / "fits" / f"{relative}.npz"
 
     def params_path(self, relative: str) -> Path:
@@ -232,7 +238,7 @@ def open_workdir(
         kept = {p: r for p, r in rows.items() if r.status != "error" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
-        write_atomically(path / "run.json", lambda file: file.write(text.encode()))
+        write_bytes(path / "run.json", text.encode())
         write_rows(path, kept.values())
     return dataclasses.replace(folder, finished=kept)
 
