@@ -42,7 +42,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         raise
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | bytearray) -> None:
     """Writes a file of this content, as `write_atomically` does."""
     write_atomically(path, lambda file: file.write(content))
 

@@ -23,12 +23,11 @@ from ssdnet_jax.evaluation.evaluate import (
     MapSet,
     labelled_pairs,
 )
-from ssdnet_jax.evaluation.metrics import region_weights
+from ssdnet_jax.evaluation.metrics import AUPRO_LIMIT, region_weights
 from ssdnet_jax.evaluation.summary import IMAGE_METRICS
 
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of the intervals
-LIMIT = 0.3  # false positive rate of AUPRO
 SEED = 0  # of the draws
 
 _POSITIVES = 512  # scores of an image's defective pixels that bins are made of
@@ -248,7 +247,7 @@ def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str
     precision = true / np.maximum(true + false, 1)
     f1 = 2 * true / (true + false + true[:, -1:])
     # The curve of overlap, cut at the limit by straight lines.
-    left, right = np.minimum(rate[:, :-1], LIMIT), np.minimum(rate[:, 1:], LIMIT)
+    left, right = np.minimum(rate[:, :-1], AUPRO_LIMIT), np.minimum(rate[:, 1:], AUPRO_LIMIT)
     width = np.diff(rate, axis=1)
     slope = np.divide(np.diff(found, axis=1), width, out=np.zeros_like(width), where=width > 0)
     middle = found[:, :-1] + slope * ((left + right) / 2 - rate[:, :-1])
@@ -256,7 +255,7 @@ def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str
         "auroc": np.sum((recall[:, 1:] + recall[:, :-1]) / 2 * width, axis=1),
         "auprc": np.sum(precision * np.diff(recall, axis=1), axis=1),
         "f1_max": f1.max(axis=1),
-        "aupro": np.sum((right - left) * middle, axis=1) / LIMIT,
+        "aupro": np.sum((right - left) * middle, axis=1) / AUPRO_LIMIT,
     }
 
 

@@ -7,9 +7,12 @@ were not in the image; infinite scores are an error. `ssdnet_jax.evaluation.pool
 metrics for the pixels of many images together.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+
+AUPRO_LIMIT = 0.3  # false positive rate up to which AUPRO is integrated (Bergmann et al. 2021)
 
 
 class PixelMetrics(NamedTuple):
@@ -28,7 +31,9 @@ class PixelMetrics(NamedTuple):
     # [0, 1]; of a constant map limit / 2
 
 
-def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> PixelMetrics:
+def pixel_metrics(
+    mask: np.ndarray, score_map: np.ndarray, *, limit: float = AUPRO_LIMIT
+) -> PixelMetrics:
     """All metrics of the pixels, at a fraction of their cost one by one.
 
     Normal pixels only count by how many score higher than a defective one, and how many the same.
@@ -173,6 +178,11 @@ def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     weights[box] = np.append(0.0, 1.0 / sizes[1:])[regions]
     return weights, count
+
+
+def finite_or_none(value: float) -> float | None:
+    """A metric as tables have it: None where it does not exist, which is nan here."""
+    return float(value) if math.isfinite(value) else None
 
 
 def check_limit(limit: float) -> None:

@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from ssdnet_jax.evaluation.curves import Curve, Curves
-from ssdnet_jax.evaluation.metrics import Steps, check_limit, check_pair, region_weights
+from ssdnet_jax.evaluation.metrics import (
+    AUPRO_LIMIT,
+    Steps,
+    check_limit,
+    check_pair,
+    region_weights,
+)
 
 Pairs = Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
 
@@ -47,7 +53,9 @@ class PooledMetrics:
     pro: Curve  # false positive rate and mean per-region overlap, from (0, 0) to the limit
 
 
-def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**20) -> PooledMetrics:
+def pooled_metrics(
+    pairs: Pairs, *, limit: float = AUPRO_LIMIT, memory: int = 512 * 2**20
+) -> PooledMetrics:
     """AUROC, AUPRC, F1-max and AUPRO of the pixels of all images together, exactly.
 
     Equal to scikit-learn's `roc_auc_score`, `average_precision_score` and best F1 of

@@ -259,6 +259,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions_in_words() -> str:
+    """`versions` in one line, for reports."""
+    return ", ".join(f"{name} {number}" for name, number in versions().items())
+
+
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here"."""
     if isinstance(old, dict) and isinstance(new, dict):
