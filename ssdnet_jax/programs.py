@@ -287,7 +287,7 @@ def _keep(exported: export.Exported, path: Path) -> None:
 
 
 def _digest(*parts: Any) -> str:
-    """Of everything that decides a traced program: the arguments, our source, JAX and its flags."""
+    """Hash of all that decides a traced program: arguments, source of `core`, JAX and its flags."""
     flags = (
         jax.default_backend(),
         _CONFIG.jax_enable_x64,

@@ -188,7 +188,7 @@ def _maps_of(folder: Path, name: str) -> Path:
 
 
 def _chosen(parsed: Arguments, samples: Sequence[Sample]) -> list[Sample]:
-    """Those of one half, defective and good ones apart, in order."""
+    """The samples that `--every` and `--offset` choose, defective and good ones apart; in order."""
     bad = defective(samples) if parsed.only_defective else [s for s in samples if not s.good]
     good = [] if parsed.only_defective else [s for s in samples if s.good]
     step = parsed.every or 1

@@ -169,7 +169,7 @@ def principal_directions(covariance: Float[Array, "c c"], *, count: int) -> Floa
 
 @jax.custom_batching.custom_vmap
 def _eigenvectors(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
-    """Of a symmetric matrix, by ascending eigenvalues."""
+    """The eigenvectors of a symmetric matrix, by ascending eigenvalues."""
     return jnp.linalg.eigh(matrix)[1]
 
 

@@ -76,7 +76,7 @@ mirrored_conv2d.defvjp(_forward, _backward)
 
 
 def _takes_all_taps(kernel: Float[Array, "3 3 i o"], stride: int) -> bool:
-    """As in `conv2d`: few channels, or a stride."""
+    """Whether all taps are gathered, as in `conv2d`: for few channels, or with a stride."""
     return stride > 1 or 3 * kernel.shape[2] <= kernel.shape[3]
 
 

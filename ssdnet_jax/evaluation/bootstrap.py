@@ -205,7 +205,7 @@ def _means(values: Sequence[float | None], draws: np.ndarray) -> np.ndarray:
 
 
 def _image_aurocs(rows: Sequence[ImageMetrics | None], score: str, draws: np.ndarray) -> np.ndarray:
-    """Of each draw the share of pairs of a defective and a good image in the right order."""
+    """AUROC of whole images in each draw: the share of pairs, defective and good, in right order."""
     known = [(n, row) for n, row in enumerate(rows) if row and getattr(row, score) is not None]
     bad = [(n, getattr(row, score)) for n, row in known if not row.good]
     good = [(n, getattr(row, score)) for n, row in known if row.good]
@@ -240,7 +240,7 @@ def metrics_of_draws(
 
 
 def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str, np.ndarray]:
-    """Of running counts (draws, bins), highest scores first: areas under their curves."""
+    """Areas under the curves of running counts (draws, bins), which begin at the highest scores."""
     rate = np.insert(false / false[:, -1:], 0, 0, axis=1)
     recall = np.insert(true / true[:, -1:], 0, 0, axis=1)
     found = np.insert(overlap / overlap[:, -1:], 0, 0, axis=1)

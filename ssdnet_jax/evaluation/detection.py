@@ -89,7 +89,7 @@ def calibration_curve(rows: Sequence[ImageMetrics]) -> CalibrationCurve | None:
 
 
 def _p_values(rows: Sequence[ImageMetrics]) -> tuple[np.ndarray, np.ndarray]:
-    """Of good and of defective images, sorted."""
+    """The p-values of good and of defective images, each sorted; images without one left out."""
     known = [row for row in rows if row.p_value is not None]
     good = [row.p_value for row in known if row.good]
     bad = [row.p_value for row in known if not row.good]

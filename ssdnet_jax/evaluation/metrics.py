@@ -16,7 +16,7 @@ AUPRO_LIMIT = 0.3  # false positive rate up to which AUPRO is integrated (Bergma
 
 
 class PixelMetrics(NamedTuple):
-    """Of one image, equal to those of scikit-learn up to rounding of their sums.
+    """Metrics of one image, equal to those of scikit-learn up to rounding of their sums.
 
     AUPRO: at each threshold, the share of a region's pixels that score at least as high, averaged
     over the regions (8-connected components of the mask), against the share of normal pixels that

@@ -202,7 +202,7 @@ def _steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[Steps]:
 
 
 def _pixels_in(pairs: Pairs, bins: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Of each image: integers of normal and of defective pixels in the bins, and weights."""
+    """For each image: integers of normal and of defective pixels in the bins, and the weights."""
     wanted = np.zeros(_BINS, bool)
     wanted[bins] = True
     first, last = np.uint32(bins[0] << 16), np.uint32((bins[-1] << 16) + _BINS - 1)

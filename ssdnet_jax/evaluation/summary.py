@@ -95,7 +95,7 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
 
 
 def means_over_seeds(rows: Sequence[ImageMetrics], metric: str) -> list[tuple[ImageMetrics, float]]:
-    """Of each method and image that has the metric a row, and the mean over seeds."""
+    """A row of each method and image that has the metric, with its mean over seeds."""
     images: dict[tuple[str, str], list[ImageMetrics]] = {}
     for row in rows:
         if getattr(row, metric) is not None:

@@ -69,12 +69,12 @@ class Results:
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """All of them."""
+        """`clean`, if there is one, and those of all curves."""
         return (*([self.clean] if self.clean else []), *self.curves.values())
 
     @property
     def failed_rows(self) -> list[ImageMetrics]:
-        """Of images and methods without metrics."""
+        """Rows of images and methods without metrics."""
         return [row for found in self.evaluations for row in found.rows if row.status != "ok"]
 
 

@@ -38,7 +38,7 @@ class Context:
     note: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for each run.json
 
     def noting(self, **note: str) -> "Context":
-        """The same with something more to note."""
+        """The context with something more to note."""
         return dataclasses.replace(self, note={**note, **self.note})
 
 

@@ -205,7 +205,7 @@ class Localization:
 
     @property
     def threshold(self) -> float:
-        """Of the decision, in units of `score_map`."""
+        """The decision's threshold, in units of `score_map`."""
         return self.decision.threshold
 
     @property
@@ -319,7 +319,7 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """As commands and tables call it."""
+        """What commands and tables call it."""
 
     @property
     def config(self) -> Config: ...

@@ -71,7 +71,7 @@ class FinishedSSDnet(SSDnet):
         return prepared
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """By the plan; there is nothing to fit."""
+        """Images share a bucket by their plan; there is nothing to fit."""
         return super().bucket(prepared)._replace(stage="score", settings=None)
 
     def jobs(self, prepared: Prepared, name: str) -> list[Job]:

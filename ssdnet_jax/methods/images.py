@@ -248,7 +248,7 @@ def _as_image(
 
 
 def _in_range(pixels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """As float32 in [0, 1], 0 where not known; the same array if it is that already.
+    """Pixels as float32 in [0, 1], 0 where not known; the array itself if it is that already.
 
     A large image is held often enough.
     """

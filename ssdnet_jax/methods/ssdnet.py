@@ -151,7 +151,7 @@ class SSDnet:
         return is_large(prepared.fitted_missing.shape, self.config.tiling)
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """By the plan; of images with missing pixels by their shape."""
+        """Images share a bucket by their plan; those with missing pixels by their shape."""
         if prepared.plan is None:
             return Bucket("inpaint", prepared.fitted.shape, self.config.inpaint_settings)
         if self._is_large(prepared):
@@ -160,7 +160,7 @@ class SSDnet:
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
 
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
-        """Those of the fits and of `finish`; of an image in tiles none."""
+        """Loads the programs of the fits and of `finish`; none for an image in tiles."""
         plan = prepared.plan
         if plan is None:
             load_fits(prepared.fitted.shape)

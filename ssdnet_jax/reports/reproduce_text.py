@@ -63,13 +63,13 @@ class Setting:
 
     @property
     def seeds(self) -> str:
-        """In words."""
+        """The seeds in words."""
         numbers = self.protocol.seeds
         return f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
     @property
     def fitted(self) -> str:
-        """At which size, in words."""
+        """The size at which images are scored, in words."""
         return f"{self.image_size} px" if self.image_size else "own size"
 
     @property

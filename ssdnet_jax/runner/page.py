@@ -87,7 +87,7 @@ class Page:
             self.write(running=True)
 
     def take(self, row: Row) -> None:
-        """The same without writing."""
+        """Takes an image that is done, without writing."""
         entry = self._entry(row)
         place = self._places.setdefault(row.path, len(self._places))
         self._entries[row.path] = entry

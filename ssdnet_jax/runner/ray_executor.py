@@ -506,7 +506,7 @@ class _Worker:
         self._settings: Any = None
 
     def device(self, kind: str) -> str:
-        """See `worker_device`."""
+        """Sets JAX up and returns `worker_device`."""
         startup.compute_in_float32()
         startup.use_compilation_cache()
         return worker_device(kind)

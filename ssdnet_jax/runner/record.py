@@ -207,7 +207,7 @@ def write_result(
 
 
 def _range_text(used: tuple[float, float] | None) -> str | None:
-    """As `--range` takes it."""
+    """A range as the flag `--range` takes it."""
     return None if used is None else ",".join(f"{value:.9g}" for value in used)
 
 

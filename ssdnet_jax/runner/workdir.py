@@ -78,7 +78,7 @@ class Row:
         return self.sha256 + f"#{page}" * (self.path.endswith(f"#{page}") and page.isdecimal())
 
     def of(self, origin: Origin | None) -> "Row":
-        """The same with the contents that the result belongs to."""
+        """The row with the contents that its result belongs to."""
         return self if origin is None else dataclasses.replace(self, **dataclasses.asdict(origin))
 
 
@@ -178,7 +178,7 @@ class Workdir:
                 os.fsync(file.fileno())
 
     def finished_rows(self) -> dict[str, Row]:
-        """By path, the images that are finished by now."""
+        """The images that are finished by now, by path."""
         return {row.path: row for row in read_rows(self.path / "results.csv") if row.status == "ok"}
 
     def order(self, relatives: Iterable[str]) -> None:
@@ -322,7 +322,7 @@ def _weights(method: Method) -> dict[str, str]:
 
 
 def _sha256(weights: Any) -> str:
-    """Of all names, shapes and values in nested mappings and dataclasses, in the order of names."""
+    """Hash of the names, shapes and values in nested mappings and dataclasses, in order of names."""
     digest = hashlib.sha256()
 
     def update(name: str, value: Any) -> None:

@@ -137,7 +137,7 @@ class LargeImage:
         return height, width
 
     def judged(self, found: np.ndarray) -> np.ndarray:
-        """Of a map of the image, the values of pixels that take part."""
+        """The values of a map of the image at pixels that take part."""
         return found.ravel() if self.valid is None else found[self.valid]
 
 

@@ -198,7 +198,7 @@ def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.nda
 
 
 def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
+    """For `side` pixels along an axis: the positions before and behind each, the latter's share."""
     # An odd last row of the image at twice this scale has no position: resizing stretches the rest.
     scale *= 2 * length / round(2 * scale * side)
     places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
