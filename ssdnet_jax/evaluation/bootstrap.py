@@ -205,7 +205,7 @@ def _means(values: Sequence[float | None], draws: np.ndarray) -> np.ndarray:
 
 
 def _image_aurocs(rows: Sequence[ImageMetrics | None], score: str, draws: np.ndarray) -> np.ndarray:
-    """AUROC of whole images in each draw: the share of pairs, defective and good, in right order."""
+    """AUROC of whole images in each draw: the share of defective-good pairs in right order."""
     known = [(n, row) for n, row in enumerate(rows) if row and getattr(row, score) is not None]
     bad = [(n, getattr(row, score)) for n, row in known if not row.good]
     good = [(n, getattr(row, score)) for n, row in known if row.good]

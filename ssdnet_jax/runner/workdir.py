@@ -322,7 +322,7 @@ def _weights(method: Method) -> dict[str, str]:
 
 
 def _sha256(weights: Any) -> str:
-    """Hash of the names, shapes and values in nested mappings and dataclasses, in order of names."""
+    """Hash of names, shapes and values in nested mappings and dataclasses, in order of names."""
     digest = hashlib.sha256()
 
     def update(name: str, value: Any) -> None:
