@@ -29,7 +29,7 @@ def find_unbounded_work(stream: io.BytesIO) -> str | None:
     """What is wrong with the next pickle of a stream, which is left behind it; None if nothing is.
 
     Raises:
-        Exception: the pickle is broken, in as many ways as pickletools knows.
+      Exception: the pickle is broken, in as many ways as pickletools knows.
     """
     stack: list[_Size | None] = []  # None: a mark
     memo: dict[int, _Size] = {}

@@ -37,7 +37,7 @@ def picture_pages(path: Path) -> list[int]:
     Thumbnails, lower resolutions of a pyramid and transparency masks say that they are none.
 
     Raises:
-        Exception: the file is damaged, in too many ways to list.
+      Exception: the file is damaged, in too many ways to list.
     """
     import tifffile
 

@@ -223,10 +223,10 @@ def metrics_of_draws(
     """Metrics of the pixels of each draw together, by name; nan where a draw has one class.
 
     Args:
-        draws: how often each image is in each draw, float32 (draws, images).
-        normal: as the other two a field of `BinnedPixels`, of these images.
-        defective: likewise.
-        overlap: likewise.
+      draws: how often each image is in each draw, float32 (draws, images).
+      normal: as the other two a field of `BinnedPixels`, of these images.
+      defective: likewise.
+      overlap: likewise.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
     for start in range(0, len(draws), _ROWS):

@@ -82,11 +82,11 @@ def step_sums(
     The third, F1-max, is the largest of these steps and not a sum.
 
     Args:
-        steps: some of the curve's, highest score first.
-        negatives: normal pixels of the whole curve.
-        positives: defective pixels of the whole curve.
-        limit: of AUPRO.
-        true: defective pixels above these steps.
+      steps: some of the curve's, highest score first.
+      negatives: normal pixels of the whole curve.
+      positives: defective pixels of the whole curve.
+      limit: of AUPRO.
+      true: defective pixels above these steps.
     """
     above, down_to = steps.above, steps.down_to
     found = true + np.cumsum(steps.positives)

@@ -71,16 +71,16 @@ def pooled_metrics(
     class only.
 
     Args:
-        pairs: called once a pass; gives the same (mask, score_map) of all images each time. mask:
-            bool (H, W), True on the defect, or None for an image without; score_map: float
-            (H, W), high on the defect, NaN where a pixel takes no part. Sizes may differ.
-        limit: false positive rate up to which AUPRO is integrated, in (0, 1].
-        memory: bytes for counts, at least one bin of scores. Some 20 MB and what one image takes
-            come on top.
+      pairs: called once a pass; gives the same (mask, score_map) of all images each time. mask:
+        bool (H, W), True on the defect, or None for an image without; score_map: float
+        (H, W), high on the defect, NaN where a pixel takes no part. Sizes may differ.
+      limit: false positive rate up to which AUPRO is integrated, in (0, 1].
+      memory: bytes for counts, at least one bin of scores. Some 20 MB and what one image takes
+        come on top.
 
     Raises:
-        ValueError: a mask and a map that do not fit, infinite scores (also beyond the range of
-            float32), a limit outside (0, 1], or other images in a later pass.
+      ValueError: a mask and a map that do not fit, infinite scores (also beyond the range of
+        float32), a limit outside (0, 1], or other images in a later pass.
     """
     check_limit(limit)
     counts = _count(pairs)

@@ -19,8 +19,8 @@ def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     by side. Format: W3C PNG specification, third edition.
 
     Args:
-        path: of the file.
-        pixels: uint8 RGB (H, W, 3).
+      path: of the file.
+      pixels: uint8 RGB (H, W, 3).
     """
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels, np.uint8).reshape(height, 3 * width)

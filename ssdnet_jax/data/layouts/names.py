@@ -83,7 +83,7 @@ def checked_name(name: str, where: str, what: str) -> str:
     """The name of a category or defect from a table: results go to folders of this name.
 
     Raises:
-        InputError: the name would lead out of a folder, or no folder can have it.
+      InputError: the name would lead out of a folder, or no folder can have it.
     """
     try:
         safe_relative(name)
