@@ -372,7 +372,7 @@ def scatter_errors(
         treated likewise. None: all are known. With "corrected" only.
 
     Raises:
-      ValueError: if the map is so small that no pixel has all of its tiles within it.
+      ValueError: the map is so small that no pixel has all of its tiles within it.
     """
     n = errors.shape[-1]
     height, width = errors.shape[0] - n + 1, errors.shape[1] - n + 1

@@ -19,7 +19,7 @@ def patch_starts(length: int, *, size: int, stride: int) -> tuple[int, ...]:
     """First pixels of the patches along one axis of `length` pixels.
 
     Raises:
-      ValueError: if the patch is longer than the axis, or size or stride is below 1.
+      ValueError: the patch is longer than the axis, or size or stride is below 1.
     """
     if size < 1 or stride < 1:
         raise ValueError(f"patch size {size} and stride {stride}; expected both to be at least 1")

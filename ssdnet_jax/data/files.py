@@ -181,7 +181,7 @@ def user_cache_folder() -> Path:
     `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
 
     Raises:
-      InputError: If neither variable is set and the user has no home folder.
+      InputError: neither variable is set and the user has no home folder.
     """
     try:
         if explicit := os.environ.get("SSDNET_CACHE"):

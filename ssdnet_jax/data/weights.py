@@ -84,17 +84,17 @@ def load_vgg19_weights(
     Args:
       path: `.npz` (`conv1_1/weight` (out, in, height, width), `conv1_1/bias`, ...),
         `.safetensors` or torchvision's own `.pth`/`.pt` (`features.0.weight`, ...).
-      url: Address of a safetensors file with `features.0.weight`, ...; by default the
+      url: address of a safetensors file with `features.0.weight`, ...; by default the
         environment variable SSDNET_VGG19_URL, else timm's copy on the Hugging Face hub.
-      cache_folder: By default `user_cache_folder()`.
-      report: Given one line before a download starts, and one if the cached file is unusable;
+      cache_folder: by default `user_cache_folder()`.
+      report: given one line before a download starts, and one if the cached file is unusable;
         by default a warning is logged.
 
     Returns:
       For each convolution `kernel` (height, width, in, out) and `bias` (out,), float32.
 
     Raises:
-      InputError: If the weights cannot be had, or are not torchvision's IMAGENET1K_V1.
+      InputError: the weights cannot be had, or are not torchvision's IMAGENET1K_V1.
     """
     return load_pinned_weights(
         VGG19_IMAGENET1K_V1, path, url=url, cache_folder=cache_folder, report=report
@@ -107,8 +107,8 @@ def random_vgg19_weights(
     """Draws weights of the same structure: normal of variance 2 / fan-in, zero biases.
 
     Args:
-      seed: Seed of the draw; equal seeds give equal weights.
-      channels: Output channels of the four convolutions.
+      seed: seed of the draw; equal seeds give equal weights.
+      channels: output channels of the four convolutions.
 
     Returns:
       As `load_vgg19_weights`, with 3x3 kernels from three input channels on.
