@@ -23,7 +23,7 @@ from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_featu
 
 Kind = Literal["vgg19", "filters"]
 
-_VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
 _REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
     ("vgg19", "fine"): 2,
     ("vgg19", "coarse"): 7,
@@ -191,11 +191,11 @@ def _eigenvectors_of_batch(
 
 
 def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps:
-    mirrored = mirror(image, margin=_VGG19_MARGIN)[None]
+    mirrored = mirror(image, margin=VGG19_MARGIN)[None]
     fine = every(max_pool2x2(vgg19_features(weights, mirrored, layer="conv1_2"))[0], stride)
     # A third of the arithmetic is in this layer: what is not kept is not computed.
     coarse = vgg19_features(weights, mirrored, layer="conv2_2", stride=stride)[0]
-    first = _VGG19_MARGIN // 2 // stride
+    first = VGG19_MARGIN // 2 // stride
     height, width = (-(-(side // 2) // stride) for side in image.shape[:2])
     return FeatureMaps(*(x[first : first + height, first : first + width] for x in (fine, coarse)))
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.core.batch import over_batch
 from ssdnet_jax.core.config import LossConfig, ScoreConfig
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.core.losses import aggregate, image_features, patch_similarities
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import PERCEPTUAL_SIMILARITIES, RECONSTRUCTION_ERRORS, SCORES
@@ -115,7 +116,7 @@ def local_mean(
     rows, columns = (jnp.asarray(_gaussian_matrix(n, width)) for n in values.shape)
 
     def smooth(x: Array) -> Array:
-        return patch_grid.product(patch_grid.product(rows, x), columns.T)
+        return product(product(rows, x), columns.T)
 
     if known is None:
         return smooth(values)
@@ -200,12 +201,12 @@ def patch_inner_products(
         return _products_in_image(image, reconstruction, vgg19, config, size=size, stride=stride)
     corners = jnp.asarray(patch_grid.patch_corners(shape, size=size, stride=stride))
 
-    def product(corner: Array) -> Array:
+    def similarity(corner: Array) -> Array:
         y, f = (patch_grid.patches_at(x, corner[None], size=size) for x in (image, reconstruction))
         return patch_similarities(y, f, vgg19, config)[0]
 
     rows = len(patch_grid.patch_starts(shape[0], size=size, stride=stride))
-    return lax.map(product, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
+    return lax.map(similarity, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
 
 
 def _products_in_image(
