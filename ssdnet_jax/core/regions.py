@@ -73,8 +73,8 @@ def find_regions(
 
     Args:
       calibrated: map in calibrated units.
-      resolution: pixels at which the image was analysed for each of the map; None: as if all of
-        the map were `PIXELS`.
+      resolution: pixels of the analysed image for each pixel of the map; None: as if the analysed
+        image had `PIXELS`.
     """
     from scipy import ndimage
 

@@ -1,4 +1,4 @@
-"""Which pixels a label says are defective: masks and regions, not taken on faith.
+"""Which pixels a label says are defective: masks and regions, checked for what is odd.
 
 Masks come as black with white defects, as small numbers of classes, saved with loss, inverted, or
 painted. What can be told from the values is read as it is meant and said; the rest is refused.
