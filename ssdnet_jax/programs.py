@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -138,33 +138,34 @@ class Program:
 def program(
     function: Callable[..., Any],
     *arguments: Any,
-    settings: Hashable,
     donate: tuple[int, ...] = (),
     placement: Placement | None = None,
     in_one_thread: bool = False,
+    **static: Hashable,
 ) -> Program:
-    """`jax.jit` of `function(*arguments, settings=settings)`, traced once a machine.
+    """`jax.jit` of `function(*arguments, **static)`, traced once a machine.
 
     Args:
       function: pure, of `ssdnet_jax.core`.
       *arguments: arrays, or trees of them, of the shapes and types the program is for; also only
         these, as `Program.result` has them.
-      settings: static; its text must say all that it decides.
       donate: positions of the arguments whose memory the result may reuse.
       placement: of programs that several devices share.
       in_one_thread: whether a CPU is to run it in one thread, so that Fourier transforms give the
         same bits each time (`core.batch.IN_ONE_THREAD`).
+      **static: further arguments, which are no arrays; the text of each must say all that it
+        decides.
 
     Returns:
       A compiled function of arguments of those shapes and types.
     """
-    found = _looked_up(function, arguments, settings, donate, placement, in_one_thread)
+    found = _looked_up(function, arguments, static, donate, placement, in_one_thread)
     return found.compiled()
 
 
-def result_of(function: Callable[..., Any], *arguments: Any, settings: Hashable) -> Any:
+def result_of(function: Callable[..., Any], *arguments: Any, **static: Hashable) -> Any:
     """Shapes and types of what the `program` of these arguments returns; it is not compiled."""
-    return _looked_up(function, arguments, settings, (), None, False).result
+    return _looked_up(function, arguments, static, (), None, False).result
 
 
 def forget_programs() -> None:
@@ -204,7 +205,7 @@ def _program(in_one_thread: bool, *key: Any) -> Program:
 def _looked_up(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
-    settings: Hashable,
+    static: Mapping[str, Hashable],
     donate: tuple[int, ...],
     placement: Placement | None,
     in_one_thread: bool,
@@ -212,7 +213,8 @@ def _looked_up(
     leaves, structure = jax.tree.flatten(jax.tree.map(_shape, arguments))
     device = None if placement else _device(arguments)
     with _LOOKING_UP:  # or two threads would have a program each
-        key = (function, tuple(leaves), structure, settings, donate, placement, device)
+        named = tuple(sorted(static.items()))
+        key = (function, tuple(leaves), structure, named, donate, placement, device)
         return _program(in_one_thread, *key)
 
 
@@ -220,7 +222,7 @@ def _lower(
     function: Callable[..., Any],
     leaves: tuple[Any, ...],
     structure: Any,
-    settings: Hashable,
+    static: tuple[tuple[str, Hashable], ...],
     donate: tuple[int, ...],
     placement: Placement | None,
     device: jax.Device | None,
@@ -241,13 +243,13 @@ def _lower(
             )
         return function.lower(*jax.tree.unflatten(structure, placed))
 
-    with_settings = functools.partial(function, settings=settings)
-    plain = jit(placement.divided(with_settings) if placement else with_settings)
+    of_arrays = functools.partial(function, **dict(static))
+    plain = jit(placement.divided(of_arrays) if placement else of_arrays)
     folder = _CONFIG.jax_compilation_cache_dir
     if not folder or registry.foreign_entries():  # whose source the digest would not see
         return lowered(plain)
     name = _digest(
-        function.__module__, function.__qualname__, leaves, structure, settings, donate, placement
+        function.__module__, function.__qualname__, leaves, structure, static, donate, placement
     )
     path = Path(folder) / f"ssdnet-{name}.stablehlo"
     try:

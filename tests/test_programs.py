@@ -181,7 +181,7 @@ def test_programs_are_freed_while_other_threads_trace_compile_and_run(cache):
     assert not wrong
 
 
-def transformed(image, settings):
+def transformed(image):
     spectrum = jnp.fft.rfft2(image)
     again = [jnp.fft.irfft2(spectrum * share, s=image.shape) for share in (0.3, 0.7, 1.1)]
     return spectrum, again
@@ -190,7 +190,7 @@ def transformed(image, settings):
 def test_fourier_transforms_give_the_same_bits_each_time(cache):
     # XLA shares their rows out among threads that happen to be free, unless it is told not to.
     image = np.random.default_rng(0).normal(size=(384, 384)).astype(np.float32)
-    compiled = program(transformed, image, settings=None, in_one_thread=True)
+    compiled = program(transformed, image, in_one_thread=True)
     first = jax.device_get(compiled(image))
     for _ in range(40):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(compiled(image)), first)

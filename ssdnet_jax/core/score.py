@@ -1,6 +1,7 @@
 """The anomaly score of Eq. 3: patch errors painted back onto their pixels."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -60,6 +61,22 @@ def score(
     """
     method = SCORES[plan.score.method]
     return over_batch(lambda t, mu: method(t, mu, vgg19, plan), target, reconstructions)
+
+
+def score_seeds(
+    target: Target,
+    reconstructions: Float[Array, "b seeds hh ww d"],
+    vgg19: VGG19Weights | None,
+    *,
+    plan: Plan,
+) -> ScoreMaps:
+    """`score` of each seed; what no reconstruction changes is computed once.
+
+    Returns:
+      Maps (b, seeds, h, w).
+    """
+    of_seed = functools.partial(score, target, vgg19=vgg19, plan=plan)
+    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
 
 
 def from_raw(raw: Float[Array, "h w"], valid: Float[Array, "h w"] | None = None) -> ScoreMaps:

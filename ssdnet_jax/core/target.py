@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -95,7 +96,7 @@ def encode(
         should resemble the rest; needed for a plan that is `masked`, and for no other.
       details: the images at twice the size; needed for a plan that is `detailed`.
     """
-    target = add_compared(encode_fitted(images, vgg19, plan, valid), vgg19, plan, details)
+    target = add_compared(encode_fitted(images, vgg19, valid, plan=plan), vgg19, details, plan=plan)
     smooth = image_to_mark(target, plan)
     return target if smooth is None else target._replace(marks=marks_of_all(smooth))
 
@@ -103,8 +104,9 @@ def encode(
 def encode_fitted(
     images: Float[Array, "b h w c"],
     vgg19: VGG19Weights | None,
-    plan: Plan,
     valid: Float[Array, "b h w"] | None = None,
+    *,
+    plan: Plan,
 ) -> Target:
     """What a fit and `decode` need of a batch of images; arguments as of `encode`."""
     if plan.masked != (valid is not None):
@@ -123,8 +125,9 @@ def encode_fitted(
 def add_compared(
     target: Target,
     vgg19: VGG19Weights | None,
-    plan: Plan,
     details: Float[Array, "b hh ww c"] | None = None,
+    *,
+    plan: Plan,
 ) -> Target:
     """The target from `encode_fitted` with the representations that the score compares, and guide.
 
@@ -177,6 +180,14 @@ def decode(
       plan: static, as for `encode`.
     """
     return over_batch(TARGETS[plan.target].decode, target, reconstructions)
+
+
+def decode_seeds(
+    target: Target, reconstructions: Float[Array, "b seeds hh ww d"], *, plan: Plan
+) -> Float[Array, "b seeds hh ww c"]:
+    """`decode` of each seed."""
+    of_seed = functools.partial(decode, target, plan=plan)
+    return jax.vmap(of_seed, in_axes=1, out_axes=1)(reconstructions)
 
 
 def _encode_pixels(

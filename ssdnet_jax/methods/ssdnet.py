@@ -14,10 +14,19 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from ssdnet_jax.config import Config, check_against_image, from_config_dict
-from ssdnet_jax.core import stages
 from ssdnet_jax.core.conformal import Calibration
 from ssdnet_jax.core.fit import StopReason
-from ssdnet_jax.core.target import image_to_mark, loss_weights, target_shape
+from ssdnet_jax.core.noise import noise_deviation
+from ssdnet_jax.core.score import score_seeds
+from ssdnet_jax.core.target import (
+    add_compared,
+    decode_seeds,
+    encode_fitted,
+    image_to_mark,
+    loss_weights,
+    marks_of_all,
+    target_shape,
+)
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.fits_file import StoredFits
 from ssdnet_jax.errors import ConfigError, InputError
@@ -54,14 +63,14 @@ from ssdnet_jax.programs import Program, program, result_of
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
 
-def _run_stage(function: Callable[..., Any], *arguments: Any, settings: Any = None) -> Any:
-    """What a function of `core.stages` returns; its program is traced once a machine."""
-    return program(function, *arguments, settings=settings)(*arguments)
+def _run(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """What a function of `core` returns; its program is traced once a machine."""
+    return program(function, *arguments, **static)(*arguments)
 
 
 def _marks(smooth: Any) -> Program:
     """The program of marks: their Fourier transforms are the same to the bit in one thread."""
-    return program(stages.marks_of, smooth, settings=None, in_one_thread=True)
+    return program(marks_of_all, smooth, in_one_thread=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +139,7 @@ class SSDnet:
         elif self._is_large(prepared):
             noise = sampled_noise(prepared.fitted, _valid_pixels(prepared))
         else:
-            noise = float(_run_stage(stages.measure_noise, prepared.fitted, valid))
+            noise = float(_run(noise_deviation, prepared.fitted, valid))
         masked = valid is not None
         plan = self.config.plan(
             prepared.fitted_missing.shape,
@@ -177,15 +186,15 @@ class SSDnet:
         details = batch(prepared.detail if plan.detailed else None)
         images = batch(prepared.fitted)
         # Whoever encodes the first images compiles that program meanwhile.
-        target = result_of(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
+        target = result_of(encode_fitted, images, self.vgg19, masks, plan=plan)
         shape = target.values.shape[1:]
         load_fits(shape)
-        target = program(stages.add_compared, target, self.vgg19, details, settings=plan).result
+        target = program(add_compared, target, self.vgg19, details, plan=plan).result
         if (smooth := image_to_mark(target, plan)) is not None:
             target = target._replace(marks=_marks(smooth).result)
         fitted = jax.ShapeDtypeStruct((size, plan.seeds, *shape), target.values.dtype)
-        program(stages.score_seeds, target, fitted, self.vgg19, settings=plan)
-        program(stages.decode_seeds, target, fitted, settings=plan)
+        program(score_seeds, target, fitted, self.vgg19, plan=plan)
+        program(decode_seeds, target, fitted, plan=plan)
 
     def encode(self, group: Sequence[Prepared], size: int) -> list[Prepared]:
         """Computes what is fitted to images of one plan in one call; the rest is `finish`'s."""
@@ -196,7 +205,7 @@ class SSDnet:
         masks = None
         if plan.masked:
             masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
-        targets = _run_stage(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
+        targets = _run(encode_fitted, images, self.vgg19, masks, plan=plan)
         # An error of the device is to be raised here, where it is known whose images it was.
         jax.block_until_ready(targets)
         return [
@@ -256,14 +265,14 @@ class SSDnet:
         details = None
         if plan.detailed:
             details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
-        target = _run_stage(stages.add_compared, target, self.vgg19, details, settings=plan)
+        target = _run(add_compared, target, self.vgg19, details, plan=plan)
         if (smooth := image_to_mark(target, plan)) is not None:
             target = target._replace(marks=_marks(smooth)(smooth))
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
-        maps = _run_stage(stages.score_seeds, target, reconstructions, self.vgg19, settings=plan)
-        pictures = _run_stage(stages.decode_seeds, target, reconstructions, settings=plan)
+        maps = _run(score_seeds, target, reconstructions, self.vgg19, plan=plan)
+        pictures = _run(decode_seeds, target, reconstructions, plan=plan)
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
