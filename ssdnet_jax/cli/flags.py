@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from ssdnet_jax.cli.flag_values import one_of, whole_number
+from ssdnet_jax.cli.flag_values import check_results_folder, one_of, whole_number
 from ssdnet_jax.config import Config, field_names, legal_words
 from ssdnet_jax.config_files import (
     DEFAULT_CONFIG,
@@ -100,7 +100,8 @@ def read_flags(
       yet; the values of the command's own flags.
 
     Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one).
+      ConfigError: an unknown flag or field (names the nearest valid one), two values for one, or a
+        work folder that holds all that a user has.
     """
     values = flags.FlagValues()
     # Text for now: which type a field has and what is legal is said in one place, `Config`.
@@ -134,6 +135,8 @@ def read_flags(
             example = f"and a glob in quotes, as --{first}='*{Path(rest[0]).suffix}'"
         raise ConfigError(f"found {rest[0]!r}; expected flags only, {example}")
 
+    if "workdir" in own and values["workdir"].value:
+        check_results_folder("--workdir", values["workdir"].value)
     given = {field: values[f"config.{field}"].value for field in field_names()}
     for name, field in _SHORT.items():
         if (text := values[name].value) is None:

@@ -277,6 +277,18 @@ def test_a_table_whose_configuration_is_lost_is_refused(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["index.html", "verdicts.csv", "defects.csv"])
+def test_a_file_of_the_user_by_the_name_of_a_result_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} that no run of ssdnet has written"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    opened(tmp_path)
+    (tmp_path / name).write_text("of a run")
+    opened(tmp_path)
+
+
 @pytest.mark.parametrize("below", ["", "below"])
 def test_a_file_cannot_be_a_work_folder(tmp_path, below):
     (tmp_path / "file").write_text("mine")
