@@ -8,7 +8,6 @@ import io
 import textwrap
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -130,10 +129,10 @@ def read_flags(
         ) from error
     if rest:
         first = next(iter(own))
-        example = f"for example --{first}={rest[0]}"
-        if values[first].present:  # the shell has made several words of a glob
-            example = f"and a glob in quotes, as --{first}='*{Path(rest[0]).suffix}'"
-        raise ConfigError(f"found {rest[0]!r}; expected flags only, {example}")
+        example = f"expected flags only, for example --{first}={rest[0]}"
+        if values[first].present:  # the shell has made several words of one
+            example = "expected flags only; a glob, and a name with blanks, need quotes"
+        raise ConfigError(f"found {rest[0]!r}; {example}")
 
     if "workdir" in own and values["workdir"].value:
         check_results_folder("--workdir", values["workdir"].value)
@@ -156,7 +155,12 @@ class _Once:
 
     def parse(self: Any, argument: Any) -> None:
         before = self.value if self.present else None
-        super().parse(argument)  # type: ignore[misc]
+        try:
+            super().parse(argument)  # type: ignore[misc]
+        except flags.IllegalFlagValueError as error:  # of switches: text is legal always
+            raise ConfigError(
+                f"--{self.name}: found {shortened(repr(argument), 80)}; expected true or false"
+            ) from error
         if before is not None and self.value != before:
             expected = _EXPECTED_ONCE.get(self.name, "one of the two")
             raise ConfigError(

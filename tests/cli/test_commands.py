@@ -172,6 +172,16 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 SCRIPTS = PROJECT["project"]["scripts"]
 
 
+def test_every_command_says_its_version(capsys):
+    for name in ("ssdnet", "calibrate", "evaluate", "reproduce", "rescore", "sweep"):
+        assert main_of(name)([f"ssdnet-{name}", "--version"]) == 0
+        out, err = capsys.readouterr()
+        assert f"ssdnet-jax {PROJECT['project']['version']}\n" in out and "\njax " in out
+        assert err == ""
+        assert main_of(name)([f"ssdnet-{name}", "--help"]) == 0
+        assert "\n  --version  " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_what_is_installed_as_a_command_prints_its_help(name, monkeypatch, capsys):
     """In this process; tests/cli/test_ssdnet.py starts an installed program."""
