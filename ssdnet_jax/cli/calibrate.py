@@ -80,7 +80,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
         if not value:
             raise ConfigError(f"--{name}: found none; expected a folder, see --help")
     path = Path(parsed.workdir or "")
-    root, relatives = startup.find_inputs(parsed.good or "", path, None)
+    root, relatives = startup.find_inputs(parsed.good or "", path, report=terminal.problem)
     sources = file_sources(root, relatives)
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(executing(parsed))

@@ -261,9 +261,15 @@ def versions() -> dict[str, str]:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here"."""
+    """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here".
+
+    Of runs of two methods that is all.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
+        found: list[str] = []
+        if not name and old.get("method") != new.get("method"):
+            # Other methods have other fields, which say nothing more.
+            old, new = ({"method": d.get("method", "nothing")} for d in (old, new))
         for key in [*old, *(k for k in new if k not in old)]:
             inner = f"{name}.{key}" if name else key
             found += differences(old.get(key, "nothing"), new.get(key, "nothing"), inner)

@@ -237,6 +237,11 @@ def test_differences_name_leaves():
     assert differences(old, old) == []
 
 
+def test_of_two_methods_no_fields_are_compared():
+    old, new = {"method": "fca", "config": {"seed": 1}}, {"method": "dip", "config": {"side": 2}}
+    assert differences(old, new) == ["method: fca there, dip here"]
+
+
 @pytest.mark.parametrize(
     "note", ["", "{", "[]", "3", '{"config": {}}', "\udcff", "[" * 100_000, "1" * 5000]
 )
