@@ -1,8 +1,8 @@
 """What is different while a command of this package is still being imported, for most of a second.
 
 Importing this module has two effects where the process is one of these commands, until `imported`
-is called: Ctrl-C ends it without a traceback, and nothing looks for garbage. Whoever imports the
-package otherwise keeps their own way, and so does who has given Ctrl-C a meaning.
+is called: Ctrl-C ends it without a traceback, and garbage is not collected. For others who import
+the package nothing changes, and another handler of Ctrl-C stays.
 """
 
 import gc
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def imported() -> None:
-    """Ctrl-C raises KeyboardInterrupt again, and garbage is collected, but for what is there now.
+    """Ctrl-C raises KeyboardInterrupt again; garbage is collected, among what is made from now on.
 
     The hundred thousand objects of JAX stay for good, and to go through them takes a tenth of a
     second each time.

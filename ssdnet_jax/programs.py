@@ -27,23 +27,20 @@ from ssdnet_jax.core.lanes import LaneResult, Lanes
 from ssdnet_jax.core.matched_filter import Marks
 from ssdnet_jax.core.score import ScoreMaps
 from ssdnet_jax.core.target import Target
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 
 _CONFIG: Any = jax.config  # whose fields are not in its type
 LANES, SHARED = PartitionSpec("lanes"), PartitionSpec()
 # Programs in memory at a time, eight for each shape of images. A process may have 65,530 mapped
 # pieces of memory, each program of a CPU takes some 430, and beyond that XLA ends the process.
 _MOST_KEPT = 64
-# Programs that JAX keeps by itself, such as those of baselines, some 200 pieces for each shape of
-# pictures, are not among those. All go once so much of what a process may have is in use.
+# JAX keeps other programs by itself, such as those of baselines, some 200 pieces for each shape of
+# images. All are freed once so large a share of the pieces that a process may have is in use.
 _MAPS, _LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")  # of Linux
 _MOST_MAPPED = 0.6
 _LOOKING_UP = threading.Lock()
 
-_TYPES = (
-    *(FitState, Weights, Adam, Lanes, LaneResult),
-    *(Target, Marks, ScoreMaps),
-)
+_TYPES = (FitState, Weights, Adam, Lanes, LaneResult, Target, Marks, ScoreMaps)
 for _type in _TYPES:
     export.register_namedtuple_serialization(_type, serialized_name=f"ssdnet_jax.{_type.__name__}")
 
@@ -284,13 +281,13 @@ def _device(arguments: tuple[Any, ...]) -> jax.Device:
 def _keep(exported: export.Exported, path: Path) -> None:
     """Writes a program; a folder that cannot be written costs time at the next start only."""
     try:
-        write_atomically(path, lambda file: file.write(exported.serialize()))
+        write_bytes(path, exported.serialize())
     except OSError:
         return
 
 
 def _digest(*parts: Any) -> str:
-    """Of everything that decides a traced program: the arguments, our source, JAX and its flags."""
+    """Hash of all that decides a traced program: arguments, source of `core`, JAX and its flags."""
     flags = (
         jax.default_backend(),
         _CONFIG.jax_enable_x64,

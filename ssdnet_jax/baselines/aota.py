@@ -52,8 +52,8 @@ def aota(
       neighbours: share of the image's features that are the nearest, in (0, 1].
       window: side of the window over which features are averaged, odd; a feature pixel is two
         image pixels wide.
-      stride: every which position is compared, in both directions; half of it takes 16 times as
-        long.
+      stride: every `stride`-th position is compared, in both directions; half of it takes 16 times
+        as long.
       blur: standard deviation of the Gaussian over the map, in image pixels; 0: none.
 
     Returns:

@@ -9,11 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ssdnet_jax.core.features import VGG19_MARGIN
 from ssdnet_jax.core.patch_statistics import Border
 from ssdnet_jax.core.smoothing import mirror
-from ssdnet_jax.core.vgg19 import Layer, VGG19Weights, vgg19_features
-
-_VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+from ssdnet_jax.core.vgg19 import VGG19Weights, vgg19_features
 
 # Level, edge, spot and ripple (Laws 1980).
 _LAWS_VECTORS = np.array(
@@ -27,23 +26,21 @@ def vgg19_feature_map(
     weights: VGG19Weights,
     image: Float[Array, "h w c"],
     *,
-    layer: Layer = "conv2_2",
     border: Border = "published",
 ) -> Float[Array, "h//2 w//2 features"]:
-    """VGG19 features of the whole image at its own resolution.
+    """VGG19 features (conv2_2) of the whole image at its own resolution.
 
     Args:
       weights: from `ssdnet_jax.load_vgg19_weights`.
       image: grey or RGB in [0, 1].
-      layer: "conv2_2" (before the ReLU) or "relu2_2" (after it).
       border: "published" surrounds the image by zeros as VGG19 does, which makes features of a
         frame of about four feature pixels unlike all others; "corrected" mirrors the image.
     """
     if border == "published":
-        return vgg19_features(weights, image[None], layer=layer)[0]
+        return vgg19_features(weights, image[None])[0]
     height, width = (side // 2 for side in image.shape[:2])
-    features = vgg19_features(weights, mirror(image, margin=_VGG19_MARGIN)[None], layer=layer)[0]
-    first = _VGG19_MARGIN // 2
+    features = vgg19_features(weights, mirror(image, margin=VGG19_MARGIN)[None])[0]
+    first = VGG19_MARGIN // 2
     return features[first : first + height, first : first + width]
 
 

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ssdnet_jax.baselines.pixels import check, check_channels, check_word, compiled, luminance
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.errors import ConfigError, InputError
 
 Statistic = Literal[
@@ -176,5 +177,4 @@ def _box_sums(values: Float[Array, "rr cc"], height: int, width: int) -> Float[A
         return ((pixels >= starts) & (pixels < starts + size)).astype(np.float32)
 
     rows, columns = boxes(values.shape[0], height), boxes(values.shape[1], width)
-    sums = jnp.matmul(rows, values, precision=lax.Precision.HIGHEST)
-    return jnp.matmul(sums, columns.T, precision=lax.Precision.HIGHEST)
+    return product(product(rows, values), columns.T)

@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ssdnet_jax.baselines import pixels
 from ssdnet_jax.core import patches as patch_grid
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.errors import ConfigError, InputError
 
 Coverage = Literal["sum", "mean"]
 
 _SUPPORT = 49  # side of the MR8 filters, in pixels
 _ORIENTATIONS = 6
-_MATMUL = lax.Precision.HIGHEST
 
 
 class Regression(NamedTuple):
@@ -149,7 +149,7 @@ def guided_regression(
       tolerance: largest absolute entry of X - XZ - E, in units of X.
       max_iterations: at most so many.
     """
-    x, gram = features, _dot(features, features.T)
+    x, gram = features, product(features, features.T)
     identity = jnp.eye(len(x), dtype=x.dtype)
     guide = 2 * trade_off * lax.square(weights)  # diagonal of 2 lambda W W'
 
@@ -165,7 +165,7 @@ def guided_regression(
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         _, error, multiplier, penalty, _, iteration = state
         u = projected(error, multiplier, penalty)
-        difference = x - _dot(gram, u)  # X - XZ
+        difference = x - product(gram, u)  # X - XZ
         error = (penalty * difference + multiplier) / (guide + penalty)
         violation = difference - error
         multiplier = multiplier + penalty * violation
@@ -182,7 +182,7 @@ def guided_regression(
         jnp.asarray(0),
     )
     u, error, *_, iterations = lax.while_loop(goes_on, step, start)
-    return Regression(_dot(x.T, u), error, iterations)
+    return Regression(product(x.T, u), error, iterations)
 
 
 def mr8_responses(grey: Float[Array, "h w"], *, scale: float = 1.0) -> Float[Array, "8 h w"]:
@@ -195,7 +195,9 @@ def mr8_responses(grey: Float[Array, "h w"], *, scale: float = 1.0) -> Float[Arr
     normalized = centred / jnp.maximum(jnp.std(grey), 1e-5)  # a constant image stays near 0
     padded = jnp.pad(normalized, _SUPPORT // 2, mode="symmetric")
     bank = jnp.asarray(rfs_filters(scale)[:, None, ::-1, ::-1])  # flipped: convolution
-    responses = lax.conv(padded[None, None], bank, (1, 1), "VALID", precision=_MATMUL)[0]
+    responses = lax.conv(
+        padded[None, None], bank, (1, 1), "VALID", precision=lax.Precision.HIGHEST
+    )[0]
     oriented = responses[:-2].reshape(2, 3, _ORIENTATIONS, *grey.shape)
     edges, bars = jnp.abs(oriented[0]).max(1), oriented[1].max(1)
     return jnp.concatenate([edges, bars, responses[-2:]])
@@ -247,7 +249,3 @@ def _patch_means(responses: Float[Array, "8 h w"], size: int, stride: int) -> Fl
         return patch_grid.patch_sums(response, size=size, stride=stride).ravel() / size**2
 
     return jax.vmap(means)(responses)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=_MATMUL)

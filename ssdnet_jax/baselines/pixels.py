@@ -111,7 +111,7 @@ def box_mean(features: Float[Array, "h w c"], *, size: int) -> Float[Array, "h w
 def of_distances(
     features: Float[Array, "n c"], reduce: Callable[[Float[Array, " n"]], Float[Array, ""]]
 ) -> Float[Array, " n"]:
-    """Of each feature, what is made of its squared distances to all, itself included.
+    """For each feature, `reduce` of its squared distances to all features, itself included.
 
     Args:
       features: of which distances are taken.

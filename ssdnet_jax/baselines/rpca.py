@@ -7,6 +7,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ssdnet_jax.baselines.pixels import check, check_channels, compiled
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.core.patches import extract_patches, overlap_mean
 from ssdnet_jax.errors import ConfigError, InputError
 
@@ -136,4 +137,4 @@ def shrink_singular_values(
     """Soft threshold of the singular values: argmin_X threshold ||X||_* + ||X - M||_F^2 / 2."""
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
     kept = shrink(values, threshold)
-    return jnp.matmul(left * kept, right, precision=lax.Precision.HIGHEST)
+    return product(left * kept, right)

@@ -10,12 +10,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ssdnet_jax.baselines.pixels import check, check_channels, compiled
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.errors import ConfigError, InputError
 
 _SMOOTHNESS_GRID = tuple(float(10.0**e) for e in np.arange(-4, 6.01, 0.5))  # for lambda
 _OTSU_BINS = 256
 _SMALLEST_SIDE = 8  # pixels; fewer than splines make the basis rank-deficient
-_MATMUL = lax.Precision.HIGHEST
 
 
 class SmoothSparse(NamedTuple):
@@ -132,11 +132,11 @@ def decompose(
 
     def residual(theta: Float[Array, "k l"]) -> Float[Array, "h w"]:
         """(I - H)(y - B_a theta_a)."""
-        rest = values - _dot(rows, _dot(theta, columns.T))
+        rest = values - product(rows, product(theta, columns.T))
         return rest - _smooth(rest, smoothers, chosen)
 
     def gradient_step(theta: Float[Array, "k l"]) -> Float[Array, "k l"]:
-        return theta + 2 / lipschitz * _dot(rows.T, _dot(residual(theta), columns))
+        return theta + 2 / lipschitz * product(rows.T, product(residual(theta), columns))
 
     start = jnp.zeros((rows.shape[1], columns.shape[1]), values.dtype)
     gamma = lipschitz * otsu(jnp.abs(gradient_step(start))) if sparsity is None else sparsity
@@ -156,7 +156,7 @@ def decompose(
 
     first: tuple[Array, ...] = (start, start, jnp.float32(1), jnp.float32(jnp.inf), jnp.asarray(0))
     theta, *_, iterations = lax.while_loop(goes_on, step, first)
-    anomaly = _dot(rows, _dot(theta, columns.T))
+    anomaly = product(rows, product(theta, columns.T))
     background = _smooth(values - anomaly, smoothers, chosen)
     return SmoothSparse(background, anomaly, chosen, jnp.asarray(gamma, jnp.float32), iterations)
 
@@ -202,8 +202,8 @@ def _smooth(
     """H y."""
     rows, columns = (jnp.asarray(s.vectors, jnp.float32) for s in smoothers)
     kept = [1 / (1 + smoothness * jnp.asarray(s.penalties, jnp.float32)) for s in smoothers]
-    coefficients = _dot(rows.T, _dot(values, columns)) * kept[0][:, None] * kept[1]
-    return _dot(rows, _dot(coefficients, columns.T))
+    coefficients = product(rows.T, product(values, columns)) * kept[0][:, None] * kept[1]
+    return product(rows, product(coefficients, columns.T))
 
 
 def _cross_validated(values: Float[Array, "h w"], smoothers: list[_Smoother]) -> Float[Array, ""]:
@@ -219,7 +219,3 @@ def _cross_validated(values: Float[Array, "h w"], smoothers: list[_Smoother]) ->
 
     grid = jnp.asarray(_SMOOTHNESS_GRID, jnp.float32)
     return grid[jnp.argmin(lax.map(criterion, grid))]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=_MATMUL)

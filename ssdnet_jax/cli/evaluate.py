@@ -37,7 +37,7 @@ from ssdnet_jax.reports.sets import set_names, sets_table, write_sets_report
 from ssdnet_jax.runner import startup
 from ssdnet_jax.runner.executors import Executor, executing
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions
+from ssdnet_jax.runner.workdir import is_workdir, named_errors, versions_in_words
 from ssdnet_jax.text import counted
 
 _USAGE = """\
@@ -194,7 +194,7 @@ def _maps_of(folder: Path, name: str) -> Path:
 
 
 def _chosen(parsed: Arguments, samples: Sequence[Sample]) -> list[Sample]:
-    """Those of one half, defective and good ones apart, in order."""
+    """The samples that `--every` and `--offset` choose, defective and good ones apart; in order."""
     bad = defective(samples) if parsed.only_defective else [s for s in samples if not s.good]
     good = [] if parsed.only_defective else [s for s in samples if s.good]
     step = parsed.every or 1
@@ -227,7 +227,7 @@ def _evaluate_set(
         assert parsed.maps is not None
         map_sets = [_existing_maps(parsed, parsed.maps, samples)]
         notes["Maps"] = f"{parsed.maps}{', resized to the image' * parsed.resize_maps}"
-    notes["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    notes["Versions"] = versions_in_words()
     with named_errors(parsed.workdir):
         rows, summary = _evaluate(parsed, samples, map_sets, memory, notes, setting)
     details, report = (parsed.workdir / name for name in ("metrics.csv", "report.html"))
@@ -250,7 +250,7 @@ def _write_overview(parsed: Arguments, summaries: Mapping[str, Summary], setting
             "Command": setting.command,
             "Images": parsed.condition.words or "as they are, compared at their own size",
             "Stated rate of false alarms": f"{parsed.config.decision.false_alarms:g}",
-            "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+            "Versions": versions_in_words(),
         },
     )
     setting.terminal.summary("")

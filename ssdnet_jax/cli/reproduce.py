@@ -35,7 +35,7 @@ from ssdnet_jax.reports.reproduce_text import (
 )
 from ssdnet_jax.runner.executors import executing
 from ssdnet_jax.runner.terminal import Terminal
-from ssdnet_jax.runner.workdir import named_errors, versions
+from ssdnet_jax.runner.workdir import named_errors, versions_in_words
 from ssdnet_jax.text import counted
 
 _USAGE = """\
@@ -109,7 +109,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             samples, parsed.protocol, parsed.config, workdir, context, configs=parsed.configs
         )
     facts = {"Command": command, "Dataset": str(dataset), "Device": executor.device}
-    facts["Versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    facts["Versions"] = versions_in_words()
     setting = Setting(
         name=real_path(dataset).stem,
         protocol=parsed.protocol,

@@ -44,7 +44,7 @@ Fits a small network to each image alone, without training data, and marks what 
 cannot reproduce (SSDnet, arXiv 2509.18354).
 
   ssdnet --workdir=out                             an embedded example with a planted defect
-  ssdnet --input=image.png --workdir=out         one image
+  ssdnet --input=image.png --workdir=out           one image
   ssdnet --input=folder --workdir=out              all images below a folder
   ssdnet --input='parts/**/*.tif' --workdir=out    a glob (quoted)
   ssdnet --input=cloth --workdir=out --config=fabric --config.fit.max_steps=40

@@ -10,7 +10,7 @@ from ssdnet_jax.cli.flag_values import listed_seeds, whole_number
 from ssdnet_jax.cli.flags import EXECUTION_HELP, read_flags
 from ssdnet_jax.config import Config
 from ssdnet_jax.config_files import DEFAULT_CONFIG, with_overrides
-from ssdnet_jax.data.files import real_path, write_atomically
+from ssdnet_jax.data.files import real_path, write_bytes
 from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.evaluation.evaluate import ALL
 from ssdnet_jax.evaluation.summary import summarize
@@ -98,7 +98,7 @@ def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
             "dots: images, bars: spread over seeds"
         )
         text = f"{label}\n\n`{command}`\n\n{table(entries)}"
-        write_atomically(workdir / "sweep.md", lambda file: file.write(text.encode()))
+        write_bytes(workdir / "sweep.md", text.encode())
         write_figure(workdir / "sweep.png", found.rows, entries, label=label)
     show_problems([(row.path, row.error) for row in found.rows], workdir / "sweep.csv", terminal)
     for variant, entry in entries.items():

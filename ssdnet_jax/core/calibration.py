@@ -19,9 +19,9 @@ def in_quartiles(
 ) -> Float[Array, "h w"]:
     """(M - median) / (upper quartile - median): distances in units of the map's usual spread.
 
-    Half of the pixels, those below the median, and a quarter above do not see an anomaly of less
-    than a quarter of the image. A constant map becomes 0. Median and quartile are those of the
-    pixels that take part: where `valid` is above 0, or everywhere.
+    Neither depends on how high the upper quarter of the values is: an anomaly of less than a
+    quarter of the image hardly changes them. A constant map becomes 0. Median and quartile are
+    those of the pixels that take part: where `valid` is above 0, or everywhere.
     """
     shares = jnp.array([0.5, 0.75], values.dtype)
     if valid is None:

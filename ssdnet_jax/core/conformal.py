@@ -10,10 +10,10 @@ is learned: the method is unchanged, only its scale is measured.
 
 Where images show the same scene or part, some positions are high in every good image (an edge, a
 bore). So a score is the largest value of a map relative to the usual level of its position, which
-is estimated of the known good images *and* the image that is judged, in the same way for each of
+is estimated from the known good images *and* the image that is judged, in the same way for each of
 the n + 1 (full conformal prediction): the guarantee stays as it is, and no image is set aside for
-the levels. How far levels may differ is measured as well: of images that have no position in
-common, they are equal but for a little noise, and the score is the largest value of the map.
+the levels. How far levels may differ is estimated as well: where images have no position in common,
+levels are equal but for a little noise, and the score is the largest value of the map.
 """
 
 import dataclasses
@@ -63,8 +63,8 @@ class Calibration:
     """What is known of good images.
 
     Attributes:
-      peaks: float32 (n, rows, columns), `peaks_by_position` of each; of one row and column, all
-        positions have one threshold.
+      peaks: float32 (n, rows, columns), `peaks_by_position` of each image; with one row and one
+        column all positions have the same threshold.
       method: name of the method that scored them.
       settings: all that decides its scores.
       sha256: of the file it comes from; empty where it comes from none.

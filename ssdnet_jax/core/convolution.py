@@ -119,7 +119,7 @@ def _row_products(x: Array, kernel: Float[Array, "k k i o"]) -> Float[Array, "b 
 
 
 def row_matrix(kernel: Float[Array, "k k i o"]) -> Float[Array, "k*i k*o"]:
-    """From the taps of a row to the products of all rows, side by side."""
+    """The kernel as a matrix from the taps of a row to the products of all rows, side by side."""
     k, _, i, o = kernel.shape
     return jnp.moveaxis(kernel, 0, 2).reshape(k * i, k * o)
 

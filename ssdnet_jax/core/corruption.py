@@ -12,7 +12,7 @@ from ssdnet_jax.core.arrays import Size
 def add_noise(
     key: PRNGKeyArray, image: Float[Array, "*shape"], *, deviation: float
 ) -> Float[Array, "*shape"]:
-    """Adds Gaussian noise of mean zero; the paper's deviation is 0.01."""
+    """Adds Gaussian noise of mean 0; the paper's standard deviation is 0.01."""
     return image + deviation * jax.random.normal(key, image.shape, image.dtype)
 
 

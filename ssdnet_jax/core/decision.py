@@ -83,8 +83,8 @@ def decide(
       config: false-alarm rates, and how the mask is made.
       calibration: what known good images scored, of the same method and settings; without it the
         map is judged by its regions.
-      resolution: pixels at which the image was analysed for each of the map; None: as if all of
-        the map were 256 x 256.
+      resolution: pixels of the analysed image for each pixel of the map; None: as if the analysed
+        image had 256 x 256 pixels.
     """
     if not np.isfinite(score_map).any():
         nothing = np.zeros(score_map.shape, bool)

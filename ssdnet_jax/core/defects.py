@@ -118,7 +118,8 @@ def defect_pixels(
     areas = np.bincount(labels.ravel())
     of_place: dict[tuple[int, ...], list[int]] = {}
     for label, (y, x) in enumerate(ndimage.find_objects(labels), start=1):
-        # Parts of equal boxes and areas, one around the other, exchange at most their shapes.
+        # Two parts may share box and area, one around the other: either may then get the other's
+        # pixels.
         place = (y.start, x.start, y.stop - y.start, x.stop - x.start, int(areas[label]))
         of_place.setdefault(place, []).append(label)
     found = []

@@ -23,7 +23,7 @@ from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_featu
 
 Kind = Literal["vgg19", "filters"]
 
-_VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
 _REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
     ("vgg19", "fine"): 2,
     ("vgg19", "coarse"): 7,
@@ -44,8 +44,8 @@ class FeatureMaps(NamedTuple):
     """Features of an image at half of its resolution, or at every second of their positions.
 
     Attributes:
-      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: the pixels themselves, whose
-        principal components over the image are filters of its own, Chan et al., PCANet, 2015).
+      fine: of the smallest neighbourhoods (VGG19: conv1_2; filters: patches of 4 x 4 pixels, whose
+        principal components are filters that the image itself gives, Chan et al., PCANet, 2015).
       coarse: of larger ones (VGG19: conv2_2; filters: Gabor filters and the colours).
     """
 
@@ -62,7 +62,7 @@ def feature_maps(
       image: grey or RGB; an odd last row or column has no features of its own.
       vgg19: weights; may be None for "filters".
       kind: which features.
-      stride: 1 or 2, every which of their positions is kept in both directions.
+      stride: 1 or 2; every `stride`-th position is kept, in both directions.
     """
     if kind == "vgg19":
         return _vgg19_maps(needed(vgg19), image, stride)
@@ -109,7 +109,7 @@ def feature_weights(
 
 
 def every(values: Float[Array, "h w *c"], stride: int) -> Float[Array, "hh ww *c"]:
-    """Every which position of a map, from its first in both directions."""
+    """Every `stride`-th position of a map in both directions, from the first."""
     return values if stride == 1 else values[::stride, ::stride]
 
 
@@ -169,7 +169,7 @@ def principal_directions(covariance: Float[Array, "c c"], *, count: int) -> Floa
 
 @jax.custom_batching.custom_vmap
 def _eigenvectors(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
-    """Of a symmetric matrix, by ascending eigenvalues."""
+    """The eigenvectors of a symmetric matrix, by ascending eigenvalues."""
     return jnp.linalg.eigh(matrix)[1]
 
 
@@ -191,11 +191,11 @@ def _eigenvectors_of_batch(
 
 
 def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps:
-    mirrored = mirror(image, margin=_VGG19_MARGIN)[None]
+    mirrored = mirror(image, margin=VGG19_MARGIN)[None]
     fine = every(max_pool2x2(vgg19_features(weights, mirrored, layer="conv1_2"))[0], stride)
     # A third of the arithmetic is in this layer: what is not kept is not computed.
     coarse = vgg19_features(weights, mirrored, layer="conv2_2", stride=stride)[0]
-    first = _VGG19_MARGIN // 2 // stride
+    first = VGG19_MARGIN // 2 // stride
     height, width = (-(-(side // 2) // stride) for side in image.shape[:2])
     return FeatureMaps(*(x[first : first + height, first : first + width] for x in (fine, coarse)))
 

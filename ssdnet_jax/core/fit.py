@@ -44,7 +44,7 @@ class Adam(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What a restoration brings back.
+    """Parameters and Adam's averages at one step: what a restoration brings back.
 
     The parameters are one vector: a single Adam update, rather than one for each of a hundred
     tensors, compiles and runs faster.
@@ -60,9 +60,9 @@ class FitState(NamedTuple):
     Attributes:
       current: parameters and Adam's moments.
       good: those of the last step whose loss was not above the recent median.
-      average: running average of the reconstruction over good steps (times its weight).
+      average: running average of the outputs of steps that were not undone, times `weight`.
       weight: total weight in `average`, in [0, 1].
-      history: loss of each step taken, NaN after them.
+      history: loss of each step that was taken; NaN for the others.
       step: steps taken.
       undone: how often the guard went back to `good`.
       rate: share of the learning rate in use, in (0, 1].
@@ -151,7 +151,7 @@ def fit_step(
 ) -> FitState:
     """One step: loss and gradient at the current parameters, guard, stopping rule, Adam.
 
-    `features` are `losses.constant_features`, if they are at hand.
+    `features` are `losses.constant_features` of the image; None: they are computed here.
     """
     config = settings.fit
     (loss, output), gradient = jax.value_and_grad(_objective, has_aux=True)(
@@ -206,7 +206,7 @@ def fit_step(
 def learning_rate_share(
     step: Int[Array, ""], steps: int, config: FitConfig
 ) -> Float[Array, ""] | float:
-    """What of `config.learning_rate` the schedule lets a step have, in (0, 1].
+    """The share of `config.learning_rate` that the schedule gives to a step, in (0, 1].
 
     Args:
       step: from 0.

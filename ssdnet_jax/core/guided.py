@@ -79,10 +79,10 @@ def follow(
 ) -> Float[Array, "h w"]:
     """A map with the detail that the guide explains of it in windows of 9 x 9 pixels.
 
-    The map is smoothed by windows of 5 x 5, and the part of the guided filter that comes from the
-    guide is added. A constant guide adds nothing. A constant map stays. What the guide changes is
-    where values lie, not how far they stand out: if the largest one has grown, what is above the
-    95th percentile of the map is drawn together until it is as large as before.
+    The map is smoothed twice by windows of 5 x 5, and the part of the guided filter that comes from
+    the guide is added. A constant guide adds nothing. A constant map stays. The guide is to change
+    where values lie, not how far they stand out: if the largest one has grown, the range above the
+    95th percentile of the map is compressed until it is as large as before.
 
     Args:
       values: the map.
@@ -100,7 +100,7 @@ def follow(
 def filtered(
     values: Float[Array, "h w"], guide: Float[Array, "h w guides"], weights: Float[Array, "h w"]
 ) -> Float[Array, "h w"]:
-    """`follow` before what stands out is drawn together: of a part of a map as of the whole.
+    """`follow` without that compression, of a part of a map as of the whole.
 
     Args:
       values: of the part.

@@ -45,7 +45,7 @@ class Lanes(NamedTuple):
 
 
 class LaneResult(NamedTuple):
-    """What one lane, or each of several (*b), has come to: mu, and theta after the last step."""
+    """Mu, and theta at the last step, of one lane or of each of several (*b)."""
 
     reconstruction: Float[Array, "*b h w c"]
     params: Float[Array, "*b parameters"]
@@ -56,11 +56,12 @@ class Fit(NamedTuple):
 
     Attributes:
       reconstruction: mu = f_theta(y), the normal component of what was fitted.
-      losses: loss (Eq. 2) of each step, NaN after the last.
+      losses: loss (Eq. 2) of each step that was taken; NaN for the others.
       steps: optimizer steps taken.
       stop: a `StopReason`.
       restorations: how often the guard undid a blow-up.
-      params: theta after the last step, a tree of named arrays (`core.skip_network`).
+      params: theta at the last step, whose loss is the last; a tree of named arrays
+        (`core.skip_network`).
     """
 
     reconstruction: Float[Array, "b h w c"]
@@ -86,8 +87,8 @@ def fit(
       target: from `core.target.encode`.
       vgg19: weights of phi; may be None unless the loss has a perceptual term.
       plan: static, as for `core.target.encode`.
-      known: 1 where `target.values` are known, 0 where they are missing; by default what
-        `core.target.loss_weights` says, all are known where that says nothing.
+      known: weight of each position in the loss, 0 where `target.values` are missing; by default
+        `core.target.loss_weights`, or 1 everywhere where these are None.
     """
     values = target.values
     known = loss_weights(target) if known is None else known
@@ -168,7 +169,10 @@ def replace_lane(
 
 
 def lane_results(lanes: Lanes, chosen: Int[Array, " lanes"], settings: FitSettings) -> LaneResult:
-    """What the chosen lanes have come to, in this order; see `core.fit.reconstruct`."""
+    """The results of the chosen lanes, in this order.
+
+    `settings` have no effect: they are there because every program of lanes takes them.
+    """
     return over_batch(_result, jax.tree.map(lambda leaf: leaf[chosen], lanes.states))
 
 

@@ -1,7 +1,15 @@
-"""Small linear systems, one at each position of a map."""
+"""Matrix products in full float32; small linear systems, one at each position of a map."""
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
+
+from ssdnet_jax.core.arrays import AnyArray
+
+
+def product(a: AnyArray, b: AnyArray) -> Array:
+    """A matrix product in full float32, also where the device would use TF32."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def solved(

@@ -2,9 +2,10 @@
 
 How sums are scaled, so that the paper's stopping thresholds have a meaning:
 
-* The reconstruction term of a resolution is the squared error averaged over the patches N_r *and*
-  over the m_r x m_r x C values of a patch. The threshold 1e-4 is then a mean squared error: a
-  root mean square of 0.01 in image units, the deviation of the input noise.
+* The reconstruction term of a resolution is the error of a pixel (the squared one, in the paper)
+  averaged over the patches N_r *and* over the m_r x m_r x C values of a patch. The threshold 1e-4
+  is then a mean squared error: a root mean square of 0.01 in image units, the standard deviation of
+  the paper's input noise.
 * The inner product of a patch is summed over the 128 feature channels and averaged over the
   112 x 112 feature positions, then averaged over the patches. A woven-fabric patch has an inner
   product of 100-330 with itself and of 80-120 with a flat patch, so the threshold -100 is passed
@@ -61,11 +62,11 @@ def image_loss(
       step: number of the optimizer step.
       image: y in [0, 1].
       reconstruction: f_theta(y).
-      known: 1 where y is known, 0 where a pixel is missing and must not count; or what each pixel
-        counts (`core.target.loss_weights`), of which the perceptual term only sees whether it does.
+      known: weight of each pixel in the reconstruction term: 1 where y is known and 0 where it is
+        missing, or `core.target.loss_weights`. VGG19 sees images times min(known, 1).
       vgg19: weights of phi; may be None if w_perc is 0.
       config: sizes, weights and aggregation.
-      features: `constant_features` of the image, if they are at hand.
+      features: `constant_features` of the image; None: they are computed here.
     """
     error = RECONSTRUCTION_ERRORS[config.reconstruction](image, reconstruction) * known
     if config.w_perc and config.perceptual_view == "image":
@@ -142,7 +143,7 @@ def image_features(
 
 
 def _without_unknown(image: Array, known: Array) -> Array:
-    """The image, black where it is not known; what counts more than once is not brighter."""
+    """The image times min(known, 1): black where it is not known."""
     return image * jnp.minimum(known, 1.0)[..., None]
 
 
@@ -152,7 +153,7 @@ def constant_features(
     vgg19: VGG19Weights | None,
     config: LossConfig,
 ) -> Float[Array, "h//2 w//2 f"] | None:
-    """What of the perceptual term no step changes; None where that is nothing."""
+    """`image_features` of y, the same at each step; None where the loss does not need them."""
     if config.w_perc and config.perceptual_view == "image":
         return image_features(image, known, vgg19, config)
     return None

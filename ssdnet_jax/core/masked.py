@@ -14,7 +14,7 @@ from ssdnet_jax.core.order_statistics import at_ranks
 
 ALL_OF_IT = 1 - 1e-4  # of what a feature sees, up to rounding
 WELL_KNOWN = 0.5
-ENOUGH = 0.25  # of the features that are known at all
+ENOUGH = 0.25  # of the features that are known at least in part
 
 
 def known_share(valid: Float[Array, "h w"], *, reach: int) -> Float[Array, "h//2 w//2"]:
@@ -46,8 +46,8 @@ def weighted_moments(
 def for_statistics(weights: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Weights with which features enter statistics of the image: 1 where they are known, else 0.
 
-    What is partly known knows something of the filling too. Where little is known, less than a
-    quarter of what is partly known, the weights stay as they are.
+    A feature that is partly known depends on the filling too. Where fewer features are known than a
+    quarter of those that are known at least in part, the weights stay as they are.
     """
     known = weights >= ALL_OF_IT
     enough = known.sum() >= ENOUGH * (weights > 0).sum()

@@ -22,7 +22,7 @@ from ssdnet_jax.core.order_statistics import quantiles
 from ssdnet_jax.core.smoothing import smoothed
 
 _DIRECTIONS = 12  # of a line, over half a turn
-MARGIN = 4  # the image is mirrored by one such part of its sides before it is transformed
+MARGIN = 4  # before it is transformed, the image is mirrored beyond its borders by side // MARGIN
 SMALLEST = 1e-6  # of the largest modulus: what is below it is rounding
 SMOOTHING = 1.2  # standard deviation, in widths of a shape
 BORDER = 24  # pixels: farther from the border nothing of it is seen
@@ -136,12 +136,12 @@ def _energy(
 
 
 def _border_shares(values: Float[Array, "h w"]) -> Float[Array, "h w"]:
-    """What to multiply a map by so that all of its border does not stand out.
+    """Factors, in [0, 1], that take marks along all four borders from a map.
 
-    Where a pattern is mirrored its phase breaks, which is a mark along each border. At a distance
-    from it, a row or column whose 95th percentile is above that of the inner part is brought to it,
-    by the least of the four sides: what is at one side only, as a defect, or the end of a plate,
-    stays. In a corner both directions count.
+    Mirroring breaks the phase of a pattern, which leaves a mark along each border. At each distance
+    from the borders, the 95th percentiles along the four sides are compared with that of the inner
+    part: if the least of the four is above it, it is brought down to it. So what is at one side
+    only, such as a defect or the end of a plate, stays. In a corner both directions count.
     """
     height, width = values.shape
     reach = min(BORDER, min(values.shape) // 4)
@@ -176,8 +176,9 @@ def _spectrum(
 ) -> tuple[tuple[int, int], tuple[int, int], Complex[Array, "hh ww c"]]:
     """Half of the spectrum of the channels, mirrored beyond their borders and without their means.
 
-    Also by how much they are mirrored, and what their sides are then. A mirrored image goes on
-    smoothly where it ended, but not where it starts again; half of its side lies between the two.
+    Also by how much they are mirrored, and what their sides are then. To a Fourier transform the
+    image repeats itself: at the seam, where it starts again, it does not go on smoothly. A quarter
+    of a side lies between the seam and the image.
     """
     # Even sides have a last column of the half spectrum that stands for itself.
     height, width = channels.shape[:2]

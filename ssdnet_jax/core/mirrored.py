@@ -76,12 +76,12 @@ mirrored_conv2d.defvjp(_forward, _backward)
 
 
 def _takes_all_taps(kernel: Float[Array, "3 3 i o"], stride: int) -> bool:
-    """As in `conv2d`: few channels, or a stride."""
+    """Whether all taps are gathered, as in `conv2d`: for few channels, or with a stride."""
     return stride > 1 or 3 * kernel.shape[2] <= kernel.shape[3]
 
 
-def _cut(x: Array, axis: int, start: int, stop: int, stride: int = 1) -> Array:
-    return lax.slice_in_dim(x, start, x.shape[axis] + stop if stop <= 0 else stop, stride, axis)
+def _cut(x: Array, axis: int, start: int, stop: int) -> Array:
+    return lax.slice_in_dim(x, start, x.shape[axis] + stop if stop <= 0 else stop, axis=axis)
 
 
 def _thirds(x: Array) -> list[Array]:
@@ -91,14 +91,16 @@ def _thirds(x: Array) -> list[Array]:
 
 def _taps(x: Array, axis: int, stride: int) -> Array:
     """S_0 x, S_1 x, S_2 x side by side as channels, at every `stride`-th pixel."""
-    before = lax.concatenate([_cut(x, axis, 1, 2), x], axis)  # pixel -1, 0, 1, ...
+    n = x.shape[axis]
     if stride == 2:  # the last tap of an even axis is its last pixel
-        pieces = [_cut(before, axis, 0, -1, 2), _cut(x, axis, 0, 0, 2), _cut(x, axis, 1, 0, 2)]
-    else:
-        n = x.shape[axis]
-        around = lax.concatenate([before, _cut(x, axis, n - 2, n - 1)], axis)
-        pieces = [_cut(around, axis, c, c + n) for c in range(3)]
-    return lax.concatenate(pieces, x.ndim - 1)
+        # In pairs, since XLA on a CPU copies every second pixel of an axis slowly.
+        pairs = x.reshape(*x.shape[:axis], n // 2, 2, *x.shape[axis + 1 :])
+        even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+        before = lax.concatenate([_cut(odd, axis, 0, 1), odd], axis)  # pixel -1 mirrors pixel 1
+        return lax.concatenate([_cut(before, axis, 0, -1), even, odd], x.ndim - 1)
+    before, after = _cut(x, axis, 1, 2), _cut(x, axis, n - 2, n - 1)
+    around = lax.concatenate([before, x, after], axis)  # pixel -1, 0, 1, ..., n
+    return lax.concatenate([_cut(around, axis, c, c + n) for c in range(3)], x.ndim - 1)
 
 
 def _from_taps(dtaps: Array, axis: int, stride: int) -> Array:

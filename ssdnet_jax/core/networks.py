@@ -1,6 +1,6 @@
 """The network of a fit, chosen by name: the skip encoder-decoder, or one that has been registered.
 
-registry.NETWORKS.register("mine")(Network(init, apply, smallest_side))
+To add one: `registry.NETWORKS.register("mine")(Network(init, apply, smallest_side))`.
 """
 
 import functools
@@ -77,7 +77,7 @@ def smallest_side(config: NetworkConfig) -> int:
     return NETWORKS[config.kind].smallest_side(config)
 
 
-@functools.lru_cache(maxsize=64)  # tracing a network takes most of a second, every fit asks
+@functools.lru_cache(maxsize=64)  # every fit asks, and some networks take long to trace
 def network_structure(config: NetworkConfig, *, channels: int) -> PyTree[jax.ShapeDtypeStruct]:
     """Names and shapes of the parameters."""
     init = NETWORKS[config.kind].init

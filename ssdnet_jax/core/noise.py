@@ -10,10 +10,10 @@ from ssdnet_jax.core import masked, order_statistics
 from ssdnet_jax.core.masked import well_known
 from ssdnet_jax.core.smoothing import separable
 
-_SMOOTHING = 12.0  # pixels of smoothing a unit of noise
+_SMOOTHING = 12.0  # pixels of smoothing for each image unit of noise
 _HARMLESS_NOISE = 0.02  # image units, standard deviation; photographs of textures have up to that
 _WIDEST = 1.5  # pixels of smoothing
-_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
+MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, standard deviation 1
 
 
 def without_noise(
@@ -21,9 +21,9 @@ def without_noise(
 ) -> Float[Array, "h w c"]:
     """The image, smoothed as far as its noise asks for; with noise below 0.02 as it is.
 
-    Noise hides fine features first, and a little smoothing brings them back (docs/auto.md). What
-    colours differ in from their mean, of which the eye sees little detail either, is smoothed
-    twice as widely.
+    Noise hides fine features first, and a little smoothing brings them back (docs/auto.md). Colour,
+    the difference of each channel from the channels' mean, is smoothed twice as widely: it holds
+    less detail than brightness.
     """
     return smoothed_for(image, noise_deviation(image, valid))
 
@@ -60,14 +60,15 @@ def noise_deviation(
 ) -> Float[Array, ""]:
     """Standard deviation of pixelwise noise, in image units; the mean over channels.
 
-    From the median of the finest diagonal differences, which edges hardly move (Donoho and
-    Johnstone, Biometrika 1994). Of the image counts what takes part: where `valid` is 1, or all.
+    From the median of the finest diagonal differences, which edges hardly change (Donoho and
+    Johnstone, Biometrika 1994). Only differences of pixels that all take part count: where `valid`
+    is 1; None: all do.
     """
     diagonal = image[:-1, :-1] - image[:-1, 1:] - image[1:, :-1] + image[1:, 1:]
     if valid is not None:
         whole = valid[:-1, :-1] * valid[:-1, 1:] * valid[1:, :-1] * valid[1:, 1:]
         counted = well_known(whole)
         medians = [masked.median(x, counted) for x in jnp.moveaxis(jnp.abs(diagonal), -1, 0)]
-        return jnp.stack(medians).mean() / (2 * _MEDIAN_OF_NORMAL)
+        return jnp.stack(medians).mean() / (2 * MEDIAN_OF_NORMAL)
     by_channel = jnp.moveaxis(jnp.abs(diagonal), -1, 0).reshape(image.shape[-1], -1)
-    return order_statistics.median(by_channel).mean() / (2 * _MEDIAN_OF_NORMAL)
+    return order_statistics.median(by_channel).mean() / (2 * MEDIAN_OF_NORMAL)

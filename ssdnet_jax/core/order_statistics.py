@@ -56,7 +56,7 @@ def _sorted(values: Array, ranks: Array) -> tuple[Array, Array]:
 
 
 def _counted(values: Array, ranks: Array) -> tuple[Array, Array]:
-    """By bisection: bit by bit the largest number that no more values than the rank lie below."""
+    """By bisection, bit by bit: the largest number below which there are at most `rank` values."""
     keys = _as_integers(values)
 
     def with_bit(bit: Int[Array, ""], found: UInt32[Array, "*rest q"]) -> Array:

@@ -182,8 +182,8 @@ def correspondence_errors(
         beyond,
         reference,
         known,
-        cpu=functools.partial(_errors_by_row, n=n, order=_in_cache),
-        default=functools.partial(_errors_by_row, n=n, order=_side_by_side),
+        cpu=functools.partial(_errors_by_row, n=n, order_for=_in_cache),
+        default=functools.partial(_errors_by_row, n=n, order_for=_side_by_side),
     )
     # The count at [i, j] is that of the tile which ends i rows below and j columns right of b.
     return by_row[:, ::-1, ::-1].transpose(0, 3, 1, 2)
@@ -221,13 +221,13 @@ def _errors_by_row(
     known: Bool[Array, "tall wide"] | None,
     *,
     n: int,
-    order: Callable[[int, int, int], _Order],
+    order_for: Callable[[int, int, int], _Order],
 ) -> Float[Array, "tall-2*({n}-1) {n} {n} wide-2*({n}-1)"]:
     """Errors of `correspondence_errors` by row, counts of a tile, and column."""
     height, width = (side - 2 * (n - 1) for side in beyond.shape[:2])
     channels = beyond.shape[2]
-    order_ = order(width, channels, n)
-    together = order_.channels
+    order = order_for(width, channels, n)
+    together = order.channels
     blocks = -(-channels // together)
     # Channels that fill up the last block are 0, as is their reference: they have no error.
     values, tables = (_in_blocks(x, blocks, together) for x in (beyond.swapaxes(1, 2), reference.T))
@@ -239,9 +239,9 @@ def _errors_by_row(
             strip = lax.dynamic_slice_in_dim(values[block], row, 2 * n - 1)
             centre = strip[n - 1, :, n - 1 : n - 1 + width]
             if known_strip is None:
-                ranks = _ranks(strip, centre, n, order_)
+                ranks = _ranks(strip, centre, n, order)
             else:
-                ranks = _ranks_among(strip, known_strip, centre, n, order_)
+                ranks = _ranks_among(strip, known_strip, centre, n, order)
             table = tables[block].reshape(-1)
             offsets = jnp.arange(together)[:, None] * n**2
 
@@ -250,7 +250,7 @@ def _errors_by_row(
                 found = table.at[index].get(mode="promise_in_bounds")  # a rank is one of the table
                 return jnp.abs(centre - found).sum(-2)
 
-            return order_.each(errors, n)
+            return order.each(errors, n)
 
         if blocks == 1:
             return of_block(0)
@@ -258,9 +258,9 @@ def _errors_by_row(
         return lax.fori_loop(0, blocks, lambda block, sums: sums + of_block(block), nothing)
 
     rows = jnp.arange(height)
-    if order_.rows >= height:
+    if order.rows >= height:
         return jax.vmap(error_row)(rows) / channels
-    return lax.map(error_row, rows, batch_size=order_.rows if order_.rows > 1 else None) / channels
+    return lax.map(error_row, rows, batch_size=order.rows if order.rows > 1 else None) / channels
 
 
 def _in_blocks(x: Float[Array, "*rest c w"], blocks: int, size: int) -> Float[Array, "b *rest s w"]:
@@ -372,7 +372,7 @@ def scatter_errors(
         treated likewise. None: all are known. With "corrected" only.
 
     Raises:
-      ValueError: if the map is so small that no pixel has all of its tiles within it.
+      ValueError: the map is so small that no pixel has all of its tiles within it.
     """
     n = errors.shape[-1]
     height, width = errors.shape[0] - n + 1, errors.shape[1] - n + 1

@@ -12,14 +12,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ssdnet_jax.core.arrays import AnyArray, Size
+from ssdnet_jax.core.arrays import Size
+from ssdnet_jax.core.linear import product
 
 
 def patch_starts(length: int, *, size: int, stride: int) -> tuple[int, ...]:
     """First pixels of the patches along one axis of `length` pixels.
 
     Raises:
-      ValueError: if the patch is longer than the axis, or size or stride is below 1.
+      ValueError: the patch is longer than the axis, or size or stride is below 1.
     """
     if size < 1 or stride < 1:
         raise ValueError(f"patch size {size} and stride {stride}; expected both to be at least 1")
@@ -111,8 +112,3 @@ def _indicators(shape: Size, size: int, stride: int) -> tuple[np.ndarray, np.nda
         return ((pixels >= starts) & (pixels < starts + size)).astype(np.float32)
 
     return axis(shape[0]), axis(shape[1])
-
-
-def product(a: AnyArray, b: AnyArray) -> Array:
-    """A matrix product in full float32, also where the device would use TF32."""
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

@@ -17,7 +17,7 @@ class Representation(NamedTuple):
       scale: of the image's size: features are those of the image resized so. In (0, 1], or 2 for
         features of the detail that its file has beyond the size at which it is analysed.
       components: number of principal components that are kept.
-      stride: every which position of the features is kept, in both directions.
+      stride: of the features every `stride`-th position is kept, in both directions.
     """
 
     layer: Literal["fine", "coarse"]
@@ -67,13 +67,14 @@ def representations(
 ) -> tuple[Representation, tuple[Representation, ...]]:
     """The fitted and the compared representations of an image.
 
-    Fine features see the least of neighbouring pixels; coarse ones are taken at `coarse_scale`,
-    and so see most. Only the main principal components are compared: the rest is grain. A noisy
-    image is analysed at reduced resolution, where its noise is lower. Of an image with detail, both
-    are taken at twice its size as well, at every second position: as many as of the image.
+    Fine features see the smallest neighbourhoods; coarse ones are taken at `coarse_scale`, where
+    they see the largest. Only the first principal components are compared: the others are mostly
+    the texture's own randomness. A noisy image is analysed at reduced resolution, where its noise
+    is lower. Of an image with detail, fine and coarse features are compared at twice its size as
+    well, at every second position, so that there are as many positions as at its own size.
 
     Args:
-      config: how many components.
+      config: numbers of components, and the kind of features.
       coarse_scale: of the image's size, for the coarser of two scales.
       noisy: whether it has more noise than `config.noise_limit`; its detail is then not used.
       detailed: whether the image is known at twice the size at which it is analysed.

@@ -6,7 +6,9 @@ above the level, says how much of a defect it is: a crack that is nowhere very h
 length, a hole by its height (cluster mass: Bullmore et al., IEEE Transactions on Medical Imaging
 1999). Square roots of the masses of good images fall off exponentially above the lightest:
 
-    P(mass > m) = share exp(-(sqrt(m) - start) / scale), sqrt(m) > start.
+    P(mass > m) = share exp(-(sqrt(m) - start) / scale), sqrt(m) > start;
+
+below that it falls linearly in sqrt(m), from 1 to the share.
 
 Share and scale are constants for all textures, measured on good images (docs/decisions.md). Masses
 are counted in pixels at which the image is analysed, for that is what tiles and the correlation
@@ -71,8 +73,8 @@ def find_regions(
 
     Args:
       calibrated: map in calibrated units.
-      resolution: pixels at which the image was analysed for each of the map; None: as if all of
-        the map were `PIXELS`.
+      resolution: pixels of the analysed image for each pixel of the map; None: as if the analysed
+        image had `PIXELS`.
     """
     from scipy import ndimage
 

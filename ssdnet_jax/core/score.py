@@ -13,25 +13,28 @@ from jaxtyping import Array, Float
 from ssdnet_jax.core import patches as patch_grid
 from ssdnet_jax.core.batch import over_batch
 from ssdnet_jax.core.config import LossConfig, ScoreConfig
+from ssdnet_jax.core.linear import product
 from ssdnet_jax.core.losses import aggregate, image_features, patch_similarities
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import PERCEPTUAL_SIMILARITIES, RECONSTRUCTION_ERRORS, SCORES
 from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
 
-_PERCEPTUAL_CHUNK = 8  # patches embedded at once; bounds memory, changes no value
+_PERCEPTUAL_CHUNK = 8  # patches that VGG19 is given at once; bounds memory, changes no value
 _REACH = 3.0  # standard deviations, beyond which a Gaussian is cut off
 _LEAST_LEVEL = 1e-3  # of errors as logarithms of ratios; a step of 8 bits is at least 0.0036
 
 
 class ScoreMaps(NamedTuple):
-    """Eq. 3 of one image, with and without its min-max scaling.
+    """The score of one image, with and without min-max scaling.
 
     Attributes:
-      normalized: S_y as printed in the paper; each term scaled to [0, 1] within the image, so
+      normalized: each term scaled to [0, 1] within the image (S_y as the paper prints it), so that
         values of different images do not compare.
-      raw: the same sum without the scaling. With alpha_perc = 0 and coverage "mean" this is
-        the mean squared error (image units squared) of the patches around a pixel.
+      raw: the same sum without the scaling, in the unit of the method (`score.method`). "patches":
+        with alpha_perc = 0 and coverage "mean" the mean error of the patches around a pixel, by
+        default squared, in image units squared. "relative": 1 is usual. "tiles": in units of the
+        usual spread of tile distances (`core.calibration.in_quartiles`).
     """
 
     normalized: Float[Array, "h w"]
@@ -113,7 +116,7 @@ def local_mean(
     rows, columns = (jnp.asarray(_gaussian_matrix(n, width)) for n in values.shape)
 
     def smooth(x: Array) -> Array:
-        return patch_grid.product(patch_grid.product(rows, x), columns.T)
+        return product(product(rows, x), columns.T)
 
     if known is None:
         return smooth(values)
@@ -156,8 +159,8 @@ def score_maps(
       vgg19: weights of phi; may be None if alpha_perc is 0.
       config: sizes, weights and aggregation of the score.
       loss_config: the error of a pixel, and what phi sees and how it is compared.
-      known: in [0, 1], how well each value of the image is known; by default all are. A patch then
-        has the mean over what it knows, and counts where it is painted by how much that is.
+      known: in [0, 1], how well each value of the image is known; by default all are. A pixel then
+        has the mean over its patches, each weighted by how much of it is known.
     """
     error = RECONSTRUCTION_ERRORS[loss_config.reconstruction](image, reconstruction)
     if known is not None:
@@ -198,12 +201,12 @@ def patch_inner_products(
         return _products_in_image(image, reconstruction, vgg19, config, size=size, stride=stride)
     corners = jnp.asarray(patch_grid.patch_corners(shape, size=size, stride=stride))
 
-    def product(corner: Array) -> Array:
+    def similarity(corner: Array) -> Array:
         y, f = (patch_grid.patches_at(x, corner[None], size=size) for x in (image, reconstruction))
         return patch_similarities(y, f, vgg19, config)[0]
 
     rows = len(patch_grid.patch_starts(shape[0], size=size, stride=stride))
-    return lax.map(product, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
+    return lax.map(similarity, corners, batch_size=_PERCEPTUAL_CHUNK).reshape(rows, -1)
 
 
 def _products_in_image(
@@ -215,7 +218,7 @@ def _products_in_image(
     size: int,
     stride: int,
 ) -> Float[Array, "rows columns"]:
-    """The same where phi sees the whole images, at half of whose resolution it is."""
+    """The same where phi sees whole images; its features have half of their resolution."""
     known = jnp.ones(image.shape[:2], jnp.float32)
     phi_y, phi_f = (image_features(x, known, vgg19, config) for x in (image, reconstruction))
     similarity = PERCEPTUAL_SIMILARITIES[config.perceptual](phi_y, phi_f)
@@ -253,7 +256,7 @@ def _painted(
 def _painted_known(
     patch_values: Array, known: Array, size: int, stride: int, config: ScoreConfig
 ) -> Array:
-    """`_painted` of sums over what patches know, where they are divided by how much that is."""
+    """`_painted` of sums over known values, divided by how much of its patches is known."""
     shares = patch_grid.patch_sums(known, size=size, stride=stride) / size**2
     painted, covered = (
         patch_grid.paint(x, known.shape, size=size, stride=stride) for x in (patch_values, shares)

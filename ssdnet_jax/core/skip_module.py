@@ -1,7 +1,7 @@
-"""The skip encoder-decoder as Flax modules; `core.skip_network` is its pure face.
+"""The skip encoder-decoder as Flax modules, which `core.skip_network` applies as a pure function.
 
-In a file of its own, for importing Flax takes a third of a second and only tracing a network needs
-it: a run whose programs are on disk does not (`programs`).
+In a file of its own: importing Flax takes a third of a second, and only tracing a network needs it.
+A run whose programs are on disk does not (`ssdnet_jax.programs`).
 """
 
 import functools
@@ -22,7 +22,7 @@ from ssdnet_jax.core.resize import centre_crop, upsample2x
 
 
 class SkipNetwork(nn.Module):
-    """`skip` as a Flax module; `core.skip_network` is its pure face."""
+    """The network (Ulyanov et al. 2018, `skip`); see `core.skip_network`."""
 
     config: NetworkConfig
     channels: int
@@ -76,7 +76,7 @@ class Scale(nn.Module):
                 constants=False,
             )
         else:
-            # Of an odd side the doubled half is a pixel longer.
+            # An odd side is halved upwards: doubled again it is one pixel longer.
             beside = x if branch is None else branch
             beside, deeper = centre_crop(beside, upsample2x(deeper, upsampling=config.upsampling))
             if branch is not None:

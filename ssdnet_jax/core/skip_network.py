@@ -55,7 +55,7 @@ def parameter_structure(config: NetworkConfig, *, channels: int) -> PyTree[jax.S
 
 
 def _scale(config: NetworkConfig, index: int, channels: int) -> dict[str, Any]:
-    """Those of one scale, which is given so many channels, and of all deeper ones."""
+    """The parameters of a scale, which is given so many channels, and of all deeper scales."""
     down, up, skip = (
         of_scales[index]
         for of_scales in (config.channels_down, config.channels_up, config.channels_skip)

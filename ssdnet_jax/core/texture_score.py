@@ -32,7 +32,7 @@ def tile_score(
     vgg19: VGG19Weights | None,
     plan: Plan,
 ) -> ScoreMaps:
-    """Agreement of the compared representations and of what the fit left of `target.values`, marks.
+    """Agreement of the compared representations, what the fit left of `target.values`, and marks.
 
     For maps M `in_quartiles` and s = `plan.score.agreement_scale`, the agreement in logarithms is
     the weighted mean of log(1 + max(M, 0) / s), and the score s (exp(.) - 1) of it: of distances
@@ -79,8 +79,8 @@ def _scaled_distances(
     distances = tile_distances(features, tile_size=plan.score.tile_size, weights=weights)
     at_pixels = jax.image.resize(distances, plan.shape, "linear")
     if stride == 2:
-        # Every second position lies a quarter of a feature up and left of the middle of two: half a
-        # pixel of the image, by which the map would lie down and right.
+        # Resizing takes a position for the middle of two pixels; it lies on the first of them. The
+        # map would lie half a pixel down and right.
         at_pixels = _half_a_pixel_back(_half_a_pixel_back(at_pixels).T).T
     return in_quartiles(at_pixels, valid)
 

@@ -58,11 +58,11 @@ def with_marks(
 ) -> Float[Array, "h w"]:
     """The weighted sum of the agreement of tiles and of marks, all in logarithms.
 
-    Of marks only what is above the 95th percentile of the image is added: elsewhere tiles decide
-    alone, and below its 95th percentile the sum is brought to their size. A map's weight grows with
-    its peak, as in `agreement`. That of marks goes to 0 where their peak is that of white noise;
-    that of tiles falls with the number of places in which their largest values lie, to the third
-    power, and where the light is uneven.
+    Of marks only what is above their 95th percentile is added: elsewhere tiles decide alone. Below
+    its own 95th percentile the sum is brought to the size of the tiles' agreement
+    (`on_background`). A map's weight grows with its peak, as in `agreement`. That of marks goes to
+    0 where their peak is that of white noise; that of tiles falls with the number of places in
+    which their largest values lie, to the third power, and where the light is uneven.
 
     Args:
       tiles: the agreement of the maps that compare tiles.
@@ -113,10 +113,10 @@ def shares_with_marks(
 def on_background(
     found: Float[Array, "h w"], own: Float[Array, "2"], background: Float[Array, "2"]
 ) -> Float[Array, "h w"]:
-    """The map with the background of tiles; which pixel has more than another does not change.
+    """The map, its background brought to that of tiles; the order of its values stays.
 
     Where marks have most of the weight, little is left of what tiles say of the background. A peak
-    is to be as many times the usual spread as in a map of one kind.
+    is to be as many times the usual spread as in a map of tiles alone.
 
     Args:
       found: the map, or a part of it.

@@ -37,11 +37,11 @@ def vgg19_features(
       images: NHWC in [0, 1]; the ImageNet normalization is done here.
       layer: "conv2_2" (before the ReLU) or "relu2_2" (after it), at half of the images' height and
         width; or "conv1_2" (before the ReLU), at all of it.
-      stride: every which position of the last convolution is computed, from the first in both
-        directions; above 1 it cannot be differentiated quickly.
+      stride: of the last convolution every `stride`-th position is computed, in both directions,
+        from the first; above 1 its gradient is slow.
 
     Raises:
-      ValueError: if `images` has neither one nor three channels, or `layer` is unknown.
+      ValueError: `images` has neither one nor three channels, or `layer` is unknown.
     """
     if images.shape[-1] not in (1, 3):
         raise ValueError(f"images have {images.shape[-1]} channels; expected 1 or 3")
@@ -65,7 +65,7 @@ def needed(weights: VGG19Weights | None) -> VGG19Weights:
     """The weights, where a setting cannot do without.
 
     Raises:
-      ValueError: if there are none.
+      ValueError: there are none.
     """
     if weights is None:
         raise ValueError("there are no VGG19 weights; expected some, the setting needs them")

@@ -75,11 +75,11 @@ def decode_parts(path: Path, put: Put) -> tuple[str, ...]:
     No more is decoded at once than a part. Other formats are one part.
 
     Args:
-        path: as for `decode`.
-        put: given each part and where it lies in the picture; together they are all of it.
+      path: as for `decode`.
+      put: given each part and where it lies in the picture; together they are all of it.
 
     Returns:
-        The notes.
+      The notes.
     """
 
     def read(path: Path, file: Path, page: int | None) -> tuple[str, ...]:

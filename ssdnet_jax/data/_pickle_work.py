@@ -10,9 +10,9 @@ import pickletools
 from typing import Any
 
 MOST_OPERATIONS = 1_000_000
-"""Of a pickle; that of a checkpoint of hundreds of tensors with its optimizer has some 50,000."""
+"""In a pickle; that of a checkpoint of hundreds of tensors with its optimizer has some 50,000."""
 MOST_PARTS = 100_000
-"""Of one object that could be a key, its parts' parts counted each time they appear."""
+"""In an object that could be a key, its parts' parts counted each time they appear."""
 MOST_LEVELS = 100
 """How deep objects may lie in one another; a tensor in a state_dict lies 5 deep."""
 
@@ -29,7 +29,7 @@ def find_unbounded_work(stream: io.BytesIO) -> str | None:
     """What is wrong with the next pickle of a stream, which is left behind it; None if nothing is.
 
     Raises:
-        Exception: the pickle is broken, in as many ways as pickletools knows.
+      Exception: the pickle is broken, in as many ways as pickletools knows.
     """
     stack: list[_Size | None] = []  # None: a mark
     memo: dict[int, _Size] = {}

@@ -37,7 +37,7 @@ def picture_pages(path: Path) -> list[int]:
     Thumbnails, lower resolutions of a pyramid and transparency masks say that they are none.
 
     Raises:
-        Exception: the file is damaged, in too many ways to list.
+      Exception: the file is damaged, in too many ways to list.
     """
     import tifffile
 
@@ -132,7 +132,7 @@ def _planes(page: "tifffile.TiffPage") -> int:
 def _stored_rows(
     page: "tifffile.TiffPage",
 ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """Of a page that lies in its file as it is: some rows at a time."""
+    """Some rows at a time of a page that lies in its file as it is."""
     height, width, planes = page.imagelength, page.imagewidth, _planes(page)
     assert page.dtype is not None  # of a plain page
     stored = np.dtype(page.parent.byteorder + page.dtype.char)
@@ -317,7 +317,7 @@ def _inflated_bytes(data: bytes, most: int) -> int:
 
 
 def _unpacked_lzma_bytes(data: bytes, most: int) -> int:
-    """The same of LZMA, which may be several streams one behind the other."""
+    """How many bytes LZMA data decompress to, likewise; it may be several streams in a row."""
     found = 0
     while data and found <= most:
         stream = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssdnet_jax.core.conformal import POSITIONS, Calibration
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 
@@ -49,7 +49,7 @@ def write_calibration(
         **note,
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration:

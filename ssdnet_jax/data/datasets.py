@@ -167,8 +167,8 @@ def find_layout(root: str | os.PathLike[str]) -> tuple[str, str]:
     """Which of `LAYOUTS` a set has, and what in it says so.
 
     Raises:
-        InputError: no such folder or file, none of the layouts, or more than one; also where a
-            folder in it is a set of another layout, which would be left out.
+      InputError: no such folder or file, none of the layouts, or more than one; also where a
+        folder in it is a set of another layout, which would be left out.
     """
     root = Path(root)
     if not root.exists():
@@ -207,7 +207,7 @@ def find_sets(root: str | os.PathLike[str]) -> list[Path]:
     """The set itself, or the sets that a folder holds.
 
     Raises:
-        InputError: as `find_layout`, where neither the root nor a folder in it is a set.
+      InputError: as `find_layout`, where neither the root nor a folder in it is a set.
     """
     root = Path(root)
     if not root.is_dir() or _evidence(root):
@@ -227,18 +227,18 @@ def read_dataset(
     """Lists the test images of a data set in any layout known here, sorted by their relative path.
 
     Args:
-        root: the folder of the set, or its CSV or JSON file.
-        layout: one of `LAYOUTS`, or "auto": found out; with `masks` it is "folder".
-        categories: the categories wanted; None for all.
-        mask_suffix: what a mask's name has after the image's name; None for the one that the most
-            images have a mask by.
-        masks: the folder of masks beside a plain folder of images.
-        report: told which layout was found, in a line.
+      root: the folder of the set, or its CSV or JSON file.
+      layout: one of `LAYOUTS`, or "auto": found out; with `masks` it is "folder".
+      categories: the categories wanted; None for all.
+      mask_suffix: what a mask's name has after the image's name; None for the one that the most
+        images have a mask by.
+      masks: the folder of masks beside a plain folder of images.
+      report: told which layout was found, in a line.
 
     Raises:
-        InputError: as `find_layout` and the reader do, or an unknown category.
-        ConfigError: an unknown layout, or `masks` or `mask_suffix` with a layout that names masks
-            itself.
+      InputError: as `find_layout` and the reader do, or an unknown category.
+      ConfigError: an unknown layout, or `masks` or `mask_suffix` with a layout that names masks
+        itself.
     """
     root = Path(root)
     text = ""
@@ -273,12 +273,12 @@ def missing_masks(masks: str | os.PathLike[str], relatives: Iterable[Path]) -> d
     """Which mask file says which pixels of an image are missing.
 
     Args:
-        masks: one file for all images, or a folder that has masks of any known file type under the
-            relative names of images; images without one are complete.
-        relatives: paths of the images.
+      masks: one file for all images, or a folder that has masks of any known file type under the
+        relative names of images; images without one are complete.
+      relatives: paths of the images.
 
     Raises:
-        InputError: there is neither, or no mask in the folder has the name of an image.
+      InputError: there is neither, or no mask in the folder has the name of an image.
     """
     masks, relatives = Path(masks), list(relatives)
     if masks.is_file():

@@ -42,6 +42,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         raise
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes | bytearray) -> None:
+    """Writes a file of this content, as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """The absolute path, links followed but those in a circle, of which `resolve` may raise."""
     return Path(os.path.realpath(path))
@@ -176,7 +181,7 @@ def user_cache_folder() -> Path:
     `XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
 
     Raises:
-        InputError: If neither variable is set and the user has no home folder.
+      InputError: neither variable is set and the user has no home folder.
     """
     try:
         if explicit := os.environ.get("SSDNET_CACHE"):

@@ -84,7 +84,7 @@ def file_format(path: Path) -> Format | None:
     """The format of a file on disk; None if it is in no known one, or is no regular file.
 
     Raises:
-        OSError: it cannot be read.
+      OSError: it cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for somebody to write
         return None

@@ -46,14 +46,14 @@ def read_image(
     the content, not the suffix.
 
     Args:
-        path: a file in one of `data.formats`: PNG, JPEG, TIFF, .npy ((H, W) or (H, W, C)), ...;
-            `stack.tif#3` is the third page of a TIFF.
-        missing_mask: a mask file of the image's size (`read_mask`); what it marks counts as missing
-            too.
+      path: a file in one of `data.formats`: PNG, JPEG, TIFF, .npy ((H, W) or (H, W, C)), ...;
+        `stack.tif#3` is the third page of a TIFF.
+      missing_mask: a mask file of the image's size (`read_mask`); what it marks counts as missing
+        too.
 
     Raises:
-        InputError: the file is missing, empty, damaged, not an image, larger than 150,000,000
-            pixels, has no pixel that is not missing, or holds values outside [0, 1] or infinite.
+      InputError: the file is missing, empty, damaged, not an image, larger than 150,000,000
+        pixels, has no pixel that is not missing, or holds values outside [0, 1] or infinite.
     """
     path = Path(path)
     picture = _Picture(path)
@@ -125,11 +125,11 @@ def read_mask(path: str | os.PathLike[str], *, shape: tuple[int, int] | None = N
     Fully transparent pixels are False; palette files count by colour, so black is False.
 
     Args:
-        path: a file of any format that `read_image` knows, or of any integer type.
-        shape: the (height, width) of the image it belongs to, EXIF orientation applied.
+      path: a file of any format that `read_image` knows, or of any integer type.
+      shape: the (height, width) of the image it belongs to, EXIF orientation applied.
 
     Raises:
-        InputError: unreadable as for `read_image`, NaN or infinite values, or another size.
+      InputError: unreadable as for `read_image`, NaN or infinite values, or another size.
     """
     path = Path(path)
     raw = decode(path)
@@ -170,7 +170,7 @@ def search_images(pattern: str | os.PathLike[str]) -> FoundImages:
     whose content is in one of `data.formats`. In a glob `**` stands for any number of folders.
 
     Raises:
-        InputError: nothing is there, or no image.
+      InputError: nothing is there, or no image.
     """
     path = Path(pattern)
     if _is_folder(path):

@@ -1,4 +1,4 @@
-"""Which pixels a label says are defective: masks and regions, not taken on faith.
+"""Which pixels a label says are defective: masks and regions, checked for what is odd.
 
 Masks come as black with white defects, as small numbers of classes, saved with loss, inverted, or
 painted. What can be told from the values is read as it is meant and said; the rest is refused.
@@ -40,12 +40,12 @@ def read_label(sample: Sample, shape: tuple[int, int]) -> Label | None:
     """The label of a sample's pixels; None where it has none, a good image or one without masks.
 
     Args:
-        sample: of any layout.
-        shape: (height, width) of the image, EXIF orientation applied.
+      sample: of any layout.
+      shape: (height, width) of the image, EXIF orientation applied.
 
     Raises:
-        InputError: a mask that cannot be read, of another size, or refused by `read_label_mask`;
-            regions of another size; no mask in the folder; a defect in a good image's mask.
+      InputError: a mask that cannot be read, of another size, or refused by `read_label_mask`;
+        regions of another size; no mask in the folder; a defect in a good image's mask.
     """
     if sample.mask_path is None:
         return None
@@ -79,9 +79,9 @@ def read_label_mask(path: Path, *, shape: tuple[int, int] | None = None) -> Labe
     by their brightest channel.
 
     Raises:
-        InputError: unreadable, of another size, NaN or infinite or negative values, everything
-            defective, colours on a ground that is not black, or a picture saved with loss that is
-            too dark to read.
+      InputError: unreadable, of another size, NaN or infinite or negative values, everything
+        defective, colours on a ground that is not black, or a picture saved with loss that is
+        too dark to read.
     """
     raw = decode(path)
     samples = raw.samples

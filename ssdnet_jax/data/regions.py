@@ -112,7 +112,7 @@ def _filled(polygons: Sequence[Sequence[_Ring]], size: tuple[int, int]) -> np.nd
 
 
 def _matched(path: Path, names: Mapping[str, Any], relatives: Sequence[Path]) -> dict[Path, str]:
-    """By image, the name that a file has for it: its relative path, or the file's name alone."""
+    """The name by which the file knows each image: its relative path, or the file's name alone."""
     found = {}
     plain: dict[str, list[str]] = {}
     for name in names:

@@ -50,7 +50,7 @@ def read_safetensors(path: str | Path, names: Iterable[str]) -> dict[str, np.nda
     """Reads the named tensors of a `.safetensors` file, nothing else of it.
 
     Raises:
-        InputError: If the file cannot be read, is damaged or truncated, or lacks a name.
+      InputError: the file cannot be read, is damaged or truncated, or lacks a name.
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def find_tensors(read: Read, source: str | Path, names: Iterable[str]) -> dict[s
     `read` gives bytes of the file, which errors call `source`.
 
     Raises:
-        InputError: If this is no safetensors file, or lacks a name.
+      InputError: this is no safetensors file, or lacks a name.
     """
     length = int.from_bytes(read(0, 8), "little")
     if not 2 <= length <= HEADER_LIMIT_BYTES:

@@ -133,7 +133,7 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def mvtec_names(samples: Sequence[Sample]) -> dict[str, PurePosixPath]:
-    """By relative path, where MVTec AD's code expects a map: CATEGORY/test/DEFECT/NAME.tiff.
+    """Where MVTec AD's code expects each map, CATEGORY/test/DEFECT/NAME.tiff, by relative path.
 
     Images of one defect that differ in suffix or folder only keep both in the name.
 

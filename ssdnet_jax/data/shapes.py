@@ -53,9 +53,9 @@ def read_coco(path: Path) -> dict[str, AnnotatedImage]:
     """The images of a COCO file by name, with their polygons and run lengths.
 
     Raises:
-        InputError: no such file, no JSON, or not COCO's format: a list or a field is missing, an
-            image is there twice, an annotation of no image, a region that is a box only, a polygon
-            of fewer than three finite points, or run lengths that do not fill their size.
+      InputError: no such file, no JSON, or not COCO's format: a list or a field is missing, an
+        image is there twice, an annotation of no image, a region that is a box only, a polygon
+        of fewer than three finite points, or run lengths that do not fill their size.
     """
     found = _read_json(path)
     if not isinstance(found, dict):
@@ -103,7 +103,7 @@ def rasterize(shapes: Iterable[Shape], size: tuple[int, int]) -> np.ndarray:
     What lies outside of the image is cut off.
 
     Raises:
-        InputError: run lengths of another size.
+      InputError: run lengths of another size.
     """
     from skimage.draw import polygon2mask
 

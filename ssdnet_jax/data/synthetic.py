@@ -24,16 +24,16 @@ def grid_texture(
     """Draws a regular mesh of bright lines on a dark ground.
 
     Args:
-        size: (height, width) in pixels.
-        period: distance between neighbouring lines, in pixels.
-        angle: rotation of the mesh, in degrees.
-        line_fraction: width of a line over the period, in (0, 1).
-        noise: standard deviation of the independent noise of each pixel.
-        channels: 1 or 3; colour meshes have a fixed tint.
-        seed: draws the phase of the mesh and the noise.
+      size: (height, width) in pixels.
+      period: distance between neighbouring lines, in pixels.
+      angle: rotation of the mesh, in degrees.
+      line_fraction: width of a line over the period, in (0, 1).
+      noise: standard deviation of the independent noise of each pixel.
+      channels: 1 or 3; colour meshes have a fixed tint.
+      seed: draws the phase of the mesh and the noise.
 
     Returns:
-        float32 (height, width, channels) in [0, 1].
+      float32 (height, width, channels) in [0, 1].
     """
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; expected 1 or 3")
@@ -70,19 +70,19 @@ def plant_defect(
     square replaced by another part of the image. The last two keep the local grey values.
 
     Args:
-        image: float32 (H, W, C) in [0, 1].
-        kind: one of `DEFECT_KINDS`.
-        center: (row, column) of the middle of the defect.
-        size: length of the scratch, diameter of the blob or bend, side of the square, in pixels.
-        contrast: change of brightness by scratch and blob (by a blob, where the image is 0.5),
-            in (0, 1].
-        seed: draws shape and direction.
+      image: float32 (H, W, C) in [0, 1].
+      kind: one of `DEFECT_KINDS`.
+      center: (row, column) of the middle of the defect.
+      size: length of the scratch, diameter of the blob or bend, side of the square, in pixels.
+      contrast: change of brightness by scratch and blob (by a blob, where the image is 0.5),
+        in (0, 1].
+      seed: draws shape and direction.
 
     Returns:
-        The image with the defect, and its mask, bool (H, W).
+      The image with the defect, and its mask, bool (H, W).
 
     Raises:
-        ValueError: an unknown kind, or a defect that touches no pixel of the image.
+      ValueError: an unknown kind, or a defect that touches no pixel of the image.
     """
     if kind not in _PLANTERS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(DEFECT_KINDS)}")
@@ -168,8 +168,8 @@ def embedded_example() -> tuple[np.ndarray, np.ndarray, str]:
     The photograph is `skimage.data.brick()` (CC0, part of the scikit-image wheel), halved.
 
     Returns:
-        The image, float32 (256, 256, 1) in [0, 1]; the mask of the defect, bool (256, 256); and
-        one sentence that says what it shows.
+      The image, float32 (256, 256, 1) in [0, 1]; the mask of the defect, bool (256, 256); and
+      one sentence that says what it shows.
     """
     from ssdnet_jax.data.images import read_image, resize_image
 

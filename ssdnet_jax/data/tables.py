@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 
 # Text that begins with apostrophes before such a character gets one more: this can be undone.
 _WRITTEN = re.compile(r"'*[=+\-@\t\r\n]")
@@ -35,8 +35,7 @@ def write_table(
     path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Iterable[Any]]
 ) -> None:
     """Writes a table of named columns, atomically."""
-    content = b"".join(map(csv_line, [columns, *rows]))
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, b"".join(map(csv_line, [columns, *rows])))
 
 
 def read_lines(path: Path) -> Iterator[list[str]]:

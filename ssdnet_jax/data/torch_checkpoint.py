@@ -78,17 +78,17 @@ def read_torch_checkpoint(path: str | Path, names: Iterable[str]) -> dict[str, n
     against the file's own length before anything is allocated.
 
     Args:
-        path: A `.pth` or `.pt` file, zip or legacy format, whose object is a mapping from names
-            to tensors, or, as training programs save it, a mapping with such a one under
-            "state_dict". Names may all begin with "module." there (data-parallel training).
-        names: Names in that mapping, `"features.0.weight"` for instance.
+      path: a `.pth` or `.pt` file, zip or legacy format, whose object is a mapping from names
+        to tensors, or, as training programs save it, a mapping with such a one under
+        "state_dict". Names may all begin with "module." there (data-parallel training).
+      names: names in that mapping, `"features.0.weight"` for instance.
 
     Returns:
-        For each name a C-contiguous array of the tensor's shape and dtype (bfloat16 as `V2`).
+      For each name a C-contiguous array of the tensor's shape and dtype (bfloat16 as `V2`).
 
     Raises:
-        InputError: If the file cannot be read, is not a checkpoint, refers to any class or
-            function besides those of plain tensors, contradicts itself, or lacks a name.
+      InputError: the file cannot be read, is not a checkpoint, refers to any class or
+        function besides those of plain tensors, contradicts itself, or lacks a name.
     """
     path = Path(path)
     try:

@@ -82,19 +82,19 @@ def load_vgg19_weights(
     SSDNET_VGG19_WEIGHTS; the file in the cache; a download of 1 MB, kept in the cache.
 
     Args:
-        path: `.npz` (`conv1_1/weight` (out, in, height, width), `conv1_1/bias`, ...),
-            `.safetensors` or torchvision's own `.pth`/`.pt` (`features.0.weight`, ...).
-        url: Address of a safetensors file with `features.0.weight`, ...; by default the
-            environment variable SSDNET_VGG19_URL, else timm's copy on the Hugging Face hub.
-        cache_folder: By default `user_cache_folder()`.
-        report: Given one line before a download starts, and one if the cached file is unusable;
-            by default a warning is logged.
+      path: `.npz` (`conv1_1/weight` (out, in, height, width), `conv1_1/bias`, ...),
+        `.safetensors` or torchvision's own `.pth`/`.pt` (`features.0.weight`, ...).
+      url: address of a safetensors file with `features.0.weight`, ...; by default the
+        environment variable SSDNET_VGG19_URL, else timm's copy on the Hugging Face hub.
+      cache_folder: by default `user_cache_folder()`.
+      report: given one line before a download starts, and one if the cached file is unusable;
+        by default a warning is logged.
 
     Returns:
-        For each convolution `kernel` (height, width, in, out) and `bias` (out,), float32.
+      For each convolution `kernel` (height, width, in, out) and `bias` (out,), float32.
 
     Raises:
-        InputError: If the weights cannot be had, or are not torchvision's IMAGENET1K_V1.
+      InputError: the weights cannot be had, or are not torchvision's IMAGENET1K_V1.
     """
     return load_pinned_weights(
         VGG19_IMAGENET1K_V1, path, url=url, cache_folder=cache_folder, report=report
@@ -107,11 +107,11 @@ def random_vgg19_weights(
     """Draws weights of the same structure: normal of variance 2 / fan-in, zero biases.
 
     Args:
-        seed: Seed of the draw; equal seeds give equal weights.
-        channels: Output channels of the four convolutions.
+      seed: seed of the draw; equal seeds give equal weights.
+      channels: output channels of the four convolutions.
 
     Returns:
-        As `load_vgg19_weights`, with 3x3 kernels from three input channels on.
+      As `load_vgg19_weights`, with 3x3 kernels from three input channels on.
 
     Source: He et al., Delving Deep into Rectifiers, arXiv 1502.01852.
     """

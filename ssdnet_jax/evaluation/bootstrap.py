@@ -23,12 +23,11 @@ from ssdnet_jax.evaluation.evaluate import (
     MapSet,
     labelled_pairs,
 )
-from ssdnet_jax.evaluation.metrics import region_weights
+from ssdnet_jax.evaluation.metrics import AUPRO_LIMIT, region_weights
 from ssdnet_jax.evaluation.summary import IMAGE_METRICS
 
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of the intervals
-LIMIT = 0.3  # false positive rate of AUPRO
 SEED = 0  # of the draws
 
 _POSITIVES = 512  # scores of an image's defective pixels that bins are made of
@@ -206,7 +205,7 @@ def _means(values: Sequence[float | None], draws: np.ndarray) -> np.ndarray:
 
 
 def _image_aurocs(rows: Sequence[ImageMetrics | None], score: str, draws: np.ndarray) -> np.ndarray:
-    """Of each draw the share of pairs of a defective and a good image in the right order."""
+    """AUROC of whole images in each draw: the share of defective-good pairs in right order."""
     known = [(n, row) for n, row in enumerate(rows) if row and getattr(row, score) is not None]
     bad = [(n, getattr(row, score)) for n, row in known if not row.good]
     good = [(n, getattr(row, score)) for n, row in known if row.good]
@@ -224,10 +223,10 @@ def metrics_of_draws(
     """Metrics of the pixels of each draw together, by name; nan where a draw has one class.
 
     Args:
-        draws: how often each image is in each draw, float32 (draws, images).
-        normal: as the other two a field of `BinnedPixels`, of these images.
-        defective: likewise.
-        overlap: likewise.
+      draws: how often each image is in each draw, float32 (draws, images).
+      normal: as the other two a field of `BinnedPixels`, of these images.
+      defective: likewise.
+      overlap: likewise.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
     for start in range(0, len(draws), _ROWS):
@@ -241,14 +240,14 @@ def metrics_of_draws(
 
 
 def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str, np.ndarray]:
-    """Of running counts (draws, bins), highest scores first: areas under their curves."""
+    """Areas under the curves of running counts (draws, bins), which begin at the highest scores."""
     rate = np.insert(false / false[:, -1:], 0, 0, axis=1)
     recall = np.insert(true / true[:, -1:], 0, 0, axis=1)
     found = np.insert(overlap / overlap[:, -1:], 0, 0, axis=1)
     precision = true / np.maximum(true + false, 1)
     f1 = 2 * true / (true + false + true[:, -1:])
     # The curve of overlap, cut at the limit by straight lines.
-    left, right = np.minimum(rate[:, :-1], LIMIT), np.minimum(rate[:, 1:], LIMIT)
+    left, right = np.minimum(rate[:, :-1], AUPRO_LIMIT), np.minimum(rate[:, 1:], AUPRO_LIMIT)
     width = np.diff(rate, axis=1)
     slope = np.divide(np.diff(found, axis=1), width, out=np.zeros_like(width), where=width > 0)
     middle = found[:, :-1] + slope * ((left + right) / 2 - rate[:, :-1])
@@ -256,7 +255,7 @@ def _areas(false: np.ndarray, true: np.ndarray, overlap: np.ndarray) -> dict[str
         "auroc": np.sum((recall[:, 1:] + recall[:, :-1]) / 2 * width, axis=1),
         "auprc": np.sum(precision * np.diff(recall, axis=1), axis=1),
         "f1_max": f1.max(axis=1),
-        "aupro": np.sum((right - left) * middle, axis=1) / LIMIT,
+        "aupro": np.sum((right - left) * middle, axis=1) / AUPRO_LIMIT,
     }
 
 

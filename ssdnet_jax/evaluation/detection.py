@@ -25,12 +25,6 @@ class Rate:
     high: float  # upper end of it
     count: int  # how many images it is of
 
-    @property
-    def words(self) -> str:
-        """For people: "3 of 30 (2.1 % to 26.5 %)"."""
-        number = round(self.share * self.count)
-        return f"{number} of {self.count} ({self.low:.1%} to {self.high:.1%})"
-
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
@@ -95,7 +89,7 @@ def calibration_curve(rows: Sequence[ImageMetrics]) -> CalibrationCurve | None:
 
 
 def _p_values(rows: Sequence[ImageMetrics]) -> tuple[np.ndarray, np.ndarray]:
-    """Of good and of defective images, sorted."""
+    """The p-values of good and of defective images, each sorted; images without one left out."""
     known = [row for row in rows if row.p_value is not None]
     good = [row.p_value for row in known if row.good]
     bad = [row.p_value for row in known if not row.good]

@@ -193,7 +193,7 @@ def _measure(sample: Sample, map_set: MapSet) -> ImageMetrics:
         if 2 * np.count_nonzero(mask & np.isnan(score_map)) > np.count_nonzero(mask):
             notes = (*notes, UNSEEN)
         found = metrics.pixel_metrics(mask, score_map)
-        values = {name: _or_none(getattr(found, name)) for name in METRICS}
+        values = {name: metrics.finite_or_none(getattr(found, name)) for name in METRICS}
     share = 0.0 if row.good else None
     scale = map_set.analysed / min(score_map.shape) if map_set.analysed else 1.0
     decision, _ = decide(score_map, map_set.decision, resolution=scale**2)
@@ -235,10 +235,6 @@ def _pool(usable: Sequence[tuple[Sample, ImageMetrics]], map_set: MapSet) -> Poo
     if all(row.good or row.defective_fraction is None for _, row in usable):
         return None
     return pooled_metrics(labelled_pairs(usable, map_set))
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,13 +7,16 @@ were not in the image; infinite scores are an error. `ssdnet_jax.evaluation.pool
 metrics for the pixels of many images together.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+AUPRO_LIMIT = 0.3  # false positive rate up to which AUPRO is integrated (Bergmann et al. 2021)
+
 
 class PixelMetrics(NamedTuple):
-    """Of one image, equal to those of scikit-learn up to rounding of their sums.
+    """Metrics of one image, equal to those of scikit-learn up to rounding of their sums.
 
     AUPRO: at each threshold, the share of a region's pixels that score at least as high, averaged
     over the regions (8-connected components of the mask), against the share of normal pixels that
@@ -28,7 +31,9 @@ class PixelMetrics(NamedTuple):
     # [0, 1]; of a constant map limit / 2
 
 
-def pixel_metrics(mask: np.ndarray, score_map: np.ndarray, *, limit: float = 0.3) -> PixelMetrics:
+def pixel_metrics(
+    mask: np.ndarray, score_map: np.ndarray, *, limit: float = AUPRO_LIMIT
+) -> PixelMetrics:
     """All metrics of the pixels, at a fraction of their cost one by one.
 
     Normal pixels only count by how many score higher than a defective one, and how many the same.
@@ -77,11 +82,11 @@ def step_sums(
     The third, F1-max, is the largest of these steps and not a sum.
 
     Args:
-        steps: some of the curve's, highest score first.
-        negatives: normal pixels of the whole curve.
-        positives: defective pixels of the whole curve.
-        limit: of AUPRO.
-        true: defective pixels above these steps.
+      steps: some of the curve's, highest score first.
+      negatives: normal pixels of the whole curve.
+      positives: defective pixels of the whole curve.
+      limit: of AUPRO.
+      true: defective pixels above these steps.
     """
     above, down_to = steps.above, steps.down_to
     found = true + np.cumsum(steps.positives)
@@ -173,6 +178,11 @@ def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     weights[box] = np.append(0.0, 1.0 / sizes[1:])[regions]
     return weights, count
+
+
+def finite_or_none(value: float) -> float | None:
+    """A metric as tables have it: None where it does not exist, which is nan here."""
+    return float(value) if math.isfinite(value) else None
 
 
 def check_limit(limit: float) -> None:

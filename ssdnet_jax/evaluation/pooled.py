@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from ssdnet_jax.evaluation.curves import Curve, Curves
-from ssdnet_jax.evaluation.metrics import Steps, check_limit, check_pair, region_weights
+from ssdnet_jax.evaluation.metrics import (
+    AUPRO_LIMIT,
+    Steps,
+    check_limit,
+    check_pair,
+    region_weights,
+)
 
 Pairs = Callable[[], Iterable[tuple[np.ndarray | None, np.ndarray]]]
 
@@ -47,7 +53,9 @@ class PooledMetrics:
     pro: Curve  # false positive rate and mean per-region overlap, from (0, 0) to the limit
 
 
-def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**20) -> PooledMetrics:
+def pooled_metrics(
+    pairs: Pairs, *, limit: float = AUPRO_LIMIT, memory: int = 512 * 2**20
+) -> PooledMetrics:
     """AUROC, AUPRC, F1-max and AUPRO of the pixels of all images together, exactly.
 
     Equal to scikit-learn's `roc_auc_score`, `average_precision_score` and best F1 of
@@ -63,16 +71,16 @@ def pooled_metrics(pairs: Pairs, *, limit: float = 0.3, memory: int = 512 * 2**2
     class only.
 
     Args:
-        pairs: called once a pass; gives the same (mask, score_map) of all images each time. mask:
-            bool (H, W), True on the defect, or None for an image without; score_map: float
-            (H, W), high on the defect, NaN where a pixel takes no part. Sizes may differ.
-        limit: false positive rate up to which AUPRO is integrated, in (0, 1].
-        memory: bytes for counts, at least one bin of scores. Some 20 MB and what one image takes
-            come on top.
+      pairs: called once a pass; gives the same (mask, score_map) of all images each time. mask:
+        bool (H, W), True on the defect, or None for an image without; score_map: float
+        (H, W), high on the defect, NaN where a pixel takes no part. Sizes may differ.
+      limit: false positive rate up to which AUPRO is integrated, in (0, 1].
+      memory: bytes for counts, at least one bin of scores. Some 20 MB and what one image takes
+        come on top.
 
     Raises:
-        ValueError: a mask and a map that do not fit, infinite scores (also beyond the range of
-            float32), a limit outside (0, 1], or other images in a later pass.
+      ValueError: a mask and a map that do not fit, infinite scores (also beyond the range of
+        float32), a limit outside (0, 1], or other images in a later pass.
     """
     check_limit(limit)
     counts = _count(pairs)
@@ -194,7 +202,7 @@ def _steps(pairs: Pairs, bins: np.ndarray, counts: _Counts) -> Iterator[Steps]:
 
 
 def _pixels_in(pairs: Pairs, bins: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Of each image: integers of normal and of defective pixels in the bins, and weights."""
+    """For each image: integers of normal and of defective pixels in the bins, and the weights."""
     wanted = np.zeros(_BINS, bool)
     wanted[bins] = True
     first, last = np.uint32(bins[0] << 16), np.uint32((bins[-1] << 16) + _BINS - 1)

@@ -1,14 +1,13 @@
 """What the rows of an evaluation say together: means, medians and pooled metrics, over seeds."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.evaluation import metrics
 from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics
 
@@ -58,7 +57,7 @@ def _summarize_category(
     seeds = sorted({row.seed for row in rows}, key=str)
     pooled = [p for seed in seeds if (p := evaluation.pooled.get((method, seed, category)))]
     for name in METRICS:
-        values = [_or_none(getattr(p, name)) for p in pooled]
+        values = [metrics.finite_or_none(getattr(p, name)) for p in pooled]
         entry[f"{name}_pooled"] = _mean(values)
         entry[f"{name}_pooled_std_over_seeds"] = _spread(values)
     for name, score in IMAGE_METRICS.items():
@@ -96,7 +95,7 @@ def _summarize_images(rows: Sequence[ImageMetrics]) -> dict[str, Any]:
 
 
 def means_over_seeds(rows: Sequence[ImageMetrics], metric: str) -> list[tuple[ImageMetrics, float]]:
-    """Of each method and image that has the metric a row, and the mean over seeds."""
+    """A row of each method and image that has the metric, with its mean over seeds."""
     images: dict[tuple[str, str], list[ImageMetrics]] = {}
     for row in rows:
         if getattr(row, metric) is not None:
@@ -109,16 +108,12 @@ def means_over_seeds(rows: Sequence[ImageMetrics], metric: str) -> list[tuple[Im
 
 def _image_auroc(rows: Sequence[ImageMetrics], score: str) -> float | None:
     scored = [row for row in rows if row.score is not None]
-    return _or_none(
+    return metrics.finite_or_none(
         metrics.auroc(
             np.array([not row.good for row in scored], bool),
             np.array([getattr(row, score) for row in scored], float),
         )
     )
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _numbers(values: Iterable[float | None]) -> list[float]:
@@ -141,4 +136,4 @@ def _spread(values: Iterable[float | None]) -> float | None:
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Writes summary.json atomically."""
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())

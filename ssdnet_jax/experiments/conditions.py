@@ -36,7 +36,7 @@ class Condition:
 
     @property
     def words(self) -> str:
-        """For people, such as "at 256 px, noise 0.05"; empty for images as they are."""
+        """The condition in words, as "at 256 px, noise 0.05"; empty for images as they are."""
         values = {
             f"at {self.evaluate_at} px": self.evaluate_at,
             f"uneven light {self.uneven_light:g}": self.uneven_light,
@@ -48,7 +48,7 @@ class Condition:
 
     @property
     def folder(self) -> str:
-        """Of its runs, such as "at256-noise0.05"; empty for images as they are."""
+        """Name of its runs' folder, such as "at256-noise0.05"; empty for images as they are."""
         values = {
             f"at{self.evaluate_at}": self.evaluate_at,
             f"uneven_light{self.uneven_light:g}": self.uneven_light,
@@ -68,7 +68,7 @@ class Condition:
         return self.missing_values == "zero"
 
     def seen_by(self, method: str) -> "Condition":
-        """The same for a method, as `methods.registry` has it: SSDnet inpaints in any case."""
+        """The condition for a method, named as in `methods.registry`: SSDnet always inpaints."""
         inpaints = has_configuration(method)
         return dataclasses.replace(self, missing_values="nearest") if inpaints else self
 

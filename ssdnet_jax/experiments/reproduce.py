@@ -69,12 +69,12 @@ class Results:
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """All of them."""
+        """`clean`, if there is one, and those of all curves."""
         return (*([self.clean] if self.clean else []), *self.curves.values())
 
     @property
     def failed_rows(self) -> list[ImageMetrics]:
-        """Of images and methods without metrics."""
+        """Rows of images and methods without metrics."""
         return [row for found in self.evaluations for row in found.rows if row.status != "ok"]
 
 
@@ -99,8 +99,9 @@ def reproduce(
     """Scores the defective images of one dataset that are not scored yet, and measures everything.
 
     A method that cannot be started, for want of its weights for example, is left out. `config` is
-    SSDnet's, of which baselines take `image_size` and `seed`; `configs` are by method those of
-    their own. Runs go to runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
+    that of all methods but those in `configs`, which are by method the configurations of their own;
+    baselines take some of its fields (`methods.baseline.BaselineMethod`). Runs go to
+    runs/METHOD/seedN and runs/METHOD/CORRUPTION/seedN of the work folder.
 
     Raises:
       ConfigError: a run's folder holds results of another configuration.

@@ -38,7 +38,7 @@ class Context:
     note: Mapping[str, str] = dataclasses.field(default_factory=dict)  # for each run.json
 
     def noting(self, **note: str) -> "Context":
-        """The same with something more to note."""
+        """The context with something more to note."""
         return dataclasses.replace(self, note={**note, **self.note})
 
 
@@ -99,8 +99,8 @@ def score_method(
 ) -> list[MapSet]:
     """`score_dataset` of one method with each seed, in runs/METHOD/CONDITION/seedN.
 
-    The configuration is SSDnet's; of it baselines take `image_size` and `seed`. What draws no
-    random numbers is scored with the first seed alone.
+    The configuration is SSDnet's; of it baselines take what `methods.baseline.BaselineMethod` says.
+    What draws no random numbers is scored with the first seed alone.
     """
     condition = condition.seen_by(name)
     folder = workdir / "runs" / run_folder(name) / condition.folder

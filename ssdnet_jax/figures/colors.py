@@ -35,8 +35,8 @@ def places(score_map: np.ndarray, threshold: float) -> np.ndarray:
     times the threshold.
 
     Args:
-        score_map: (H, W) in calibrated units (`core.calibration`), finite.
-        threshold: in the same units.
+      score_map: (H, W) in calibrated units (`core.calibration`), finite.
+      threshold: in the same units.
     """
     ratio = np.asarray(score_map, np.float32) / np.float32(max(threshold, 1e-6))
     above = np.log2(np.maximum(ratio, 1.0)) * np.float32((1 - THRESHOLD_PLACE) / _DOUBLINGS)
@@ -53,9 +53,9 @@ def blend(grey: np.ndarray, place: np.ndarray, *, anchored: bool) -> np.ndarray:
     """Colours of places over a grey image, uint8 RGB (H, W, 3).
 
     Args:
-        grey: uint8 (H, W).
-        place: (H, W) in [0, 1].
-        anchored: whether they are `places` of the decision; else of a map's own range, in turbo.
+      grey: uint8 (H, W).
+      place: (H, W) in [0, 1].
+      anchored: whether they are `places` of the decision; else of a map's own range, in turbo.
     """
     level = np.minimum(place * np.float32(256), np.float32(255)).astype(np.uint16)
     return _table(anchored)[level * np.uint16(256) + grey]

@@ -61,12 +61,12 @@ def overlay(image: np.ndarray, score_map: np.ndarray) -> np.ndarray:
     map to its 99.9th percentile: single outliers do not fade the rest.
 
     Args:
-        image: float (H, W, C) in [0, 1].
-        score_map: float (H, W), high where anomalous, any range; NaN, which is hatched, where a
-            pixel was not judged.
+      image: float (H, W, C) in [0, 1].
+      score_map: float (H, W), high where anomalous, any range; NaN, which is hatched, where a
+        pixel was not judged.
 
     Raises:
-        ValueError: the two differ in size, or the map is infinite somewhere.
+      ValueError: the two differ in size, or the map is infinite somewhere.
     """
     image, score_map, judged = _checked(image, score_map)
     low, high = _score_range(score_map[judged])
@@ -142,21 +142,21 @@ def heatmap_figure(
     those of `thumbnail`. Large images are shrunk.
 
     Args:
-        image: float (H, W, C) in [0, 1].
-        score_map: float (H, W) in calibrated units (`core.calibration`); NaN, which is hatched,
-            where a pixel was not judged.
-        threshold: the decision threshold, in the same units.
-        mask: bool (H, W), the pixels to outline.
-        reconstruction: float (H, W, C) in [0, 1], the image without its anomalies, or smaller; None
-            for methods that make none.
-        boxes: of the defects, the worst first; the first 20 are drawn.
-        title: a line above the panels, such as the file's name; printed as it is.
-        verdict: a word on the image, below the title: anomalous (red), unsure (brown), good
-            (green), or another (grey).
-        details: what is said behind it, such as the score.
+      image: float (H, W, C) in [0, 1].
+      score_map: float (H, W) in calibrated units (`core.calibration`); NaN, which is hatched,
+        where a pixel was not judged.
+      threshold: the decision threshold, in the same units.
+      mask: bool (H, W), the pixels to outline.
+      reconstruction: float (H, W, C) in [0, 1], the image without its anomalies, or smaller; None
+        for methods that make none.
+      boxes: of the defects, the worst first; the first 20 are drawn.
+      title: a line above the panels, such as the file's name; printed as it is.
+      verdict: a word on the image, below the title: anomalous (red), unsure (brown), good
+        (green), or another (grey).
+      details: what is said behind it, such as the score.
 
     Raises:
-        ValueError: the arrays differ in size, or the map is infinite somewhere.
+      ValueError: the arrays differ in size, or the map is infinite somewhere.
     """
     arrays = {"image": image, "score_map": score_map, "mask": mask}
     if len({np.shape(array)[:2] for array in arrays.values()}) > 1:
@@ -385,16 +385,16 @@ def thumbnail(image: np.ndarray, score_map: np.ndarray, threshold: float, side: 
     that stands out. `figures.colors` has the scale. Small defects keep their colour.
 
     Args:
-        image: float (H, W, C) in [0, 1].
-        score_map: float (H, W) in calibrated units (`core.calibration`); NaN as for `overlay`.
-        threshold: the decision threshold, in the same units.
-        side: pixels, the longest side of the result; smaller images keep their size.
+      image: float (H, W, C) in [0, 1].
+      score_map: float (H, W) in calibrated units (`core.calibration`); NaN as for `overlay`.
+      threshold: the decision threshold, in the same units.
+      side: pixels, the longest side of the result; smaller images keep their size.
 
     Returns:
-        uint8 (h, w, 3), RGB.
+      uint8 (h, w, 3), RGB.
 
     Raises:
-        ValueError: image and map differ in size, or the map is infinite somewhere.
+      ValueError: image and map differ in size, or the map is infinite somewhere.
     """
     image, score_map, judged = _checked(image, score_map)
     height, width = score_map.shape

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 
 _UP = 2  # PNG's filter that stores each line's differences from the line above
 
@@ -19,8 +19,8 @@ def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     by side. Format: W3C PNG specification, third edition.
 
     Args:
-        path: of the file.
-        pixels: uint8 RGB (H, W, 3).
+      path: of the file.
+      pixels: uint8 RGB (H, W, 3).
     """
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels, np.uint8).reshape(height, 3 * width)
@@ -32,7 +32,7 @@ def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     content = zlib.compress(lines.data, level=1)
     parts = [_chunk(b"IHDR", header), _chunk(b"IDAT", content), _chunk(b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-    write_atomically(path, lambda file: file.write(data))
+    write_bytes(path, data)
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -50,7 +50,7 @@ class Member:
 
 
 def known_to_be(value: _T | None) -> _T:
-    """A value that the order of calls has made sure of."""
+    """A value that is there by the order of calls, for a type checker."""
     assert value is not None
     return value
 
@@ -63,7 +63,7 @@ def alone(value: PyTree) -> Member:
 def gather(members: Sequence[Member], size: int) -> PyTree:
     """One batch of the members, filled up to `size` with the first of them.
 
-    Where they are all of a batch, in its order, that is the batch itself.
+    Where the members are all entries of one batch, in its order, it is that batch itself.
     """
     batch = members[0].batch
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch)}
@@ -78,12 +78,12 @@ def gather(members: Sequence[Member], size: int) -> PyTree:
 class Bucket(NamedTuple):
     """Images of one bucket go through the same compiled programs, side by side."""
 
-    stage: str  # "inpaint" or "fit"; "score" where there is nothing to fit
-    shape: tuple[int, int, int]  # of what is fitted, (h, w, c); of the image where there is nothing
-    # to fit
-    settings: FitSettings | None = None  # what is compiled into the fit, or None
-    plan: Plan | None = None  # of the images, None before they have one and for methods that have
-    # none
+    stage: str  # "inpaint" or "fit"; "tiles" where `finish` fits in tiles, "score" where nothing is
+    # fitted
+    shape: tuple[int, int, int]  # (h, w, c), of what is fitted in lanes, or was fitted before;
+    # of the image where it is fitted in tiles or not at all
+    settings: FitSettings | None = None  # what is compiled into the fit; None: no fit in lanes
+    plan: Plan | None = None  # of the images; None before they have one, and for methods without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Prepared:
     # encoded
     fits: StoredFits | None = None  # that exist already, of an image that is scored again
     layout: Layout | None = None  # which part of the image takes part; None: all of it
-    used_range: tuple[float, float] | None = None  # what of [0, 1] `fitted` was stretched from, if
-    # it was
+    used_range: tuple[float, float] | None = None  # range that was stretched to [0, 1] in `fitted`;
+    # None: none was
     ground: float | None = None  # share of pixels that were found to be ground
     noise: float = 0.0  # standard deviation of the fitted image's noise, once it is planned
     detail: np.ndarray | None = None  # float32 (2h, 2w, C), the input at twice the size at which it
@@ -144,7 +144,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a fit, or the lanes together, stand after a block; or what goes tile by tile."""
+    """How far a fit is after a block of steps, or the lanes together, or a pass over tiles."""
 
     stage: str  # "inpaint", "fit" or "score"; of an image in tiles also "features", "marks" and
     # "guide"
@@ -162,7 +162,7 @@ class Fitted:
     losses: np.ndarray  # float32 (steps,), the loss of each step
     stop: StopReason  # why the fit ended
     restorations: int  # how often the guard undid a blow-up
-    params: Member | None = None  # entry (parameters,) of a batch, theta after the last step
+    params: Member | None = None  # entry (parameters,) of a batch, theta at the last step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +179,15 @@ class Localization:
     """What a method says about one image; arrays are numpy, maps have the input's size.
 
     Attributes:
-      score_map: float32 (H, W), raw anomaly score (SSDnet: Eq. 3 without min-max scaling). NaN
-        where a pixel is not judged: ignored, transparent, ground, or missing together with more
-        than a tile around it.
+      score_map: float32 (H, W), raw anomaly score, in the unit of the method (SSDnet:
+        `core.score.ScoreMaps.raw`). NaN where a pixel is not judged: ignored, transparent, ground,
+        or missing together with more than a tile around it.
       score: the image's score, the maximum of `score_map`.
       decision: whether the image is anomalous, how surely, and the mask.
       defects: the connected parts of the mask, worst first.
       image: float32 (H, W, C), y: the input with missing pixels filled in.
       ground: share of the pixels that were found to be ground; None where there was none.
-      used_range: what of [0, 1] was stretched to it before the image was analysed; None: nothing.
+      used_range: range that was stretched to [0, 1] before the image was analysed; None: none was.
     """
 
     score_map: np.ndarray
@@ -205,7 +205,7 @@ class Localization:
 
     @property
     def threshold(self) -> float:
-        """Of the decision, in units of `score_map`."""
+        """The decision's threshold, in units of `score_map`."""
         return self.decision.threshold
 
     @property
@@ -224,7 +224,7 @@ class Analysed:
     """What fits of an image came to, at the size at which it was analysed.
 
     Attributes:
-      normalized: float32 (h, w), Eq. 3 with min-max scaling; with several seeds, their median.
+      normalized: float32 (h, w), `core.score.ScoreMaps.normalized`; the median over seeds.
       spread: float32 (h, w), standard deviation of the raw maps over seeds.
       reconstruction: float32 (hh, ww, C), mu in the image's range; likewise.
       layout: which part of the image takes part; None: all.
@@ -258,7 +258,10 @@ class FittedLocalization(Localization):
 
     @functools.cached_property
     def normalized_map(self) -> np.ndarray:
-        """Float32 (H, W), Eq. 3 with min-max scaling, in [0, 1] for alpha (1, 0)."""
+        """Float32 (H, W), the score scaled to [0, 1] within the image (`core.score.ScoreMaps`).
+
+        With a perceptual term, which is subtracted, in [-alpha_perc, alpha_rec].
+        """
         return placed_map(self.analysed.normalized, self.analysed.layout, self.score_map.shape)
 
     @functools.cached_property
@@ -310,13 +313,13 @@ class Method(Protocol):
     """One way to score images; frozen and picklable.
 
     Attributes:
-      config: of it, what the method takes decides its results.
+      config: the configuration, of which a method may use some fields only.
       vgg19: weights, once they are there; see `needs_vgg19`.
     """
 
     @property
     def name(self) -> str:
-        """As commands and tables call it."""
+        """What commands and tables call it."""
 
     @property
     def config(self) -> Config: ...
@@ -360,12 +363,12 @@ class Method(Protocol):
         """Checks an image; raises InputError or ConfigError where it cannot be scored."""
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """What it shares with images that can be its neighbours."""
+        """What the image shares with those that go through the same programs beside it."""
 
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
         """Compiles, or loads, the programs that an image's bucket will need, in this order.
 
-        In any thread, while others compute; not that of `encode`, which is called at once.
+        In any thread, while others compute. Not the program of `encode`, which is called at once.
 
         Args:
           prepared: any image of the bucket.
@@ -393,9 +396,9 @@ class Method(Protocol):
 
 
 def scale_settings(method: Method) -> dict[str, Any]:
-    """Of a method's settings, those that decide what scores mean: calibrations share them.
+    """Those settings of a method that decide what scores mean, which a calibration must share.
 
-    Randomness and what is made of scores do not.
+    All but the seed and how scores are decided upon.
     """
     return {k: v for k, v in method.settings.items() if k not in ("decision", "seed")}
 

@@ -49,7 +49,7 @@ class BaselineMethod:
 
     @property
     def name(self) -> str:
-        """As commands and tables call it, without its options."""
+        """What commands and tables call it, without its options."""
         return self.baseline.name
 
     @property
@@ -93,7 +93,7 @@ class BaselineMethod:
         return Prepared(key, **filled._asdict(), filled=True)
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """By the size of the image."""
+        """Images share a bucket by their size."""
         return Bucket("score", prepared.fitted.shape)
 
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:

@@ -32,7 +32,7 @@ from ssdnet_jax.methods.ssdnet import SSDnet, check_fit
 class FinishedSSDnet(SSDnet):
     """SSDnet on `StoredFits` instead of images.
 
-    Pictures in its results are those of the fit, enlarged: the images may have gone.
+    Images in its results are those of the fit, enlarged: the files may have gone.
     """
 
     @property
@@ -71,7 +71,7 @@ class FinishedSSDnet(SSDnet):
         return prepared
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """By the plan; there is nothing to fit."""
+        """Images share a bucket by their plan; there is nothing to fit."""
         return super().bucket(prepared)._replace(stage="score", settings=None)
 
     def jobs(self, prepared: Prepared, name: str) -> list[Job]:

@@ -94,7 +94,10 @@ def _flat_part(
     places: list[np.ndarray],
     span: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The flat region of a colour that holds some places, empty if there is none; all of it."""
+    """The flat region of a colour that holds given places, and all pixels of that colour.
+
+    Both are empty if there is no such region.
+    """
     from scipy import ndimage
 
     nothing = np.zeros(known.shape, bool)
@@ -124,9 +127,9 @@ def _flat_part(
 def _has_sharp_edge(
     found: np.ndarray, known: np.ndarray, distance: np.ndarray, radius: int, span: float
 ) -> bool:
-    """Whether the image soon has another colour beside a region, and hardly a third further on.
+    """Whether the colour changes at the edge of a region, and hardly any more further on.
 
-    Else the region is the dark side of an image whose light fades.
+    Where it goes on changing, the region is the dark side of an image whose light fades.
     """
     from scipy import ndimage
 

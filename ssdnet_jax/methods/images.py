@@ -248,7 +248,7 @@ def _as_image(
 
 
 def _in_range(pixels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """As float32 in [0, 1], 0 where not known; the same array if it is that already.
+    """Pixels as float32 in [0, 1], 0 where not known; the array itself if it is that already.
 
     A large image is held often enough.
     """
@@ -281,10 +281,10 @@ def _check_values(pixels: np.ndarray, counted: np.ndarray) -> None:
 def _layout(
     unknown: np.ndarray, ignored: np.ndarray, config: Config
 ) -> tuple[Layout | None, np.ndarray, np.ndarray]:
-    """Where an image is judged (None: everywhere).
+    """The layout of an image (None: all of it is judged), and two masks.
 
-    Also, within the window of the layout, what takes no part; and in the image what is left to be
-    inpainted: what is not known, and what is ignored and so thin that a tile sees beyond it.
+    The first says what takes no part within the layout's window; the second, which pixels of the
+    image are to be inpainted: those not known, and ignored parts so thin that a tile sees beyond.
     """
     from scipy.ndimage import binary_propagation
 
@@ -374,9 +374,10 @@ def _used_range(values: np.ndarray, config: Config) -> tuple[float, float] | Non
 
 
 def _uses_much(values: np.ndarray) -> bool:
-    """Whether it is certain that the values use more than a small range, without sorting them all.
+    """Whether the values certainly use more than a small range, without sorting all of them.
 
-    The percentiles of a few are ends that enough of all values must lie beyond.
+    Percentiles of a few of the values are the ends of a range; enough of all values must lie beyond
+    each end.
     """
     few = values[:: max(1, len(values) // 4096)]
     low, high = np.percentile(few, [1, 99])

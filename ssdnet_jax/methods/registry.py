@@ -47,7 +47,7 @@ def make_method(text: str, config: Config) -> Method:
 
     Args:
       text: as commands take it. The configuration that SSDnet's names must have been loaded.
-      config: SSDnet's; of it baselines take `image_size` and `seed`.
+      config: SSDnet's; of it baselines take what `methods.baseline.BaselineMethod` says.
 
     Raises:
       ConfigError: there is no such method, or it does not have such options.

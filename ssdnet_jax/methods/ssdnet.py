@@ -54,8 +54,8 @@ from ssdnet_jax.programs import Program, program, result_of
 _LAST = 10  # steps at the end of a fit whose losses are taken together
 
 
-def _kept(function: Callable[..., Any], *arguments: Any, settings: Any = None) -> Any:
-    """What a stage of `core.stages` computes, by a program that is traced once a machine."""
+def _run_stage(function: Callable[..., Any], *arguments: Any, settings: Any = None) -> Any:
+    """What a function of `core.stages` returns; its program is traced once a machine."""
     return program(function, *arguments, settings=settings)(*arguments)
 
 
@@ -130,7 +130,7 @@ class SSDnet:
         elif self._is_large(prepared):
             noise = sampled_noise(prepared.fitted, _valid_pixels(prepared))
         else:
-            noise = float(_kept(stages.measure_noise, prepared.fitted, valid))
+            noise = float(_run_stage(stages.measure_noise, prepared.fitted, valid))
         masked = valid is not None
         plan = self.config.plan(
             prepared.fitted_missing.shape,
@@ -151,7 +151,7 @@ class SSDnet:
         return is_large(prepared.fitted_missing.shape, self.config.tiling)
 
     def bucket(self, prepared: Prepared) -> Bucket:
-        """By the plan; of images with missing pixels by their shape."""
+        """Images share a bucket by their plan; those with missing pixels by their shape."""
         if prepared.plan is None:
             return Bucket("inpaint", prepared.fitted.shape, self.config.inpaint_settings)
         if self._is_large(prepared):
@@ -160,7 +160,7 @@ class SSDnet:
         return Bucket("fit", shape, prepared.plan.fit, prepared.plan)
 
     def load(self, prepared: Prepared, size: int, load_fits: LoadFits) -> None:
-        """Those of the fits and of `finish`; of an image in tiles none."""
+        """Loads the programs of the fits and of `finish`; none for an image in tiles."""
         plan = prepared.plan
         if plan is None:
             load_fits(prepared.fitted.shape)
@@ -193,11 +193,11 @@ class SSDnet:
         if self._is_large(group[0]):
             return list(group)  # tile by tile, when it is fitted
         images = gather([alone(prepared.fitted) for prepared in group], size)
-        # An error of the device is to show here, where it is known whose images it was.
         masks = None
         if plan.masked:
             masks = gather([alone(known_to_be(_valid(prepared))) for prepared in group], size)
-        targets = _kept(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
+        targets = _run_stage(stages.encode_fitted, images, self.vgg19, masks, settings=plan)
+        # An error of the device is to be raised here, where it is known whose images it was.
         jax.block_until_ready(targets)
         return [
             dataclasses.replace(prepared, target=Member(targets, place))
@@ -216,7 +216,7 @@ class SSDnet:
             values = alone(prepared.fitted)
             return [Job(JobName(name, 0), "inpaint", inpaint_key, values, known, settings)]
         if self._is_large(prepared):
-            return []  # fitted where it is scored, which both take its tiles
+            return []  # fitted in `finish`, since fit and score both go tile by tile
         # The first fit is that of a single seed.
         seeds = range(prepared.plan.seeds)
         keys = [jax.random.fold_in(key, seed) if seed else key for seed in seeds]
@@ -256,14 +256,14 @@ class SSDnet:
         details = None
         if plan.detailed:
             details = gather([alone(known_to_be(done.prepared.detail)) for done in group], size)
-        target = _kept(stages.add_compared, target, self.vgg19, details, settings=plan)
+        target = _run_stage(stages.add_compared, target, self.vgg19, details, settings=plan)
         if (smooth := image_to_mark(target, plan)) is not None:
             target = target._replace(marks=_marks(smooth)(smooth))
         by_seed = zip(*(done.fits for done in group), strict=True)
         seeds = [gather([fit.reconstruction for fit in fits], size) for fits in by_seed]
         reconstructions = jnp.stack(seeds, axis=1)
-        maps = _kept(stages.score_seeds, target, reconstructions, self.vgg19, settings=plan)
-        pictures = _kept(stages.decode_seeds, target, reconstructions, settings=plan)
+        maps = _run_stage(stages.score_seeds, target, reconstructions, self.vgg19, settings=plan)
+        pictures = _run_stage(stages.decode_seeds, target, reconstructions, settings=plan)
         found = jax.device_get((maps.raw, maps.normalized, pictures, reconstructions))
         # Places beyond the group only filled the batch.
         of_each = [tuple(array[place] for array in found) for place in range(len(group))]
@@ -360,16 +360,16 @@ def check_losses(losses: np.ndarray, stop: StopReason) -> None:
         )
 
 
-def _valid(prepared: Prepared) -> np.ndarray | None:
-    """1 where a pixel of the fitted image takes part and 0 where it does not; None where all do."""
-    layout = prepared.layout
-    return layout.valid.astype(np.float32) if layout is not None and layout.masked else None
-
-
 def _valid_pixels(prepared: Prepared) -> np.ndarray | None:
-    """The same as bool."""
+    """Bool (h, w), where a pixel of the fitted image takes part; None where all do."""
     layout = prepared.layout
     return layout.valid if layout is not None and layout.masked else None
+
+
+def _valid(prepared: Prepared) -> np.ndarray | None:
+    """`_valid_pixels` as float32, 1 and 0."""
+    pixels = _valid_pixels(prepared)
+    return None if pixels is None else pixels.astype(np.float32)
 
 
 def _stored(prepared: Prepared, fits: Sequence[Fitted], reconstructions: np.ndarray) -> StoredFits:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.layouts.sample import Sample
 from ssdnet_jax.evaluation.evaluate import ALL, METRICS, Evaluation, ImageMetrics, MapSet
 from ssdnet_jax.evaluation.summary import IMAGE_METRICS, Summary, means_over_seeds
 from ssdnet_jax.reports.report_cases import CASES, best_and_worst, case_card, escape
 from ssdnet_jax.reports.report_detection import detection_section
 from ssdnet_jax.reports.report_plots import (
+    ABSENT,
     METHOD_COLORS,
     METRIC_NAMES,
     Curve,
@@ -24,7 +25,6 @@ from ssdnet_jax.text import counted
 
 Entry = Mapping[str, Any]  # of a `Summary`, what there is to say of some images
 _SHOWN_PROBLEMS = 50
-_NONE = "–"
 _SHOWN_DEFECTS = 12  # more are folded away
 _DEFINITIONS = {
     "AUROC": "Area under the ROC curve of the pixels: the chance that a defective pixel scores "
@@ -92,7 +92,7 @@ def write_report(
         case_columns=columns,
         case_width=f"min(100%, {150 * columns}px)",
     )
-    write_atomically(path, lambda file: file.write(page.encode("utf-8")))
+    write_bytes(path, page.encode())
 
 
 def _head(name: str, evaluation: Evaluation, summary: Summary) -> str:
@@ -123,7 +123,7 @@ def _tiles(summary: Summary) -> str:
         return ""
     entry = next(iter(summary.values()))[ALL]
     cells = [
-        f'<div class="tile"><b>{number(entry[name], absent=_NONE)}</b><span>{text}</span></div>'
+        f'<div class="tile"><b>{number(entry[name], absent=ABSENT)}</b><span>{text}</span></div>'
         for name, text in _TILES.items()
         if entry[name] is not None
     ]
@@ -203,7 +203,7 @@ def _table_body(
             note = "" if extra is None else f'<span class="spread">± {extra:.3f}</span>'
             if interval := entry.get(f"{name}_interval"):
                 note += f'<span class="spread">{interval[0]:.3f} – {interval[1]:.3f}</span>'
-            yield f"<td{mark}>{number(value, absent=_NONE)}{note}</td>"
+            yield f"<td{mark}>{number(value, absent=ABSENT)}{note}</td>"
 
     return f"<tbody{' class=total' if total else ''}>{_lines(label, entries, numbers)}</tbody>"
 
@@ -220,7 +220,7 @@ def _defect_table(summary: Summary, categories: Sequence[str]) -> str:
         _lines(
             f"{category} / {defect}",
             {method: entries[category]["defects"][defect] for method, entries in summary.items()},
-            lambda entry: [f"<td>{number(entry[name], absent=_NONE)}</td>" for name in columns],
+            lambda entry: [f"<td>{number(entry[name], absent=ABSENT)}</td>" for name in columns],
         )
         for category in categories
         for defect in next(iter(summary.values()))[category]["defects"]

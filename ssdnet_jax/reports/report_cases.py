@@ -48,7 +48,7 @@ def read_case(
 
 
 def ranked(rows: Sequence[ImageMetrics]) -> list[ImageMetrics]:
-    """Those with an AUPRC, the highest first."""
+    """The rows that have an AUPRC, the highest first."""
     return sorted((r for r in rows if r.auprc is not None), key=lambda row: -(row.auprc or 0.0))
 
 

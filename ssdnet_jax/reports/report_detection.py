@@ -10,9 +10,7 @@ from ssdnet_jax.evaluation.detection import (
 )
 from ssdnet_jax.evaluation.evaluate import ImageMetrics
 from ssdnet_jax.reports.report_cases import escape
-from ssdnet_jax.reports.report_plots import calibration_plot
-
-_NONE = "–"
+from ssdnet_jax.reports.report_plots import ABSENT, calibration_plot
 
 
 def detection_section(
@@ -59,6 +57,6 @@ def detection_section(
 
 def _cell(rate: Rate | None) -> str:
     if rate is None:
-        return _NONE
+        return ABSENT
     count = f"{round(rate.share * rate.count)} of {rate.count}"
     return f'{rate.share:.1%}<span class="spread">{count} [{rate.low:.1%}, {rate.high:.1%}]</span>'

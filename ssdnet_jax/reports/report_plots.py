@@ -25,6 +25,8 @@ _LETTER = 0.075  # inches, the width of one
 _LONGEST_LABEL = 36
 _SMALLEST_BOX = 4  # images
 
+ABSENT = "–"  # on pages, for a figure that does not exist
+
 Values = Mapping[str, Mapping[str, Sequence[float]]]  # method -> metric -> a value an image
 Curve = tuple[np.ndarray, np.ndarray]  # x and y
 

@@ -48,9 +48,10 @@ def write_pictures(
     """Writes Fig. 9 or 10 of one category: image, mask and score map of each method side by side.
 
     Rows are the images of best, middle and worst AUPRC of the first method; beside its map stands
-    its mask by Otsu's threshold. Colours are scaled for each map alone (`figures.overlay`); at the
-    foot `label` says how the maps were made. The PNG shows pictures of the dataset: not to be
-    committed or passed on. Returns whether there was anything to show.
+    its mask by Otsu's threshold. Colours are scaled for each map alone
+    (`figures.heatmap.overlay`); at the foot `label` says how the maps were made. The PNG shows
+    images of the dataset: not to be committed or passed on. Returns whether there was anything to
+    show.
     """
     by_path = {sample.relative: sample for sample in samples}
     leader = map_sets[0].method

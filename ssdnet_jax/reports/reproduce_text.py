@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.evaluation.evaluate import ALL, Evaluation
 from ssdnet_jax.evaluation.summary import summarize, write_summary
 from ssdnet_jax.experiments.reproduce import Protocol, Results
@@ -63,13 +63,13 @@ class Setting:
 
     @property
     def seeds(self) -> str:
-        """In words."""
+        """The seeds in words."""
         numbers = self.protocol.seeds
         return f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
     @property
     def fitted(self) -> str:
-        """At which size, in words."""
+        """The size at which images are scored, in words."""
         return f"{self.image_size} px" if self.image_size else "own size"
 
     @property
@@ -182,8 +182,8 @@ def write_markdown(
         parts += ["## Without numbers", problems]
     facts = "\n".join(f"- {name}: {_plain(value)}" for name, value in setting.facts.items())
     parts += ["## How it was made", facts]
-    content = ("\n\n".join(parts) + "\n").encode("utf-8", "surrogateescape")
-    write_atomically(path, lambda file: file.write(content))
+    text = "\n\n".join(parts) + "\n"
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 _TABLE_NOTE = (

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnet_jax.data.files import real_path, write_atomically
+from ssdnet_jax.data.files import real_path, write_bytes
 from ssdnet_jax.evaluation.evaluate import ALL
 from ssdnet_jax.evaluation.summary import Summary
 from ssdnet_jax.reports.report_cases import escape
-from ssdnet_jax.reports.report_plots import number
+from ssdnet_jax.reports.report_plots import ABSENT, number
 from ssdnet_jax.text import one_line
 
 # What is shown of a set: heading, entry of its summary, and words for the page.
@@ -21,7 +21,6 @@ COLUMNS = (
     ("AUPRO", "aupro_pooled_macro", "by category"),
     ("image AUROC", "image_auroc_calibrated_macro", "by category"),
 )
-_NONE = "–"
 _TEXT = (
     "Pooled metrics take the pixels of all images of a category together, good ones included, and "
     "are means over categories, as published tables have them; AUROC and AUPRC are means over the "
@@ -43,7 +42,7 @@ def sets_table(summaries: Mapping[str, Summary]) -> list[str]:
             for _, key, kind in COLUMNS:
                 interval = entry.get(f"{key}_interval") if kind.startswith("per image") else None
                 around = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-                cells.append(f"{number(entry[key], absent=_NONE)}{around}")
+                cells.append(f"{number(entry[key], absent=ABSENT)}{around}")
             rows.append([*cells, *(_rate(entry, kind) for kind in ("false_alarms", "detected"))])
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     return [
@@ -57,7 +56,7 @@ def sets_table(summaries: Mapping[str, Summary]) -> list[str]:
 
 def _rate(entry: Mapping[str, Any], kind: str) -> str:
     rate = entry["detection"][kind]
-    return f"{round(rate['share'] * rate['count'])}/{rate['count']}" if rate else _NONE
+    return f"{round(rate['share'] * rate['count'])}/{rate['count']}" if rate else ABSENT
 
 
 def write_sets_report(
@@ -90,7 +89,7 @@ def write_sets_report(
         case_columns=1,
         case_width="100%",
     )
-    write_atomically(path, lambda target: target.write(text.encode("utf-8")))
+    write_bytes(path, text.encode())
 
 
 def _lines(name: str, summary: Summary, folder: str) -> str:
@@ -118,7 +117,7 @@ def _cell(entry: Mapping[str, Any], key: str) -> str:
     around = ""
     if interval and entry[key] is not None:
         around = f'<span class="spread">{interval[0]:.3f} – {interval[1]:.3f}</span>'
-    return f"<td>{number(entry[key], absent=_NONE)}{around}</td>"
+    return f"<td>{number(entry[key], absent=ABSENT)}{around}</td>"
 
 
 def set_names(paths: Sequence[Path]) -> list[str]:

@@ -16,7 +16,7 @@ METRICS = ("auprc", "auroc")
 
 
 def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """By variant what `summarize` says of all images, as Markdown."""
+    """A Markdown table of what `summarize` says of all images, a row a variant."""
     lines = []
     for variant, entry in entries.items():
         cells = [number(entry[f"{m}_mean"], entry[f"{m}_std_over_seeds"]) for m in METRICS]

@@ -50,7 +50,7 @@ def without_changed(
       stop: True ends the comparison; what is not compared yet stays finished.
     """
     terminal.stage("comparing files with results")
-    kept: dict[str, Row] = {}
+    kept = dict(workdir.finished)
     states: dict[str, list[str]] = {"changed": [], "unknown": [], "gone": []}
 
     def state_of(name: str, row: Row) -> str:
@@ -61,7 +61,6 @@ def without_changed(
         origin = row.origin  # of its mask nothing is known here
         return _state(origin and dataclasses.replace(origin, mask_sha256=""), locate(name))
 
-    kept.update(workdir.finished)
     looked_at = {n: row for n, row in kept.items() if locate is not None or n in sources}
     tasks = [functools.partial(state_of, *item) for item in looked_at.items()]
     with read_ahead(tasks, _AHEAD, stop=stop) as found:

@@ -21,7 +21,7 @@ from ssdnet_jax.config import from_config_dict
 from ssdnet_jax.core.config import NetworkConfig
 from ssdnet_jax.core.networks import apply_network, network_structure
 from ssdnet_jax.core.skip_network import unflatten_parameters
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.methods.base import Fitted, known_to_be
@@ -32,7 +32,7 @@ _NETWORK, _PARAMETERS = "network.json", "parameters"
 def save_networks(
     folder: str | os.PathLike[str], fits: Sequence[Fitted], network: NetworkConfig
 ) -> None:
-    """Writes theta of each fit after its last step; an earlier checkpoint there is replaced."""
+    """Writes theta of each fit at its last step; an earlier checkpoint there is replaced."""
     from orbax.checkpoint import v1 as orbax
 
     folder = Path(folder).absolute()
@@ -42,7 +42,7 @@ def save_networks(
     tree = jax.vmap(lambda vector: unflatten_parameters(vector, structure))(vectors)
     note = {"network": dataclasses.asdict(network), "channels": channels, "seeds": len(fits)}
     text = json.dumps(note, indent=2) + "\n"
-    write_atomically(folder / _NETWORK, lambda file: file.write(text.encode()))
+    write_bytes(folder / _NETWORK, text.encode())
     orbax.save(folder / _PARAMETERS, jax.device_get(tree), overwrite=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssdnet_jax.core.defects import defect_pixels
 from ssdnet_jax.data.decision_file import DEFECT_FIELDS, Json, read_decision
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.outlines import polygon, run_lengths
 from ssdnet_jax.data.tables import write_table
 from ssdnet_jax.methods.base import Localization
@@ -42,7 +42,7 @@ def write_decision(workdir: Workdir, relative: str, result: Localization) -> Non
         "defects": defects,
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    write_atomically(workdir.decision_path(relative), lambda file: file.write(text.encode()))
+    write_bytes(workdir.decision_path(relative), text.encode())
 
 
 def _number(value: float) -> float | None:
@@ -93,8 +93,8 @@ def write_defects(workdir: Workdir) -> int:
     with named_errors(workdir.path):
         write_table(workdir.path / "defects.csv", ("path", *DEFECT_FIELDS), table)
         for file_name, content in (("defects.coco.json", coco), ("defects.geojson", geojson)):
-            text = json.dumps(content, allow_nan=False).encode()
-            write_atomically(workdir.path / file_name, _writer(text))
+            text = json.dumps(content, allow_nan=False)
+            write_bytes(workdir.path / file_name, text.encode())
     return len(table)
 
 
@@ -117,7 +117,3 @@ def _feature(name: str, values: Mapping[str, Any], rings: Any) -> Json:
         "geometry": {"type": "Polygon", "coordinates": rings},
         "properties": {"path": name, **values},
     }
-
-
-def _writer(content: bytes) -> Any:
-    return lambda file: file.write(content)

@@ -58,26 +58,28 @@ class LaneProgram:
 
 def init_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.init_lanes` for lanes spread evenly over the first `devices` local devices."""
-    return _kept(lane_programs.init_lanes, settings, devices, 4 * (LANES,), LANES)
+    return _lane_program(lane_programs.init_lanes, settings, devices, 4 * (LANES,), LANES)
 
 
 def replace_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.replace_lane`, likewise."""
     arguments = (LANES, *4 * (SHARED,))
-    return _kept(lane_programs.replace_lane, settings, devices, arguments, LANES, donate=(0,))
+    return _lane_program(
+        lane_programs.replace_lane, settings, devices, arguments, LANES, donate=(0,)
+    )
 
 
 def fit_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.fit_lanes`, likewise: each device loops on its own, until its lanes stop."""
     arguments = (LANES, SHARED, SHARED)
-    return _kept(
+    return _lane_program(
         lane_programs.fit_lanes, settings, devices, arguments, LANES, donate=(0,), on_each=True
     )
 
 
 def result_program(devices: int, settings: FitSettings) -> LaneProgram:
     """`core.lanes.lane_results`, likewise; the result is whole on every device."""
-    return _kept(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
+    return _lane_program(lane_programs.lane_results, settings, devices, (LANES, SHARED), SHARED)
 
 
 def load_fits(
@@ -213,7 +215,7 @@ def lane_bytes(shape: tuple[int, int, int], settings: FitSettings) -> int:
     return _image_bytes(shape, settings) + _parameter_bytes(channels, settings) + 4 * values
 
 
-def _kept(
+def _lane_program(
     function: Callable[..., Any],
     settings: FitSettings,
     devices: int,

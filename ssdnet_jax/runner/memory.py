@@ -13,7 +13,8 @@ def memory_limit(cgroups: Path = _CGROUPS, of_process: Path = _OF_PROCESS) -> in
     """Bytes that this process may use.
 
     The least of the machine's memory, of a limit of the process's own (`ulimit -v`), and of the
-    limits of the control groups that the process is in, of version 1 or 2, and of those above them (https://docs.kernel.org/admin-guide/cgroup-v2).
+    limits of the control groups that the process is in, of version 1 or 2, and of those above them
+    (https://docs.kernel.org/admin-guide/cgroup-v2).
 
     Args:
       cgroups: where control groups are mounted.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ssdnet_jax.data.decision_file import read_decision
-from ssdnet_jax.data.files import real_path, write_atomically
+from ssdnet_jax.data.files import real_path, write_bytes
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.errors import InputError
 from ssdnet_jax.figures.colors import gradient
@@ -51,7 +51,7 @@ def write_thumbnail(path: Path, pixels: np.ndarray, panels: Panels | None) -> No
     buffer = io.BytesIO()
     comment = json.dumps(figure or {}, separators=(",", ":")).encode()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80, comment=comment)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_bytes(path, buffer.getvalue())
 
 
 def _figure(thumbnail: Path) -> Entry:
@@ -87,7 +87,7 @@ class Page:
             self.write(running=True)
 
     def take(self, row: Row) -> None:
-        """The same without writing."""
+        """Takes an image that is done, without writing."""
         entry = self._entry(row)
         place = self._places.setdefault(row.path, len(self._places))
         self._entries[row.path] = entry
@@ -138,7 +138,7 @@ class Page:
             for number in sorted(self._stale):
                 part = [self._entries[n] for n in names[number * _ROWS : (number + 1) * _ROWS]]
                 content = _script(f"rows({number}, ", part)
-                write_atomically(self._folder / f"rows-{number}.js", _writer(content))
+                write_bytes(self._folder / f"rows-{number}.js", content)
                 self._versions[number:] = [zlib.crc32(content), *self._versions[number + 1 :]]
             self._stale.clear()
             state = {
@@ -149,7 +149,7 @@ class Page:
                 "updated": round(time.time()),
                 "chunks": self._versions,
             }
-            write_atomically(self._folder / "state.js", _writer(_script("state(", state)))
+            write_bytes(self._folder / "state.js", _script("state(", state))
             for old in () if running else self._folder.glob("rows-*.js"):
                 if old.stem not in {f"rows-{n}" for n in range(len(self._versions))}:
                     old.unlink(missing_ok=True)  # of an earlier run with more images
@@ -193,16 +193,12 @@ def _page_of(workdir: Workdir, rows: Iterable[Row], *, total: int) -> Page:
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     text = text.replace("/*GRADIENT*/[]", json.dumps([[round(p, 4), c] for p, c in gradient(101)]))
     with named_errors(workdir.path):
-        write_atomically(workdir.path / "index.html", _writer(text.encode()))
+        write_bytes(workdir.path / "index.html", text.encode())
     page = Page(workdir, total)
     for row in rows:
         if row.status != "gone":
             page.take(row)
     return page
-
-
-def _writer(content: bytes) -> Any:
-    return lambda file: file.write(content)
 
 
 def _script(call: str, value: Any) -> bytes:

@@ -13,7 +13,6 @@ import dataclasses
 import io
 import itertools
 import logging
-import operator
 import os
 import socket
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssdnet_jax.core import registry
-from ssdnet_jax.data.files import write_atomically
+from ssdnet_jax.data.files import write_bytes
 from ssdnet_jax.data.images import DecodedImage
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
@@ -465,7 +464,7 @@ def _write(
     for problem in results.problems:
         terminal.problem(problem)
     for name, content in results.files.items():
-        write_atomically(workdir.path / name, operator.methodcaller("write", content))
+        write_bytes(workdir.path / name, content)
     for row in results.rows:
         workdir.append(row.of(origins.pop(row.path, None)))
         terminal.end_image(row)
@@ -507,7 +506,7 @@ class _Worker:
         self._settings: Any = None
 
     def device(self, kind: str) -> str:
-        """See `worker_device`."""
+        """Sets JAX up and returns `worker_device`."""
         startup.compute_in_float32()
         startup.use_compilation_cache()
         return worker_device(kind)

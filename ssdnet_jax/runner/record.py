@@ -29,7 +29,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a file system that takes
 
 @dataclasses.dataclass(frozen=True)
 class Threads:
-    """Who does what, from the device's results to the row on disk."""
+    """Threads for what is to be done between the device's results and the row on disk."""
 
     score: Submit  # one thread, in order: scores groups on the device
     work: Callable[[Callable[[], Row]], Callable[[], Row]]  # several threads: an image's files
@@ -207,7 +207,7 @@ def write_result(
 
 
 def _range_text(used: tuple[float, float] | None) -> str | None:
-    """As `--range` takes it."""
+    """A range as the flag `--range` takes it."""
     return None if used is None else ",".join(f"{value:.9g}" for value in used)
 
 
@@ -251,7 +251,7 @@ def _details(result: Localization) -> str:
 
 
 def _calibrated(result: Localization) -> tuple[np.ndarray, float]:
-    """The map, and what is above the usual, in calibrated units."""
+    """The map and its threshold in calibrated units, as figures show them."""
     decision = result.decision
     _, spread = decision.usual
     # Without a spread also where nothing was judged.

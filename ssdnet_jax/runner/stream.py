@@ -30,7 +30,7 @@ from ssdnet_jax.programs import make_room_for_programs
 from ssdnet_jax.runner.batching import Failed, fit_stream
 from ssdnet_jax.runner.devices import load_fits
 
-# What an image may die of without taking the others along.
+# Errors that fail one image; the others go on.
 IMAGE_ERRORS = (SSDnetError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 
 _MOST_WAITING = 8  # images of other buckets that may wait while one bucket runs
@@ -149,7 +149,8 @@ class Stream:
         self._started: dict[str, float] = {}
         self._ready: list[tuple[Done, float]] = []
         self._failures: list[Failure] = []
-        self._hand_on = fail or self._failures.append
+        self._on_failure = fail or self._failures.append
+        self._on_new_bucket: Callable[[Bucket, Prepared], None] = lambda bucket, prepared: None
         self._size = 1
 
     def results(
@@ -168,7 +169,7 @@ class Stream:
           stop: asked between blocks; True ends the stream, with what is ready still given.
           load: told of each bucket as soon as its first image is there.
         """
-        self._tell = load
+        self._on_new_bucket = load
         while not stop() and (bucket := self._fullest_bucket()) is not None:
             make_room_for_programs()
             self._size, devices = lanes(bucket)
@@ -202,12 +203,12 @@ class Stream:
     def _fullest_bucket(self) -> Bucket | None:
         """The bucket with most images waiting; None when all images have gone through."""
         while not any(self._waiting.values()):
-            if not self._load():
+            if not self._read_next():
                 return None
         return max(self._waiting, key=lambda bucket: len(self._waiting[bucket]))
 
     def _take(self, bucket: Bucket, most: int) -> Sequence[Job]:
-        """At most so many jobs of a bucket; none before too many images of others wait."""
+        """At most so many jobs of a bucket; none where too many images of other buckets wait."""
         while len(self._jobs) < most:
             seeds = 1 if bucket.plan is None else bucket.plan.seeds
             images = self._next_images(bucket, -(-(most - len(self._jobs)) // seeds))
@@ -221,7 +222,7 @@ class Stream:
         images = self._waiting[bucket]
         while len(images) < most:
             others = sum(map(len, self._waiting.values())) - len(images)
-            if others >= _MOST_WAITING or not self._load():
+            if others >= _MOST_WAITING or not self._read_next():
                 break
         return [images.popleft() for _ in range(min(most, len(images)))]
 
@@ -256,7 +257,7 @@ class Stream:
 
     def _fail(self, name: str, error: Exception) -> None:
         started = self._started.pop(name, time.monotonic())
-        self._hand_on(Failure(name, error, started))
+        self._on_failure(Failure(name, error, started))
 
     def _put(self, result: Fitted | Failed) -> None:
         """Takes the result of a job; the image's last one completes it."""
@@ -285,7 +286,7 @@ class Stream:
             self._done(Done(name, image.prepared, fits))
             self._show(list(self._running))
 
-    def _load(self) -> bool:
+    def _read_next(self) -> bool:
         """Queues the next image; whether there was one left to read."""
         incoming = next(self._incoming, None)
         if incoming is None:
@@ -301,5 +302,5 @@ class Stream:
     def _queue(self, name: str, prepared: Prepared) -> None:
         bucket = self._method.bucket(prepared)
         if bucket not in self._waiting:
-            self._tell(bucket, prepared)
+            self._on_new_bucket(bucket, prepared)
         self._waiting[bucket].append((name, prepared))

@@ -60,7 +60,7 @@ class Terminal:
         self._name = one_line(names[0]) if len(names) == 1 else f"{len(names)} images"
 
     def stage(self, text: str) -> None:
-        """Names what is going on, for as long as there are no steps to count."""
+        """Says what is going on, for as long as there are no steps to count."""
         with self._lock:
             if self._line is not None:
                 self._line.bar_format = _TEXT

@@ -92,7 +92,7 @@ def read_ahead(
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Iterator[Value]]:
-    """Results of `tasks` in their order, computed in threads, at most `ahead` before their time.
+    """Results of `tasks` in their order, computed in threads, at most `ahead` before they are due.
 
     An exception of a task is raised where its result would have come; the rest still follows. The
     results end when `stop` says so, also while one is waited for.

@@ -44,12 +44,12 @@ class Verdicts:
 
     @property
     def anomalous(self) -> list[JudgedImage]:
-        """The bad ones, worst first."""
+        """The anomalous images, worst first."""
         return [verdict for verdict in self.all if verdict.anomalous]
 
     @property
     def unsure(self) -> list[JudgedImage]:
-        """Those of which it cannot be said."""
+        """The images that are neither anomalous nor good, worst first."""
         return [verdict for verdict in self.all if verdict.verdict == "unsure"]
 
 

@@ -26,7 +26,7 @@ from ssdnet_jax.data.files import (
     real_path,
     remove_unfinished,
     safe_relative,
-    write_atomically,
+    write_bytes,
 )
 from ssdnet_jax.data.json_values import parse_json
 from ssdnet_jax.data.tables import csv_line, read_lines, write_table
@@ -73,19 +73,25 @@ class Row:
 
     @property
     def contents(self) -> str:
-        """The SHA-256 of its file, of a page also which; equal for copies; empty if unknown."""
+        """SHA-256 of its file, for a page with its number; equal for copies, empty if unknown."""
         page = self.path.rpartition("#")[2]
         return self.sha256 + f"#{page}" * (self.path.endswith(f"#{page}") and page.isdecimal())
 
     def of(self, origin: Origin | None) -> "Row":
-        """The same with the contents that the result belongs to."""
+        """The row with the contents that its result belongs to."""
         return self if origin is None else dataclasses.replace(self, **dataclasses.asdict(origin))
 
 
 _PARSERS: dict[Any, Any] = {str: str, str | None: str, float | None: float, int | None: int}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 RESULT_FOLDERS = (
-    *("maps", "heatmaps", "masks", "uncertainty", "fits", "params", "decisions"),
+    "maps",
+    "heatmaps",
+    "masks",
+    "uncertainty",
+    "fits",
+    "params",
+    "decisions",
     "thumbnails",
 )
 
@@ -129,7 +135,7 @@ class Workdir:
         return self.path / "uncertainty" / f"{relative}.tiff"
 
     def fit_path(self, relative: str) -> Path:
-        """What scoring again needs: fitted image, reconstructions, losses (`runner.record`)."""
+        """What scoring again needs: fitted image, reconstructions, losses (`data.fits_file`)."""
         return self.path / "fits" / f"{relative}.npz"
 
     def params_path(self, relative: str) -> Path:
@@ -178,7 +184,7 @@ class Workdir:
                 os.fsync(file.fileno())
 
     def finished_rows(self) -> dict[str, Row]:
-        """By path, the images that are finished by now."""
+        """The images that are finished by now, by path."""
         return {row.path: row for row in read_rows(self.path / "results.csv") if row.status == "ok"}
 
     def order(self, relatives: Iterable[str]) -> None:
@@ -239,7 +245,7 @@ def open_workdir(
         kept = {p: r for p, r in rows.items() if r.status != "error" and folder.has_files(p)}
         note = {**settings, **(run or {}), "versions": versions(), "started": _now()}
         text = json.dumps(note, indent=2) + "\n"
-        write_atomically(path / "run.json", lambda file: file.write(text.encode()))
+        write_bytes(path / "run.json", text.encode())
         write_rows(path, kept.values())
     return dataclasses.replace(folder, finished=kept)
 
@@ -258,6 +264,11 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def versions_in_words() -> str:
+    """`versions` in one line, for reports."""
+    return ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -330,7 +341,7 @@ def _weights(method: Method) -> dict[str, str]:
 
 
 def _sha256(weights: Any) -> str:
-    """Of all names, shapes and values in nested mappings and dataclasses, in the order of names."""
+    """Hash of names, shapes and values in nested mappings and dataclasses, in order of names."""
     digest = hashlib.sha256()
 
     def update(name: str, value: Any) -> None:

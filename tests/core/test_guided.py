@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssdnet_jax.core.guided import follow, guide_of
+from ssdnet_jax.core.guided import REACH, filtered, follow, guide_of
 from ssdnet_jax.evaluation.metrics import auprc
 
 followed = jax.jit(follow)
@@ -104,3 +104,15 @@ def test_in_a_batch_each_map_follows_its_own_image():
     together = jax.jit(jax.vmap(follow))(values, guides)
     for one, image, found in zip(values, images, together, strict=True):
         np.testing.assert_allclose(found, followed(one, guided(image)), atol=2e-4)
+
+
+def test_a_part_is_filtered_as_the_whole_beyond_its_reach():
+    rng = np.random.default_rng(0)
+    values, guide = (
+        jnp.asarray(rng.random(shape), jnp.float32) for shape in ((40, 18), (40, 18, 2))
+    )
+    weights = jnp.asarray(rng.random((40, 18)) < 0.9, jnp.float32)
+    of = jax.jit(filtered)
+    whole, part = of(values, guide, weights), of(values[10:], guide[10:], weights[10:])
+    np.testing.assert_allclose(part[REACH:], whole[10 + REACH :], rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(part[0] - whole[10])).max() > 1e-3

@@ -33,6 +33,14 @@ def test_statistics_are_those_of_what_counts():
     assert float(middle) == pytest.approx(np.median(values[counted][:, 1]), rel=1e-6)
 
 
+def test_partly_known_features_are_left_out_of_statistics_where_enough_are_known():
+    mostly = jnp.array([1.0, 1.0, 0.4, 0.6, 0.0])
+    np.testing.assert_array_equal(masked.for_statistics(mostly), [1, 1, 0, 0, 0])
+    # One of five that are known at all is less than a quarter.
+    hardly = jnp.array([1.0, 0.4, 0.6, 0.2, 0.2, 0.0])
+    np.testing.assert_array_equal(masked.for_statistics(hardly), hardly)
+
+
 def test_where_nothing_is_known_well_the_best_known_counts():
     weights = jnp.array([0.0, 0.2, 0.3, 0.3])
     np.testing.assert_array_equal(masked.well_known(weights), [False, False, True, True])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
-from ssdnet_jax.core.ranking import discoveries, rank_p_values
+from ssdnet_jax.core.ranking import discoveries, merged, rank_p_values
 
 
 def peaks(rng, count):
@@ -44,3 +44,12 @@ def test_p_values_fall_with_the_score_and_equal_scores_are_no_discovery():
     assert np.argsort(rank_p_values(scores)).tolist() == [1, 3, 0, 2]
     assert not discoveries(rank_p_values(np.full(30, 4.0)), 0.05).any()
     assert discoveries(rank_p_values(np.r_[np.full(30, 4.0), 90.0]), 0.05).nonzero()[0] == [30]
+
+
+def test_two_p_values_as_one_are_no_smaller_than_chance_however_they_depend():
+    np.testing.assert_array_equal(merged(np.array([0.1, 0.9]), np.array([0.3, 0.6])), [0.2, 1.0])
+    rng = np.random.default_rng(0)
+    one = rng.random(20_000)
+    for other in (one, 1 - one, rng.random(20_000)):
+        for rate in (0.01, 0.05, 0.2):
+            assert np.mean(merged(one, other) <= rate) <= rate + 3 * np.sqrt(rate / 20_000)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnet_jax.data.files import is_whole, remove_unfinished, safe_relative, write_atomically
+from ssdnet_jax.data.files import (
+    is_whole,
+    remove_unfinished,
+    safe_relative,
+    write_atomically,
+    write_bytes,
+)
 from ssdnet_jax.data.images import write_mask_png, write_tiff_map
 from ssdnet_jax.errors import InputError
 
@@ -52,6 +58,14 @@ def test_an_unfinished_write_is_not_visible_under_the_name(tmp_path):
 
     write_atomically(path, look)
     assert path.read_bytes() == b"x"
+
+
+def test_content_replaces_what_was_there_and_folders_are_made(tmp_path):
+    path = tmp_path / "deep" / "m.bin"
+    for content in (b"a longer one", b"x"):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert [entry.name for entry in path.parent.iterdir()] == ["m.bin"]
 
 
 @pytest.mark.parametrize(

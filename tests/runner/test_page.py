@@ -163,11 +163,11 @@ def test_a_run_rewrites_the_last_rows_only_and_not_at_every_picture(workdir, mon
     clock = [0.0]
     monkeypatch.setattr(pages.time, "monotonic", lambda: clock[0])
     written = []
-    real = pages.write_atomically
+    real = pages.write_bytes
     monkeypatch.setattr(
         pages,
-        "write_atomically",
-        lambda path, write: (written.append(path.name), real(path, write)),
+        "write_bytes",
+        lambda path, content: (written.append(path.name), real(path, content)),
     )
     with open_page(workdir, []) as page:
         written.clear()

@@ -168,13 +168,10 @@ def test_a_loss_of_ones_own_is_known_to_the_workers(one_node, tmp_path, tiny):
         "    values['loss']['reconstruction'] = 'of_the_test'\n    return values\n"
     )
     config = load_config(str(tmp_path / "mine.py"))
-    try:
-        sources = {"a.png": picture(0)}
-        with ray_executor.joined(None):
-            found = Run(ray_executor.run, tmp_path / "ray", sources, config)
-        assert_same(found, Run(run, tmp_path / "local", sources, config))
-    finally:
-        del registry.RECONSTRUCTION_ERRORS._entries["of_the_test"]
+    sources = {"a.png": picture(0)}
+    with ray_executor.joined(None):
+        found = Run(ray_executor.run, tmp_path / "ray", sources, config)
+    assert_same(found, Run(run, tmp_path / "local", sources, config))
 
 
 def test_baselines_run_too(one_node, tmp_path, config):

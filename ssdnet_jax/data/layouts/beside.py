@@ -36,7 +36,7 @@ def read_folder_layout(
     folders are searched recursively; `masks` is left out of a root that holds it.
 
     Raises:
-        InputError: no such folder, no images or no masks in it, or a mask without an image.
+      InputError: no such folder, no images or no masks in it, or a mask without an image.
     """
     root = existing_folder(root, "expected a folder of images")
     masks = existing_folder(masks, "expected the folder of masks")
@@ -85,7 +85,7 @@ def read_kolektor_layout(root: str | os.PathLike[str]) -> list[Sample]:
     Layout: Tabernik et al., Journal of Intelligent Manufacturing 2019.
 
     Raises:
-        InputError: no such folder, no such images, or an image without a mask.
+      InputError: no such folder, no such images, or an image without a mask.
     """
     root = existing_folder(root, "expected KolektorSDD's folder")
     return _beside(root, subfolders(root), KOLEKTOR_SUFFIX, lambda folder: DEFECT)
@@ -97,7 +97,7 @@ def read_kolektor2_layout(root: str | os.PathLike[str]) -> list[Sample]:
     Layout: Bozic et al., Computers in Industry 2021.
 
     Raises:
-        InputError: no such folder, no such images, or an image without a mask.
+      InputError: no such folder, no such images, or an image without a mask.
     """
     root = existing_folder(root, "expected KolektorSDD2's folder")
     test = subfolder(root, "test")
@@ -111,7 +111,7 @@ def read_magnetic_tile_layout(root: str | os.PathLike[str]) -> list[Sample]:
     black. Layout: Huang et al., The Visual Computer 2020.
 
     Raises:
-        InputError: no such folder, no such images, or an image without a mask.
+      InputError: no such folder, no such images, or an image without a mask.
     """
     root = existing_folder(root, "expected the folder of magnetic tiles")
     folders = [each for folder in subfolders(root) if (each := subfolder(folder, TILE_FOLDER))]
@@ -174,7 +174,7 @@ def read_dagm_layout(
     classes or is one. Layout: Wieler and Hahn, DAGM symposium 2007.
 
     Raises:
-        InputError: no such folder, no such images, or an unknown category.
+      InputError: no such folder, no such images, or an unknown category.
     """
     root = existing_folder(root, "expected DAGM's folder")
     found = dagm_classes(root)

@@ -17,13 +17,13 @@ def read_coco_layout(root: str | os.PathLike[str]) -> list[Sample]:
     """The images that a COCO file names, whose regions are their defects.
 
     Args:
-        root: the JSON file, or a folder with one such file in it or in its `annotations/`. Images
-            lie under their names in the file's folder, its parent, or a folder `images` or `data`
-            of either. The category is the name of the folder; a defect is called as the categories
-            of its regions, with "+" between. Images without a region are good.
+      root: the JSON file, or a folder with one such file in it or in its `annotations/`. Images
+        lie under their names in the file's folder, its parent, or a folder `images` or `data`
+        of either. The category is the name of the folder; a defect is called as the categories
+        of its regions, with "+" between. Images without a region are good.
 
     Raises:
-        InputError: no such file or more than one, not COCO's format, or a missing image.
+      InputError: no such file or more than one, not COCO's format, or a missing image.
     """
     path = Path(root)
     if path.is_dir():

@@ -48,8 +48,8 @@ def read_mvtec_layout(
     relative path either way.
 
     Raises:
-        InputError: no such root, no category in it, an unknown category, no test image, or a
-            defective image without a mask.
+      InputError: no such root, no category in it, an unknown category, no test image, or a
+        defective image without a mask.
     """
     root, images = _test_images(root, "test", categories)
     truth = {path: path.parents[2] / TRUTH / path.parent.name for path in images}
@@ -69,7 +69,7 @@ def read_mvtec_ad2_layout(
     Layout: Heckler-Kram et al., MVTec AD 2, arXiv 2503.21622.
 
     Raises:
-        InputError: as `read_mvtec_layout`.
+      InputError: as `read_mvtec_layout`.
     """
     root, images = _test_images(root, "test_public", categories)
     truth = {path: path.parents[1] / TRUTH / path.parent.name for path in images}
@@ -86,7 +86,7 @@ def read_mvtec_loco_layout(
     Bergmann et al., Beyond Dents and Scratches, IJCV 2022.
 
     Raises:
-        InputError: as `read_mvtec_layout`.
+      InputError: as `read_mvtec_layout`.
     """
     root, images = _test_images(root, "test", categories)
     masks: dict[Path, Path] = {}
@@ -109,7 +109,7 @@ def read_labels_layout(
     Any folder but "good" (or "ok", "normal", "free") is a kind of defect.
 
     Raises:
-        InputError: no such root, no category in it, an unknown category or no test image.
+      InputError: no such root, no category in it, an unknown category or no test image.
     """
     root, images = _test_images(root, "test", categories)
     return _samples(root, images, {})

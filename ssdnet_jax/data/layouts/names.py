@@ -47,7 +47,7 @@ def absolute(path: Path) -> Path:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Those that are not hidden, sorted; none of a folder that is not there."""
+    """The folders in a folder that are not hidden, sorted; none where there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -83,7 +83,7 @@ def checked_name(name: str, where: str, what: str) -> str:
     """The name of a category or defect from a table: results go to folders of this name.
 
     Raises:
-        InputError: the name would lead out of a folder, or no folder can have it.
+      InputError: the name would lead out of a folder, or no folder can have it.
     """
     try:
         safe_relative(name)

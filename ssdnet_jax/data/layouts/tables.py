@@ -28,9 +28,9 @@ def read_csv_layout(path: str | os.PathLike[str]) -> list[Sample]:
     absolute path, so that the CSV may move.
 
     Raises:
-        InputError: no such file, not such a table, a missing column, a missing image or mask
-            file, an image twice, a defective image without a mask where there is a column for it,
-            or a category or defect that is no name for a folder below another.
+      InputError: no such file, not such a table, a missing column, a missing image or mask
+        file, an image twice, a defective image without a mask where there is a column for it,
+        or a category or defect that is no name for a folder below another.
     """
     path = Path(path)
     folder = absolute(path.parent)
@@ -83,7 +83,7 @@ def read_visa_layout(
     file. Layout: Zou et al., SPot-the-Difference (VisA), ECCV 2022.
 
     Raises:
-        InputError: as `read_csv_layout`, or no row of the split "test".
+      InputError: as `read_csv_layout`, or no row of the split "test".
     """
     path = Path(root)
     path = path / VISA_FILE if path.is_dir() else path

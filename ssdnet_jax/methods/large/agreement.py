@@ -16,7 +16,7 @@ from ssdnet_jax.methods.large.channels import channels_of
 from ssdnet_jax.methods.large.image import LargeImage
 from ssdnet_jax.methods.large.score import DistanceMap, in_quartiles
 
-Show = Callable[[str, int], Callable[[], None]]  # (stage, tiles) -> called after each tile
+Show = Callable[[str, int], Callable[[], None]]  # (stage, its tiles) -> to be called after each
 _ROWS = 256  # of a map that are worked on at a time, where a copy would be as large as the map
 
 

@@ -31,9 +31,9 @@ from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.methods.base import Progress, Report
 
 STEP = 32  # pixels: tiles start at multiples, which stay whole at all scales and strides
-COUNTED = 1 << 25  # pixels: of larger images, tiles that hold about as many tell the statistics
+COUNTED = 1 << 25  # pixels: of larger images, statistics are those of tiles with about as many
 _SMOOTHED = 11  # pixels that smoothing of noise reaches, and halving
-_SEEN = 10  # pixels that a feature sees around it, at its scale, and resizing to it
+_SEEN = 10  # pixels, at its scale, that a feature and resizing to that scale see around it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +96,8 @@ class LargeImage:
         return [list(band) for _, band in itertools.groupby(tiles, key=start)]
 
     @property
-    def counted(self) -> list[Tile]:
-        """The tiles that tell the statistics of features: all, or evenly spread ones."""
+    def tiles_for_statistics(self) -> list[Tile]:
+        """Tiles that statistics of features are computed from: all, or evenly spread ones."""
         every = -(-self.image.shape[0] * self.image.shape[1] // COUNTED)
         return [
             tile
@@ -137,7 +137,7 @@ class LargeImage:
         return height, width
 
     def judged(self, found: np.ndarray) -> np.ndarray:
-        """Of a map of the image, the values of pixels that take part."""
+        """The values of a map of the image at pixels that take part."""
         return found.ravel() if self.valid is None else found[self.valid]
 
 
@@ -155,7 +155,7 @@ class CutOut(NamedTuple):
     inside: tuple[int, int]
 
     def counted(self, weights: Any, scale: float) -> np.ndarray:
-        """Weights at a scale of the resolution, 0 where all is mirrored."""
+        """Weights (h, w) at a scale of the resolution, 0 in the mirrored part."""
         found = np.array(weights)
         rows, columns = (int(scale * side) for side in self.inside)
         found[rows:] = 0
@@ -177,11 +177,11 @@ class Part(NamedTuple):
     fit: "FittedNetwork | None" = None
 
 
-class Analysed(NamedTuple):
+class AnalysedImage(NamedTuple):
     """A large image with what is known of its features."""
 
     large: LargeImage
-    fitted: tuple[tuple[Source, Basis], ...]  # side by side what the network is fitted to
+    fitted: tuple[tuple[Source, Basis], ...]  # what the network is fitted to, side by side
     compared: tuple[tuple[Source, Basis], ...]
 
     def compared_parts(self) -> list[Part]:
@@ -198,15 +198,15 @@ def analyse(
     *,
     noise: float,
     report: Report = lambda progress: None,
-) -> Analysed:
+) -> AnalysedImage:
     """Gathers the statistics of a large image's features; arguments as of `fit_in_tiles`."""
     large = LargeImage(np.asarray(image, np.float32), valid, vgg19, plan, tiling, noise)
     if large.is_image:
-        return Analysed(large, (), ())
+        return AnalysedImage(large, (), ())
     fitted = (Source(*plan.fitted[:3]), Source("colours", plan.fitted.scale, 0))
     compared = tuple(Source(*representation[:3]) for representation in plan.compared)
     sources = (*fitted, *compared)
-    tiles = large.counted
+    tiles = large.tiles_for_statistics
     well_known = _well_known(large, sources, tiles)
     totals: dict[Source, tuple[Sums, np.ndarray]] = {}
     for done, tile in enumerate(tiles):
@@ -232,7 +232,7 @@ def analyse(
         source: streamed.basis_of(sums, shift.astype(np.float32).astype(np.float64), source)
         for source, (sums, shift) in totals.items()
     }
-    return Analysed(
+    return AnalysedImage(
         large,
         tuple((source, bases[source]) for source in fitted),
         tuple((source, bases[source]) for source in compared),
@@ -240,9 +240,9 @@ def analyse(
 
 
 def _well_known(large: LargeImage, sources: Sequence[Source], tiles: Sequence[Tile]) -> set[Source]:
-    """Of an image that takes part in part, the sources of which what is partly known is left out.
+    """The sources of which partly known values are left out of statistics; none where all is known.
 
-    As `core.masked.for_statistics` has it.
+    As `core.masked.for_statistics` decides for a whole image.
     """
     if large.valid is None:
         return set()
@@ -326,7 +326,7 @@ def _jitted_components(
 def components(
     large: LargeImage, cut_out: CutOut, parts: Sequence[Part]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Components of a tile, and how well they are known, of each part before its fit."""
+    """Components of a tile and their weights, of each part, before a fit is taken away."""
     known = dict(pair for part in parts for pair in part.sources)
     noise = jnp.float32(large.noise)
     found: dict[Source, tuple[Array, Array]] = {}
@@ -348,7 +348,7 @@ def components(
     return result
 
 
-def fitted_values(analysed: Analysed, cut_out: CutOut) -> tuple[np.ndarray, np.ndarray]:
+def fitted_values(analysed: AnalysedImage, cut_out: CutOut) -> tuple[np.ndarray, np.ndarray]:
     """What the network sees of a tile, and how well it is known."""
     large = analysed.large
     return components(large, cut_out, [Part(analysed.fitted, large.scale)])[0]
@@ -372,7 +372,7 @@ def _jitted_reconstruction(
 
 
 def reconstruction(large: LargeImage, fit: FittedNetwork, values: np.ndarray) -> Array:
-    """What the network makes of a window: beyond `network_margin` that of the whole image."""
+    """The network's output for a window: that for the image, but for `network_margin` around."""
     apply = large.network.with_statistics
     assert apply is not None
     config = large.plan.fit.network

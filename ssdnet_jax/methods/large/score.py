@@ -27,7 +27,7 @@ from ssdnet_jax.methods.large.bands import (
     windows,
 )
 from ssdnet_jax.methods.large.image import (
-    Analysed,
+    AnalysedImage,
     LargeImage,
     Part,
     components,
@@ -48,14 +48,14 @@ class _Scale(NamedTuple):
 
 
 class DistanceMap:
-    """Tile distances of a part of an image, at the part's resolution; at the image's on demand."""
+    """Tile distances of a part of an image, kept at the part's resolution."""
 
     def __init__(self, large: LargeImage, distances: np.ndarray, scale: float):
         self._large, self._distances, self._scale = large, distances, scale
         self._units: tuple[np.float32, np.float32] | None = None
 
     def at_pixels(self) -> np.ndarray:
-        """`core.calibration.in_quartiles`, float32 (h, w), a new array."""
+        """At the image's size, `core.calibration.in_quartiles`: float32 (h, w), a new array."""
         shape = self._large.image.shape[:2]
         found = _enlarged(self._distances, self._scale, shape)
         if self._units is None:
@@ -68,24 +68,27 @@ def in_quartiles(large: LargeImage, values: np.ndarray) -> np.ndarray:
     return _in_units(values, *_usual(large, values))
 
 
-def scaled_distances(
-    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None] = lambda: None
+def distance_maps(
+    analysed: AnalysedImage, parts: Sequence[Part], show: Callable[[], None] = lambda: None
 ) -> list[DistanceMap]:
-    """Tile distances of parts (`core.texture_score`), in quartiles, at the image's size.
+    """Tile distances of parts (`core.texture_score`), a map each.
 
     Args:
       analysed: the image.
-      parts: of it, all of which are computed in two passes, the first over `counted` tiles.
+      parts: of it, all of which are computed in two passes, the first over
+        `LargeImage.tiles_for_statistics`.
       show: called after each tile of a pass.
     """
     maps = _distances(analysed, parts, _scales(analysed, parts, show), show)
     return [DistanceMap(analysed.large, _completed(*maps.pop(0)), part.scale) for part in parts]
 
 
-def _scales(analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]) -> list["_Scale"]:
+def _scales(
+    analysed: AnalysedImage, parts: Sequence[Part], show: Callable[[], None]
+) -> list["_Scale"]:
     large = analysed.large
     references = [_Reference(large, part) for part in parts]
-    tiles = large.counted
+    tiles = large.tiles_for_statistics
     if len(tiles) == sum(map(len, large.bands)):
         for of_parts in _sweep(analysed, parts, show):
             for reference, of_part in zip(references, of_parts, strict=True):
@@ -124,7 +127,10 @@ def _window_of_tile(
 
 
 def _distances(
-    analysed: Analysed, parts: Sequence[Part], scales: Sequence["_Scale"], show: Callable[[], None]
+    analysed: AnalysedImage,
+    parts: Sequence[Part],
+    scales: Sequence["_Scale"],
+    show: Callable[[], None],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """`streamed.known_distances` over the image, of each part."""
     large = analysed.large
@@ -152,7 +158,7 @@ _known_distances = jax.jit(streamed.known_distances, static_argnames="tile_size"
 
 
 def _completed(total: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Distances whose unknown share is what is usual in the image."""
+    """Distances from sums of weighted errors; unknown shares are given the image's median."""
     counted = known >= ALL_OF_IT
     if counted.sum() < ENOUGH * (known > 0).sum():  # `core.masked.for_statistics`
         counted = known > 0
@@ -192,8 +198,8 @@ def _enlarged(found: np.ndarray, scale: float, shape: tuple[int, ...]) -> np.nda
 
 
 def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of `side` pixels along an axis, the positions before and behind, and the latter's share."""
-    # An odd last row of the image at twice this scale has no position: the others are drawn out.
+    """For `side` pixels along an axis: the positions before and behind each, the latter's share."""
+    # An odd last row of the image at twice this scale has no position: resizing stretches the rest.
     scale *= 2 * length / round(2 * scale * side)
     places = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, length - 1)
     first = places.astype(int)
@@ -202,7 +208,7 @@ def _neighbours(side: int, length: int, scale: float) -> tuple[np.ndarray, np.nd
 
 
 def _sweep(
-    analysed: Analysed, parts: Sequence[Part], show: Callable[[], None]
+    analysed: AnalysedImage, parts: Sequence[Part], show: Callable[[], None]
 ) -> Iterator[list[Iterator[Window]]]:
     """A pass over the image: of each band the windows of each part, in any order.
 
@@ -211,10 +217,10 @@ def _sweep(
     """
     large, axis = analysed.large, analysed.large.axis
     kept = [(Bands(axis), Bands(axis)) for _ in parts]
-    ways = [_Ways.of(large, part) for part in parts]
+    divisions = [_Division.of(large, part) for part in parts]
     todo = iter(large.bands)
     for number in range(len(large.bands)):
-        along = [way.along[number] for way in ways]
+        along = [division.along[number] for division in divisions]
         for cut, (values, weights) in zip(along, kept, strict=True):
             values.forget(cut.start)
             weights.forget(cut.start)
@@ -224,12 +230,12 @@ def _sweep(
                 values.append(of_part[0])
                 weights.append(of_part[1])
         yield [
-            _windows(large, part, way, cut, *of_part)
-            for part, way, cut, of_part in zip(parts, ways, along, kept, strict=True)
+            _windows(large, part, division, cut, *of_part)
+            for part, division, cut, of_part in zip(parts, divisions, along, kept, strict=True)
         ]
 
 
-class _Ways(NamedTuple):
+class _Division(NamedTuple):
     """How a part is cut into windows."""
 
     along: list[Cut]  # the longer axis, one a band
@@ -238,7 +244,7 @@ class _Ways(NamedTuple):
     trimmed: tuple[int, int]  # shape of what they are computed of
 
     @classmethod
-    def of(cls, large: LargeImage, part: Part) -> "_Ways":
+    def of(cls, large: LargeImage, part: Part) -> "_Division":
         axis, scale = large.axis, part.scale
         margin = streamed.score_margin(large.plan.score.tile_size)
         inner = [band[0].scaled(scale) for band in large.bands]
@@ -258,19 +264,19 @@ class _Ways(NamedTuple):
 
 
 def _windows(
-    large: LargeImage, part: Part, way: _Ways, along: Cut, values: Bands, weights: Bands
+    large: LargeImage, part: Part, division: _Division, along: Cut, values: Bands, weights: Bands
 ) -> Iterator[Window]:
-    for window in windows(values, weights, along, way.across, large.axis):
+    for window in windows(values, weights, along, division.across, large.axis):
         if part.fit is not None:
             left = residual(window.values, reconstruction(large, part.fit, window.values))
             window = window._replace(values=np.asarray(left))
-        window = trimmed(window, margin=way.margin, shape=way.trimmed)
+        window = trimmed(window, margin=division.margin, shape=division.trimmed)
         # Tiles of a whole image end where it does.
         yield ended(window, large.positions(part.scale))
 
 
 def _band(
-    analysed: Analysed, parts: Sequence[Part], tiles: Sequence[Tile], show: Callable[[], None]
+    analysed: AnalysedImage, parts: Sequence[Part], tiles: Sequence[Tile], show: Callable[[], None]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Components of a band, and how well they are known, of each part."""
     large = analysed.large

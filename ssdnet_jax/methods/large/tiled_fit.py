@@ -1,6 +1,6 @@
 """An image too large to be processed at once: one network fitted to crops, run in tiles.
 
-What is done is that of `methods.ssdnet`, in passes over the image: sums for the means, standard
+The steps are those of `methods.ssdnet`, in passes over the image: sums for the means, standard
 deviations and principal directions of the features; a fit to random crops; a pass for the scale of
 components and the typical tile; a pass for distances. A pass computes the features of each tile
 once, all representations together, and forgets them band by band (`methods.large.bands`). No more
@@ -20,15 +20,17 @@ from jaxtyping import Array, PRNGKeyArray
 from ssdnet_jax.config import TilingConfig
 from ssdnet_jax.core.crops import averaged_parameters, fit_crops, init_crop_fit
 from ssdnet_jax.core.fit import StopReason, total_steps
+from ssdnet_jax.core.noise import MEDIAN_OF_NORMAL
 from ssdnet_jax.core.plan import Plan
 from ssdnet_jax.core.registry import NETWORKS, SCORES, TARGETS
 from ssdnet_jax.core.score import level_reach
+from ssdnet_jax.core.target import Target
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.methods.base import Progress, Report
 from ssdnet_jax.methods.large.agreement import merged
 from ssdnet_jax.methods.large.image import (
     STEP,
-    Analysed,
+    AnalysedImage,
     FittedNetwork,
     Part,
     analyse,
@@ -36,7 +38,7 @@ from ssdnet_jax.methods.large.image import (
     network_margin,
     reconstruction,
 )
-from ssdnet_jax.methods.large.score import scaled_distances
+from ssdnet_jax.methods.large.score import distance_maps
 
 _CROPS_FOR_STATISTICS = 8  # of which the network's normalization takes its statistics
 _KNOWN = 0.5  # share of a crop that must take part
@@ -130,12 +132,13 @@ def sampled_noise(image: np.ndarray, valid: np.ndarray | None) -> float:
             diagonal = diagonal[known[0, :-1] & known[0, 1:] & known[1, :-1] & known[1, 1:]]
         diagonals.append(diagonal)
     differences = np.concatenate(diagonals)
-    return float(np.median(differences, axis=0).mean() / (2 * 0.6745)) if len(differences) else 0.0
+    if not len(differences):
+        return 0.0
+    return float(np.median(differences, axis=0).mean() / (2 * MEDIAN_OF_NORMAL))
 
 
-def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> FittedNetwork:
+def _fitted(analysed: AnalysedImage, key: PRNGKeyArray, report: Report) -> FittedNetwork:
     large = analysed.large
-    # Its crops are drawn here, each from another part of the image.
     settings = large.plan.fit
     fit_key, place_key, statistics_key = jax.random.split(key, 3)
     crops = _crops(analysed, place_key)
@@ -143,11 +146,10 @@ def _fitted(analysed: Analysed, key: PRNGKeyArray, report: Report) -> FittedNetw
     total = total_steps(first[0].shape[:2], settings)
     state = _init(fit_key, first[0], settings)
     pending = [first]
-    while True:
-        if state.state.stop != StopReason.RUNNING:
-            break
-        # Each crop is of one step; the last block may be shorter, which would compile once more.
-        steps = min(settings.fit.block_steps, total)
+    # A crop a step. All blocks have one length, so that there is one program: crops beyond the last
+    # step are not used.
+    steps = min(settings.fit.block_steps, total)
+    while state.state.stop == StopReason.RUNNING:
         while len(pending) < steps:
             pending.append(next(crops))
         values, known = (np.stack(parts) for parts in zip(*pending, strict=True))
@@ -176,8 +178,8 @@ _init = jax.jit(init_crop_fit, static_argnames="settings")
 _fit_crops = jax.jit(fit_crops, static_argnames="settings", donate_argnums=0)
 
 
-def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What is fitted, in random crops of which enough takes part, and what it counts there."""
+def _crops(analysed: AnalysedImage, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Random crops of what is fitted, of which enough takes part, and their weights in the loss."""
     large = analysed.large
     margin, shape = large.feature_margin, large.shape
     outer = [min(side, large.tiling.crop + 2 * margin) for side in shape]
@@ -206,7 +208,7 @@ def _crops(analysed: Analysed, key: PRNGKeyArray) -> Iterator[tuple[np.ndarray, 
 
 
 def raw_map(
-    analysed: Analysed, fit: FittedNetwork, report: Report = lambda progress: None
+    analysed: AnalysedImage, fit: FittedNetwork, report: Report = lambda progress: None
 ) -> np.ndarray:
     """The raw map of the image by a fitted network; see `core.score`."""
     large = analysed.large
@@ -218,11 +220,11 @@ def raw_map(
         count = iter(range(1, total + 1))
         return lambda: report(Progress(stage, next(count), total, float("nan")))
 
-    tiles = len(large.counted) + sum(map(len, large.bands))
-    return merged(large, scaled_distances(analysed, parts, show("score", tiles)), show)
+    tiles = len(large.tiles_for_statistics) + sum(map(len, large.bands))
+    return merged(large, distance_maps(analysed, parts, show("score", tiles)), show)
 
 
-def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.ndarray:
+def _patch_map(analysed: AnalysedImage, fit: FittedNetwork, report: Report) -> np.ndarray:
     """The raw map of Eq. 3, or of its relative form, of what was fitted."""
     large = analysed.large
     score = large.plan.score
@@ -242,8 +244,6 @@ def _patch_map(analysed: Analysed, fit: FittedNetwork, report: Report) -> np.nda
 
 @functools.partial(jax.jit, static_argnames=("plan", "shape"))
 def _patch_raw(values: Array, mu: Array, known: Array, plan: Plan, shape: tuple[int, int]) -> Array:
-    from ssdnet_jax.core.target import Target
-
     channels = jnp.zeros(1, jnp.float32)
     target = Target(values, (), channels, channels, (known,), None)
     method = SCORES[plan.score.method]

@@ -17,7 +17,7 @@ from ssdnet_jax.errors import ConfigError
 from ssdnet_jax.localize import localize
 from ssdnet_jax.methods.base import TiledLocalization
 from ssdnet_jax.methods.large.image import FittedNetwork, analyse
-from ssdnet_jax.methods.large.score import scaled_distances
+from ssdnet_jax.methods.large.score import distance_maps
 from ssdnet_jax.methods.large.tiled_fit import fit_in_tiles, raw_map, sampled_noise
 
 NETWORK = {"channels_down": (4,), "channels_up": (4,), "channels_skip": (2,)}
@@ -61,7 +61,7 @@ def test_in_tiles_features_and_distances_are_those_of_the_whole_image(planted):
     analysed = analyse(image, None, None, plan, config.tiling, noise=sampled_noise(image, None))
     target = jax.jit(encode, static_argnames="plan")(image[None], None, plan)
     assert len(analysed.large.bands) > 1 and len(analysed.large.bands[0]) > 1
-    maps = scaled_distances(analysed, analysed.compared_parts())
+    maps = distance_maps(analysed, analysed.compared_parts())
     for part, whole in zip(maps, target.compared, strict=True):
         distances = jax.jit(tile_distances, static_argnames="tile_size")(whole[0], tile_size=9)
         at_pixels = np.asarray(jax.image.resize(distances, image.shape[:2], "linear"))
