@@ -1,5 +1,6 @@
 """`localize` and `localize_batch`: images in, frozen results out."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from ssdnet_jax.config import AUTO, Config
 from ssdnet_jax.core.vgg19 import VGG19Weights
 from ssdnet_jax.data.images import DecodedImage
-from ssdnet_jax.errors import ConfigError, InputError
+from ssdnet_jax.errors import ConfigError, InputError, SSDnetError
 from ssdnet_jax.methods.base import (
     Bucket,
     FittedLocalization,
@@ -102,7 +103,18 @@ def localize_batch(
     Raises:
       InputError, ConfigError: as for `localize`, for the first image that fails.
     """
-    method = make_ssdnet(config or AUTO, vgg19)
+    config = AUTO if config is None else config
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"config: found a value of type {type(config).__name__}; expected a Config, for "
+            f"example ssdnet_jax.load_config('grid')"
+        )
+    if isinstance(vgg19, str | os.PathLike):
+        raise ConfigError(
+            f"vgg19: found the path {os.fspath(vgg19)!r}; expected weights, for example "
+            f"vgg19=ssdnet_jax.load_vgg19_weights({os.fspath(vgg19)!r})"
+        )
+    method = make_ssdnet(config, vgg19)
     if method.needs_vgg19 and vgg19 is None:
         raise ConfigError(
             "config.features.kind is vgg19, or config.loss.w_perc or config.score.alpha_perc is "
@@ -114,14 +126,20 @@ def localize_batch(
     nothing = [None] * len(images)
     masks = zip(missing or nothing, ignored or nothing, strict=True)
 
+    def named(error: Exception, index: str) -> Exception:
+        """The error with which of several images it is of."""
+        if len(images) == 1 or not isinstance(error, SSDnetError):
+            return error
+        return type(error)(f"images[{index}]: {error}")
+
     def prepared() -> Any:
         for index, (image, of_image, own_key) in enumerate(zip(images, masks, keys, strict=True)):
-            if np.ma.is_masked(image):  # an array would show what its mask hides
-                raise InputError(
-                    "image is a masked array; expected an array, NaN where nothing is known"
-                )
-            decoded = DecodedImage(np.asarray(image), of_image[0], (), of_image[1])
-            yield Incoming(str(index), method.prepare(decoded, own_key))
+            try:
+                decoded = DecodedImage(_array(image), of_image[0], (), of_image[1])
+                found = method.prepare(decoded, own_key)
+            except SSDnetError as error:
+                raise named(error, str(index)) from error
+            yield Incoming(str(index), found)
 
     most = max(1, len(images) * method.config.fit.seeds)
 
@@ -144,12 +162,25 @@ def localize_batch(
         stream = Stream(method, prepared())
         for found in stream.results(lanes=lanes_of, report=report, load=load):
             if isinstance(found, Failure):
-                raise found.error
+                raise named(found.error, found.name) from found.error
             if found.done[0].fits:
                 losses = found.done[0].fits[0].losses
                 report(Progress("score", len(losses), len(losses), float(losses[-1])))
             for done, _, result in localizations(method, found, report):
                 if isinstance(result, Exception):
-                    raise result
+                    raise named(result, done.name) from result
                 results[done.name] = result()
     return [results[str(index)] for index in range(len(images))]
+
+
+def _array(image: Any) -> np.ndarray:
+    """An image as an array; what would be one by mistake is refused."""
+    if np.ma.is_masked(image):  # an array would show what its mask hides
+        raise InputError("image is a masked array; expected an array, NaN where nothing is known")
+    if isinstance(image, str | os.PathLike):
+        path = os.fspath(image)
+        raise InputError(
+            f"image is the path {path!r}; expected an array, for example "
+            f"ssdnet_jax.read_image({path!r}).pixels"
+        )
+    return np.asarray(image)

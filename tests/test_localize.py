@@ -1,5 +1,6 @@
 import dataclasses
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from ssdnet_jax import (
     ConfigError,
     InputError,
     Progress,
+    SSDnetError,
     StopReason,
     localize,
     localize_batch,
@@ -438,8 +440,26 @@ def test_no_image_gives_no_result(config):
 
 
 def test_the_first_image_that_fails_ends_a_batch(config):
-    with pytest.raises(InputError, match="constant"):
-        localize_batch([GREY, np.full((40, 40), 0.5)], config)
+    flat = np.full((40, 40), 0.5)
+    with pytest.raises(InputError, match=r"^images\[1\]: image is constant"):
+        localize_batch([GREY, flat], config)
+    with pytest.raises(InputError, match=r"^image is constant"):
+        localize(flat, config)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"image": "a.png"}, r"image is the path 'a.png'.*read_image\('a.png'\).pixels"),
+        ({"image": Path("a.png")}, r"image is the path 'a.png'"),
+        ({"config": "grid"}, r"config: found .* type str.*load_config\('grid'\)"),
+        ({"config": {"image_size": 64}}, r"config: found .* type dict; expected a Config"),
+        ({"vgg19": "a.npz"}, r"vgg19: found the path 'a.npz'.*load_vgg19_weights\('a.npz'\)"),
+    ],
+)
+def test_a_path_or_a_name_in_the_place_of_a_value_is_refused_with_what_reads_it(given, words):
+    with pytest.raises(SSDnetError, match=words):
+        localize(**{"image": GREY, **given})
 
 
 def test_three_equal_channels_are_one(config):

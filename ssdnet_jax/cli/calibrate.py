@@ -52,6 +52,7 @@ Flags:
                           a baseline may have options, as in fca:border=corrected
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
+  --version               the versions of this program and of what it computes with
 
 Exit status: 0 all images done, 1 some failed (the others are the calibration), 2 nothing could be
 started, 130 interrupted, 143 terminated. The same command again goes on.
@@ -68,13 +69,18 @@ class Arguments(Execution, Configured):
     clip_weights: str | None  # file of CLIP
     method: str  # one of `METHODS`, with options as `methods.registry` has them
 
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The one that the command runs."""
+        return (self.method,)
+
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
     for name, value in (("good", parsed.good), ("workdir", parsed.workdir)):
         if not value:
             raise ConfigError(f"--{name}: found none; expected a folder, see --help")
     path = Path(parsed.workdir or "")
-    root, relatives = startup.find_inputs(parsed.good or "", path, None)
+    root, relatives = startup.find_inputs(parsed.good or "", path, report=terminal.problem)
     sources = file_sources(root, relatives)
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(executing(parsed))

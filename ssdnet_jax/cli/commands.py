@@ -16,9 +16,11 @@ from ssdnet_jax.cli.idle_fields import idle_flags
 from ssdnet_jax.config import Config
 from ssdnet_jax.errors import OutputError, SSDnetError, Stopped
 from ssdnet_jax.importing import imported
+from ssdnet_jax.methods.registry import DEFAULT_METHOD
 from ssdnet_jax.runner.run import Summary
 from ssdnet_jax.runner.terminal import Terminal
 from ssdnet_jax.runner.threads import hanging
+from ssdnet_jax.runner.workdir import versions
 
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 
@@ -34,6 +36,11 @@ class Configured:
     def all_configs(self) -> tuple[Config, ...]:
         """Every configuration that the command runs."""
         return (self.config,)
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """Every method that the command runs, as `methods.registry` has them."""
+        return (DEFAULT_METHOD,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +78,17 @@ class Command:
             if _HELP & set(arguments[1:]):
                 terminal.page(self.help_text())
                 return 0
+            if "--version" in arguments[1:]:
+                terminal.page("".join(f"{name} {text}\n" for name, text in versions().items()))
+                return 0
             parsed = self.parse(arguments)
             if isinstance(parsed, Configured) and parsed.help_config:
                 terminal.page(f"{config_help(parsed.config)}\n")
                 return 0
             if isinstance(parsed, Configured):
-                for line in idle_flags(arguments[1:], parsed.all_configs):
+                for line in idle_flags(
+                    arguments[1:], parsed.all_configs, methods=parsed.all_methods
+                ):
                     terminal.problem(line)
             return self.run(parsed, terminal, command=shlex.join([self.name, *arguments[1:]]))
         except OutputError as error:

@@ -87,6 +87,7 @@ Flags:
                           detections are counted
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
+  --version               the versions of this program and of what it computes with
 
 Results in DIR:
   report.html             tables, box plots, curves, best and worst cases; one file, no network
@@ -120,6 +121,11 @@ class Arguments(DatasetArguments, ConfiguredMethods):
     offset: int  # from which one on, below `every`
     only_defective: bool  # whether good images are left out
     resize_maps: bool  # whether existing maps are brought to the size of their image
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """All of `--methods`."""
+        return self.methods
 
 
 @dataclasses.dataclass(frozen=True)

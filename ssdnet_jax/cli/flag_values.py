@@ -1,8 +1,10 @@
-"""Values of flags: counts, and lists with commas between."""
+"""Values of flags: counts, lists with commas between, and where results may go."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from ssdnet_jax.data.files import real_path
 from ssdnet_jax.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -75,6 +77,26 @@ def one_of(name: str, text: str, legal: Sequence[_T]) -> _T:
         if word == text:
             return word
     raise ConfigError(f"{name}: found {text!r}; expected {' or '.join(map(str, legal))}")
+
+
+def check_results_folder(name: str, text: str) -> None:
+    """Raises ConfigError where a flag names the home folder, or one that holds it, as `/` does.
+
+    Results in there would lie among files of everything else.
+    """
+    folder = real_path(Path(text))
+    try:
+        home = real_path(Path.home())
+    except RuntimeError:  # there is none
+        home = Path(folder.anchor)
+    if home.is_relative_to(folder):
+        what = "the root of the file system" if folder == Path(folder.anchor) else "the home folder"
+        if folder not in (home, Path(folder.anchor)):
+            what = "a folder that holds the home folder"
+        raise ConfigError(
+            f"{name}: found {text!r}, {what}; expected a folder for the results, "
+            f"for example {str(Path(text) / 'out')!r}"
+        )
 
 
 def _word(word: str) -> str:

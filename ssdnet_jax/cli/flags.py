@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from ssdnet_jax.cli.flag_values import one_of, whole_number
+from ssdnet_jax.cli.flag_values import check_results_folder, one_of, whole_number
 from ssdnet_jax.config import Config, field_names, legal_words
 from ssdnet_jax.config_files import (
     DEFAULT_CONFIG,
@@ -42,6 +42,14 @@ _SHORT = {
     "false_alarms": "decision.false_alarms",
     "min_area": "decision.min_area",
     "max_defects": "decision.max_defects",
+}
+
+# What is to be done where a flag is given several times that could mean several things.
+_PATHS = "one: an image, a folder or a glob in quotes"
+_LIST = "one, with commas between its values"
+_EXPECTED_ONCE = {
+    **dict.fromkeys(("input", "good"), _PATHS),
+    **dict.fromkeys(("categories", "methods", "noise", "parts", "seeds"), _LIST),
 }
 
 # What several commands' help says of the same flags.
@@ -91,24 +99,26 @@ def read_flags(
       yet; the values of the command's own flags.
 
     Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one).
+      ConfigError: an unknown flag or field (names the nearest valid one), two values for one, or a
+        work folder that holds all that a user has.
     """
     values = flags.FlagValues()
+    # Text for now: which type a field has and what is legal is said in one place, `Config`.
+    texts: dict[str, str | None] = {**dict.fromkeys(_SHORT), "config": DEFAULT_CONFIG}
+    texts |= dict.fromkeys(f"config.{field}" for field in field_names())
     for name, default in own.items():
         if isinstance(default, bool):
-            flags.DEFINE_boolean(name, default, "", flag_values=values)
+            flags.DEFINE_flag(_Switch(name, default, ""), values)
         elif isinstance(default, tuple):
             flags.DEFINE_multi_string(name, list(default), "", flag_values=values)
         else:
-            flags.DEFINE_string(name, default, "", flag_values=values)
-    for name in _SHORT:
-        flags.DEFINE_string(name, None, "", flag_values=values)
-    flags.DEFINE_string("config", DEFAULT_CONFIG, "", flag_values=values)
-    # Text for now: which type a field has and what is legal is said in one place, `Config`.
-    for field in field_names():
-        flags.DEFINE_string(f"config.{field}", None, "", flag_values=values)
+            texts[name] = default
+    for name, text in texts.items():
+        flags.DEFINE_flag(_Text(flags.ArgumentParser(), None, name, text, ""), values)
     try:
         _, *rest = values(arguments)
+    except ConfigError:
+        raise
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, list(values)) from error
     except flags.Error as error:
@@ -118,16 +128,53 @@ def read_flags(
             f"--flagfile: cannot be read ({shortened(str(error), 140)}); expected text"
         ) from error
     if rest:
-        raise ConfigError(
-            f"found {rest[0]!r}; expected flags only, for example --{next(iter(own))}={rest[0]}"
-        )
+        first = next(iter(own))
+        example = f"expected flags only, for example --{first}={rest[0]}"
+        if values[first].present:  # the shell has made several words of one
+            example = "expected flags only; a glob, and a name with blanks, need quotes"
+        raise ConfigError(f"found {rest[0]!r}; {example}")
 
+    if "workdir" in own and values["workdir"].value:
+        check_results_folder("--workdir", values["workdir"].value)
     given = {field: values[f"config.{field}"].value for field in field_names()}
     for name, field in _SHORT.items():
-        if values[name].value is not None:
-            given[field] = values[name].value
+        if (text := values[name].value) is None:
+            continue
+        if given[field] not in (None, text):
+            raise ConfigError(
+                f"--{name}: found {text!r} beside --config.{field}={given[field]}, which is the "
+                f"same; expected one of the two"
+            )
+        given[field] = text
     overrides = {field: _literal(text) for field, text in given.items() if text is not None}
     return values.config, overrides, {name: values[name].value for name in own}
+
+
+class _Once:
+    """A flag that has one value: another one is refused, where absl takes the last."""
+
+    def parse(self: Any, argument: Any) -> None:
+        before = self.value if self.present else None
+        try:
+            super().parse(argument)  # type: ignore[misc]
+        except flags.IllegalFlagValueError as error:  # of switches: text is legal always
+            raise ConfigError(
+                f"--{self.name}: found {shortened(repr(argument), 80)}; expected true or false"
+            ) from error
+        if before is not None and self.value != before:
+            expected = _EXPECTED_ONCE.get(self.name, "one of the two")
+            raise ConfigError(
+                f"--{self.name}: found twice, with {before!r} and {self.value!r}; "
+                f"expected {expected}"
+            )
+
+
+class _Text(_Once, flags.Flag):
+    pass
+
+
+class _Switch(_Once, flags.BooleanFlag):
+    pass
 
 
 def execution_values(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from ssdnet_jax.config import Config
+from ssdnet_jax.config import Config, field_names
+from ssdnet_jax.methods.registry import has_configuration
 
 _OF_PATCHES = ("patch_sizes", "patch_strides", "alpha_rec", "alpha_perc", "aggregation", "coverage")
 _OF_TILES = ("tile_size", "agreement_scale", "marks", "detail", "guide")
@@ -51,16 +52,32 @@ def idle_fields(config: Config) -> dict[str, str]:
     return found
 
 
-def idle_flags(arguments: Sequence[str], configs: Sequence[Config]) -> list[str]:
+def _of_baselines(reason: str) -> dict[str, str]:
+    """The fields that no baseline takes, see `methods.baseline`."""
+    taken = ("image_size", "seed", "ground", "range")
+    return {
+        name: reason
+        for name in field_names()
+        if name not in taken and not name.startswith("decision.")
+    }
+
+
+def idle_flags(
+    arguments: Sequence[str], configs: Sequence[Config], *, methods: Sequence[str] = ()
+) -> list[str]:
     """What to say of `--config.FIELD` flags that change nothing in any of the configurations.
 
     Args:
       arguments: of the command line, as they were given.
       configs: that the command runs, with its flags applied.
+      methods: that the command runs, as `methods.registry` has them; without them SSDnet.
     """
     given = [text.lstrip("-").partition("=")[0] for text in arguments if text.startswith("-")]
     names = [name.removeprefix("config.") for name in given if name.startswith("config.")]
     of_all = [idle_fields(config) for config in configs]
+    if methods and not any(map(has_configuration, methods)):
+        why = f"only ssdnet takes it, not {', '.join(methods)}"
+        of_all = [{**found, **_of_baselines(why)} for found in of_all]
     return [
         f"--config.{name}: changes nothing here, since {of_all[0][name]}"
         for name in dict.fromkeys(names)

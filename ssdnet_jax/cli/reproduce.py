@@ -67,6 +67,7 @@ Flags:
 {clip_weights}
 {execution}
   --help, --help_config   this text; the configuration's fields with their values
+  --version               the versions of this program and of what it computes with
 
 Results in DIR (those of the parts asked for; the whole command again scores nothing twice):
   reproduce.md            tables, figures, what differs from the paper, how it was made
@@ -92,6 +93,11 @@ class Arguments(DatasetArguments, ConfiguredMethods):
     config_names: tuple[str, ...]  # of the configurations that are compared, with their overrides
     protocol: Protocol  # what is compared
     note: str | None  # what to say of the data
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """All of `--methods`."""
+        return self.protocol.methods
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:

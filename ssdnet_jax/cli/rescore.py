@@ -41,6 +41,7 @@ Flags:
   --vgg19_weights=PATH         as for `ssdnet`
   --heatmaps=WHICH             of which images heat maps are written: all, anomalous or none
   --help, --help_config        this text; the configuration's fields with their values
+  --version                    the versions of this program and of what it computes with
 
 Exit status: 0 all images done, 1 some failed, 2 nothing could be started, 3 all done and some are
 anomalous (only with --fail_on_anomaly), 130 interrupted, 143 terminated. The same command again

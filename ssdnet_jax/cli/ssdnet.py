@@ -21,7 +21,7 @@ from ssdnet_jax.data.datasets import missing_masks
 from ssdnet_jax.data.regions import ignored_regions, is_polygon_file, region_masks
 from ssdnet_jax.errors import ConfigError, InputError
 from ssdnet_jax.methods.base import Method
-from ssdnet_jax.methods.registry import DEFAULT_METHOD, make_method
+from ssdnet_jax.methods.registry import DEFAULT_METHOD, has_configuration, make_method
 from ssdnet_jax.runner import example, startup
 from ssdnet_jax.runner.calibrate import calibrated, known_line
 from ssdnet_jax.runner.changes import below, without_changed
@@ -78,6 +78,7 @@ Flags:
   --keep_gone             keep the verdicts of images whose files have gone
   --watch                 score new images of a folder as they come, until Ctrl-C or SIGTERM
   --help, --help_config   this text; the configuration's fields with their values
+  --version               the versions of this program and of what it computes with
 
 Results in DIR:
   index.html              all images in a browser, worst first, also while the run goes on
@@ -117,6 +118,11 @@ class Arguments(Execution, Configured):
     fail_on_anomaly: bool  # whether the exit status says that an image is anomalous
     keep_gone: bool  # whether images whose files have gone keep their verdicts
     watch: bool  # whether to wait for more images until told to end
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The one that the command runs."""
+        return (self.method,)
 
 
 def _run(parsed: Arguments, terminal: Terminal, *, command: str) -> int:
@@ -251,6 +257,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
     name, overrides, given = read_flags(arguments, own)
     config = with_overrides(load_config(name), overrides)
     check_method("--method", given["method"], own_configuration=False)
+    if given["save_params"] and not has_configuration(given["method"]):
+        raise ConfigError(
+            f"--save_params: found with --method={given['method']}, which fits no network; "
+            f"expected it with --method={DEFAULT_METHOD}"
+        )
     if given["verdict"] is not None:
         one_of("--verdict", given["verdict"], JUDGED_BY)
     return Arguments(config=config, **{**given, **execution_values(given)})

@@ -39,6 +39,7 @@ Flags:
   --vgg19_weights=PATH    as for `ssdnet`
 {execution}
   --help                  this text
+  --version               the versions of this program and of what it computes with
 
 Results in DIR:
   sweep.csv               a line a variant, seed and image: AUROC, AUPRC, F1-max, AUPRO

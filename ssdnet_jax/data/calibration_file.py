@@ -62,8 +62,8 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}); expected the file that "
-            f"ssdnet-calibrate has written"
+            f"{path}: cannot be read ({error.strerror or error}); expected the calibration.json "
+            f"that ssdnet-calibrate has written"
         ) from error
     try:
         found = parse_json(content)

@@ -24,6 +24,7 @@ from ssdnet_jax.runner.workdir import Row, Workdir
 from ssdnet_jax.text import chance, counted, duration, one_line
 
 _SHRUNK = 4.0  # how much smaller an image may become without a word
+_ENLARGED = 4.0  # how much larger
 _MOST_AHEAD = 64  # images read before their turn, or waiting to be written
 
 
@@ -114,12 +115,15 @@ def run(
                 record.warm_up()
 
         shrunk: dict[str, float] = {}  # by how much, of images that become much smaller
+        enlarged: dict[str, float] = {}  # likewise, that become much larger
         plain: list[str] = []  # images whose detail is not compared
 
         def reading(name: str, read: Reader) -> Incoming:
             found = _read(name, read, method, workdir, origins)
             if (factor := _shrinking(found)) > _SHRUNK:
                 shrunk[name] = factor
+            elif 0 < factor < 1 / _ENLARGED:
+                enlarged[name] = 1 / factor
             if not isinstance(found.prepared, Exception) and found.prepared.lacks_detail:
                 plain.append(name)
             return found
@@ -135,6 +139,8 @@ def run(
                     record.finish(result)
     if shrunk:
         terminal.remark(_shrunk_line(shrunk, len(todo), method.config.image_size))
+    if enlarged:
+        terminal.remark(_enlarged_line(enlarged, len(todo), method.config.image_size))
     if plain:
         terminal.remark(_plain_line(plain, len(todo), method.config.tiling.above))
     workdir.order(sources)
@@ -233,6 +239,15 @@ def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> s
         f"{len(shrunk)} of {counted(images, 'image')}{name} analysed at up to {most:.3g} "
         f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
         f"a larger --image_size than {image_size} shows them, and takes longer"
+    )
+
+
+def _enlarged_line(enlarged: Mapping[str, float], images: int, image_size: int) -> str:
+    name = f" ({next(iter(enlarged))})" if len(enlarged) == 1 else ""
+    return (
+        f"{len(enlarged)} of {counted(images, 'image')}{name} analysed at up to "
+        f"{max(enlarged.values()):.3g} times the size: so few pixels along a side tell little of a "
+        f"texture; an --image_size below {image_size} enlarges less, and is faster"
     )
 
 

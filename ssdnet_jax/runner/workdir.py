@@ -95,6 +95,12 @@ RESULT_FOLDERS = (
     "thumbnails",
 )
 
+# Files about all images of a run, which are written anew by each.
+_RUN_FILES = (
+    *("index.html", "verdicts.csv"),
+    *("defects.csv", "defects.coco.json", "defects.geojson"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
@@ -216,7 +222,8 @@ def open_workdir(
       run: what else to note in run.json (command, device, seed).
 
     Raises:
-      InputError: the folder cannot be written, or holds a results.csv of something else.
+      InputError: the folder cannot be written, or holds a results.csv, or another file with the
+        name of one of ours, of something else.
       ConfigError: the folder belongs to a run with another configuration; names what differs.
     """
     settings = {
@@ -265,9 +272,15 @@ def versions_in_words() -> str:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here"."""
+    """Leaves in which two nested mappings differ: "config.fit.epochs: 5 there, 10 here".
+
+    Of runs of two methods that is all.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
+        found: list[str] = []
+        if not name and old.get("method") != new.get("method"):
+            # Other methods have other fields, which say nothing more.
+            old, new = ({"method": d.get("method", "nothing")} for d in (old, new))
         for key in [*old, *(k for k in new if k not in old)]:
             inner = f"{name}.{key}" if name else key
             found += differences(old.get(key, "nothing"), new.get(key, "nothing"), inner)
@@ -304,6 +317,12 @@ def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         if (path / "results.csv").exists():
             raise InputError(
                 f"{path}: found results.csv without run.json; expected both or neither"
+            )
+        # What a user has by these names would be overwritten.
+        if found := [name for name in _RUN_FILES if (path / name).exists()]:
+            raise InputError(
+                f"{path}: found {found[0]} that no run of ssdnet has written; expected another "
+                f"--workdir"
             )
         return
     note = read_note(path)

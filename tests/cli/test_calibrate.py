@@ -36,9 +36,12 @@ def verdicts(path):
 
 def test_known_good_pictures_measure_the_scale_of_a_run(tmp_path, capsys):
     good, bad = put(tmp_path / "good", 9), put(tmp_path / "bad", 2, spot=True)
+    (good / "notes.txt").write_text("when these were taken")
     scale = tmp_path / "scale"
     assert main(["ssdnet-calibrate", f"--good={good}", f"--workdir={scale}", *METHOD]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "1 left out, no images by their name or content: notes.txt" in err
+    (good / "notes.txt").unlink()
     assert "9 good images; false-alarm rates from 0.1 are guaranteed (0.01 needs 99 good" in out
     file = scale / "calibration.json"
     assert str(file) in out and len(json.loads(file.read_text())["scores"]) == 9

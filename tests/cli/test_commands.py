@@ -94,6 +94,8 @@ def test_lanes_and_devices_reach_the_runs(command, monkeypatch):
         (["--executor=slurm"], "--executor: found 'slurm'; expected local or ray"),
         (["--ray_address=auto"], "--ray_address: found alone; expected --executor=ray too"),
         (["--executor=ray", "--devices=2"], "--devices: found with --executor=ray"),
+        (["--layout=mvtec", "--layout=visa"], "--layout: found twice, with 'mvtec' and 'visa'"),
+        (["--seeds=0"], "--seeds: found twice, with '0,1,2,3,4,5,6,7' and '0'"),
     ],
 )
 def test_execution_that_cannot_be_is_refused_in_one_line(command, capsys, flags, message):
@@ -101,6 +103,14 @@ def test_execution_that_cannot_be_is_refused_in_one_line(command, capsys, flags,
     assert main_of(name)([f"ssdnet-{name}", *given, *flags]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+
+
+@pytest.mark.parametrize(
+    "name", ["ssdnet", "calibrate", "evaluate", "reproduce", "rescore", "sweep"]
+)
+def test_no_command_writes_into_the_root_of_the_file_system(name, capsys):
+    assert main_of(name)([f"ssdnet-{name}", "--workdir=/"]) == 2
+    assert "--workdir: found '/', the root of the file system" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -160,6 +170,16 @@ def test_a_process_leaves_when_all_is_written_and_done(before, said):
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = PROJECT["project"]["scripts"]
+
+
+def test_every_command_says_its_version(capsys):
+    for name in ("ssdnet", "calibrate", "evaluate", "reproduce", "rescore", "sweep"):
+        assert main_of(name)([f"ssdnet-{name}", "--version"]) == 0
+        out, err = capsys.readouterr()
+        assert f"ssdnet-jax {PROJECT['project']['version']}\n" in out and "\njax " in out
+        assert err == ""
+        assert main_of(name)([f"ssdnet-{name}", "--help"]) == 0
+        assert "\n  --version  " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

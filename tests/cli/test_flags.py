@@ -147,12 +147,24 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
         (["--xyzzy"], ["--xyzzy", "no such flag"]),
         (["--workdir"], ["workdir", "Missing value"]),
         (["--config"], ["config", "Missing value"]),
-        (["--help_config=3"], ["--help_config"]),
+        (["--help_config=3"], ["--help_config: found '3'; expected true or false"]),
+        (["--range=0.5"], ["config.range: found '0.5'", "auto, full, or LOW,HIGH"]),
         (["--flagfile=/does/not/exist"], ["/does/not/exist"]),
         (["picture.png"], ["picture.png", "--input=picture.png"]),
+        (["--input", "a.png", "b.png"], ["'b.png'", "a glob", "quotes"]),
+        (["--input=a", "--input=b"], ["--input: found twice", "'a' and 'b'", "glob in quotes"]),
+        (["--workdir=a", "--workdir=b"], ["--workdir: found twice", "'a' and 'b'"]),
+        (["--config=grid", "--config=auto"], ["--config: found twice", "'grid' and 'auto'"]),
+        (["--config.seed=1", "--config.seed", "2"], ["--config.seed: found twice", "'1' and '2'"]),
+        (["--watch", "--nowatch"], ["--watch: found twice"]),
+        (
+            ["--image_size=64", "--config.image_size=128"],
+            ["--image_size", "'64'", "--config.image_size=128", "one of the two"],
+        ),
         (["--method=padim"], ["--method", "padim", "ssdnet"]),
         (["--executor=dask"], ["--executor", "'dask'", "local or ray"]),
         (["--executor=ray", "--devices=2"], ["--devices", "--executor=ray"]),
+        (["--save_params", "--method=fca"], ["--save_params", "--method=fca", "no network"]),
         (["--ray_address=auto"], ["--ray_address", "expected --executor=ray"]),
         (["--config=fabrik"], ["--config", "fabrik", "fabric_knots", "grid", "mean fabric?"]),
         (["--config="], ["--config", "auto"]),
@@ -175,6 +187,11 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
 )
 def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
     refused(lambda: parsed(*words), *expected)
+
+
+def test_a_flag_may_be_repeated_with_the_same_value():
+    again = parsed("--input=a", "--input=a", "--watch", "--watch", "--image_size=64")
+    assert again == parsed("--input=a", "--watch", "--image_size=64", "--config.image_size=64")
 
 
 @pytest.mark.parametrize("name", ["grid_literal", "grid_literal.py", "configs/grid_literal.py"])

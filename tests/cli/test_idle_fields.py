@@ -44,6 +44,18 @@ def test_fields_without_effect_are_known_with_the_reason(config, idle, in_use):
     assert not in_use & found.keys()
 
 
+def test_fields_of_the_network_are_told_of_where_only_baselines_run():
+    arguments = ["--config.fit.max_steps=4", "--config.image_size=64", "--config.seed=1"]
+    arguments += ["--config.decision.min_area=9"]
+    (line,) = idle_flags(arguments, [AUTO], methods=["fca:border=corrected", "dip"])
+    assert line == (
+        "--config.fit.max_steps: changes nothing here, since only ssdnet takes it, not "
+        "fca:border=corrected, dip"
+    )
+    assert not idle_flags(arguments, [AUTO], methods=["fca", "ssdnet"])
+    assert not idle_flags(arguments, [AUTO], methods=["ssdnet:grid"])
+
+
 def test_a_score_of_ones_own_may_take_any_field():
     own = dataclasses.replace(AUTO, score=dataclasses.replace(AUTO.score, method="mine"))
     assert not [name for name in idle_fields(own) if name.startswith("score.")]

@@ -170,6 +170,15 @@ def test_images_that_are_shrunk_much_are_told_of_once(tmp_path, config):
     assert "defects of less than about 12 pixels" in line and "--image_size than 32" in line
 
 
+def test_images_of_few_pixels_are_told_of_once(tmp_path, tiny):
+    small = picture()().pixels[:8, :12]
+    sources = {"a.png": lambda: DecodedImage(small, None, ()), "b.png": picture()}
+    done = Run(tmp_path, sources, from_config_dict(tiny | {"image_size": 40}))
+    (line,) = done.err.getvalue().splitlines()
+    assert "1 of 2 images (a.png) analysed at up to 5 times the size" in line
+    assert "--image_size below 40" in line and done.rows()["a.png"].status == "ok"
+
+
 def test_images_that_are_too_large_for_their_detail_are_told_of_once(tmp_path, tiny):
     large = np.repeat(np.repeat(picture()().pixels, 2, axis=0), 2, axis=1)
     features = {"kind": "filters", "components": 3, "fine_components": 2}

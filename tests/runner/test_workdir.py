@@ -237,6 +237,11 @@ def test_differences_name_leaves():
     assert differences(old, old) == []
 
 
+def test_of_two_methods_no_fields_are_compared():
+    old, new = {"method": "fca", "config": {"seed": 1}}, {"method": "dip", "config": {"side": 2}}
+    assert differences(old, new) == ["method: fca there, dip here"]
+
+
 @pytest.mark.parametrize(
     "note", ["", "{", "[]", "3", '{"config": {}}', "\udcff", "[" * 100_000, "1" * 5000]
 )
@@ -275,6 +280,18 @@ def test_a_table_whose_configuration_is_lost_is_refused(tmp_path):
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"results.csv without run.json"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["index.html", "verdicts.csv", "defects.csv"])
+def test_a_file_of_the_user_by_the_name_of_a_result_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} that no run of ssdnet has written"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    opened(tmp_path)
+    (tmp_path / name).write_text("of a run")
+    opened(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "below"])
