@@ -317,7 +317,7 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if kind is str and isinstance(value, tuple | list):  # numbers with commas between
         return ",".join(map(str, value))
     if kind is str and type(value) in (int, float):  # what is legal says more than "text"
-        return str(value)
+        return _shown(value)
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:

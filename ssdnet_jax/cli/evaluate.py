@@ -124,8 +124,8 @@ class Arguments(DatasetArguments, ConfiguredMethods):
 
     @property
     def all_methods(self) -> tuple[str, ...]:
-        """All of `--methods`."""
-        return self.methods
+        """All of `--methods`; none where maps are given."""
+        return () if self.maps else self.methods
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,13 +99,11 @@ def read_flags(
       yet; the values of the command's own flags.
 
     Raises:
-      ConfigError: an unknown flag or field (names the nearest valid one), two values for one, or a
-        work folder that holds all that a user has.
+      ConfigError: an unknown flag or field (names the nearest valid one), two values for one flag,
+        or a work folder that holds all that a user has.
     """
     values = flags.FlagValues()
-    # Text for now: which type a field has and what is legal is said in one place, `Config`.
-    texts: dict[str, str | None] = {**dict.fromkeys(_SHORT), "config": DEFAULT_CONFIG}
-    texts |= dict.fromkeys(f"config.{field}" for field in field_names())
+    texts: dict[str, str | None] = {"config": DEFAULT_CONFIG}
     for name, default in own.items():
         if isinstance(default, bool):
             flags.DEFINE_flag(_Switch(name, default, ""), values)
@@ -115,6 +113,10 @@ def read_flags(
             texts[name] = default
     for name, text in texts.items():
         flags.DEFINE_flag(_Text(flags.ArgumentParser(), None, name, text, ""), values)
+    # Text for now: which type a field has and what is legal is said in one place, `Config`. Fields
+    # are overrides, of which the last counts.
+    for name in (*_SHORT, *(f"config.{field}" for field in field_names())):
+        flags.DEFINE_string(name, None, "", flag_values=values)
     try:
         _, *rest = values(arguments)
     except ConfigError:
@@ -138,14 +140,8 @@ def read_flags(
         check_results_folder("--workdir", values["workdir"].value)
     given = {field: values[f"config.{field}"].value for field in field_names()}
     for name, field in _SHORT.items():
-        if (text := values[name].value) is None:
-            continue
-        if given[field] not in (None, text):
-            raise ConfigError(
-                f"--{name}: found {text!r} beside --config.{field}={given[field]}, which is the "
-                f"same; expected one of the two"
-            )
-        given[field] = text
+        if values[name].value is not None:
+            given[field] = values[name].value
     overrides = {field: _literal(text) for field, text in given.items() if text is not None}
     return values.config, overrides, {name: values[name].value for name in own}
 

@@ -9,6 +9,7 @@ _OF_PATCHES = ("patch_sizes", "patch_strides", "alpha_rec", "alpha_perc", "aggre
 _OF_TILES = ("tile_size", "agreement_scale", "marks", "detail", "guide")
 _OF_FEATURES = ("features.components", "features.fine_components", "features.noise_limit")
 _OF_VGG19 = ("perceptual", "perceptual_layer", "perceptual_view", "perceptual_size")
+_MOST_SHOWN = 3  # names in a line
 _OF_MASKS = ("peak_share", "other_false_alarms", "other_peaks")
 
 
@@ -67,6 +68,8 @@ def idle_flags(
 ) -> list[str]:
     """What to say of `--config.FIELD` flags that change nothing in any of the configurations.
 
+    One line for each reason.
+
     Args:
       arguments: of the command line, as they were given.
       configs: that the command runs, with its flags applied.
@@ -76,10 +79,17 @@ def idle_flags(
     names = [name.removeprefix("config.") for name in given if name.startswith("config.")]
     of_all = [idle_fields(config) for config in configs]
     if methods and not any(map(has_configuration, methods)):
-        why = f"only ssdnet takes it, not {', '.join(methods)}"
+        why = f"only ssdnet takes such fields, not {', '.join(methods)}"
         of_all = [{**found, **_of_baselines(why)} for found in of_all]
-    return [
-        f"--config.{name}: changes nothing here, since {of_all[0][name]}"
-        for name in dict.fromkeys(names)
-        if of_all and all(name in found for found in of_all)
-    ]
+    by_reason: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        if of_all and all(name in found for found in of_all):
+            by_reason.setdefault(of_all[0][name], []).append(f"--config.{name}")
+    return [_line(found, reason) for reason, found in by_reason.items()]
+
+
+def _line(names: Sequence[str], reason: str) -> str:
+    shown = ", ".join(names[:_MOST_SHOWN])
+    if len(names) > _MOST_SHOWN:
+        shown += f" and {len(names) - _MOST_SHOWN} more"
+    return f"{shown}: {'change' if names[1:] else 'changes'} nothing here, since {reason}"

@@ -155,12 +155,7 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
         (["--input=a", "--input=b"], ["--input: found twice", "'a' and 'b'", "glob in quotes"]),
         (["--workdir=a", "--workdir=b"], ["--workdir: found twice", "'a' and 'b'"]),
         (["--config=grid", "--config=auto"], ["--config: found twice", "'grid' and 'auto'"]),
-        (["--config.seed=1", "--config.seed", "2"], ["--config.seed: found twice", "'1' and '2'"]),
         (["--watch", "--nowatch"], ["--watch: found twice"]),
-        (
-            ["--image_size=64", "--config.image_size=128"],
-            ["--image_size", "'64'", "--config.image_size=128", "one of the two"],
-        ),
         (["--method=padim"], ["--method", "padim", "ssdnet"]),
         (["--executor=dask"], ["--executor", "'dask'", "local or ray"]),
         (["--executor=ray", "--devices=2"], ["--devices", "--executor=ray"]),
@@ -187,6 +182,11 @@ def test_the_arguments_of_the_process_do_not_matter(monkeypatch):
 )
 def test_what_cannot_be_used_is_refused_in_one_line(words, expected):
     refused(lambda: parsed(*words), *expected)
+
+
+def test_of_overrides_of_a_field_the_last_counts_and_its_short_flag_before_them():
+    assert parsed("--config.seed=1", "--config.seed=2").config.seed == 2
+    assert parsed("--image_size=64", "--config.image_size=128").config.image_size == 64
 
 
 def test_a_flag_may_be_repeated_with_the_same_value():

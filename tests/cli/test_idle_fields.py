@@ -49,8 +49,13 @@ def test_fields_of_the_network_are_told_of_where_only_baselines_run():
     arguments += ["--config.decision.min_area=9"]
     (line,) = idle_flags(arguments, [AUTO], methods=["fca:border=corrected", "dip"])
     assert line == (
-        "--config.fit.max_steps: changes nothing here, since only ssdnet takes it, not "
+        "--config.fit.max_steps: changes nothing here, since only ssdnet takes such fields, not "
         "fca:border=corrected, dip"
+    )
+    more = [f"--config.fit.{name}=1" for name in ("epochs", "seeds", "block_steps")]
+    (line,) = idle_flags(arguments + more, [AUTO], methods=["fca"])
+    assert line.startswith(
+        "--config.fit.max_steps, --config.fit.epochs, --config.fit.seeds and 1 more: change nothing"
     )
     assert not idle_flags(arguments, [AUTO], methods=["fca", "ssdnet"])
     assert not idle_flags(arguments, [AUTO], methods=["ssdnet:grid"])
