@@ -70,7 +70,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 def begin(folder, *flags, program=("-m", "ssdnet_jax"), before="", **options):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     launch = [sys.executable, "-S", "-c", LAUNCH.format(before=before)]
-    command = [*launch, *program, *QUICK, "--input=in", "--workdir=out", *flags]
+    workdir = [] if any(flag.startswith("--workdir=") for flag in flags) else ["--workdir=out"]
+    command = [*launch, *program, *QUICK, "--input=in", *workdir, *flags]
     STARTED.append(subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **streams))
     return STARTED[-1]
 
