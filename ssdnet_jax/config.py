@@ -314,10 +314,9 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
                 f"{name}: found {len(entries)} integers; expected at most {_MOST_ENTRIES}"
             )
         return tuple(entries)
-    if kind is str and isinstance(value, tuple | list):  # numbers with commas between
-        return ",".join(map(str, value))
-    if kind is str and type(value) in (int, float):  # what is legal says more than "text"
-        return _shown(value)
+    if kind is str and type(value) in (tuple, list, int, float):  # numbers with commas between
+        entries = value if isinstance(value, tuple | list) else (value,)
+        return ",".join(entry if isinstance(entry, str) else _shown(entry) for entry in entries)
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:

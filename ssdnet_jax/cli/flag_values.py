@@ -89,14 +89,18 @@ def check_results_folder(name: str, text: str) -> None:
         home = real_path(Path.home())
     except RuntimeError:  # there is none
         home = Path(folder.anchor)
-    if home.is_relative_to(folder):
-        what = "the root of the file system" if folder == Path(folder.anchor) else "the home folder"
-        if folder not in (home, Path(folder.anchor)):
-            what = "a folder that holds the home folder"
-        raise ConfigError(
-            f"{name}: found {text!r}, {what}; expected a folder for the results, "
-            f"for example {str(Path(text) / 'out')!r}"
-        )
+    if not home.is_relative_to(folder):
+        return
+    if folder == Path(folder.anchor):
+        what = "the root of the file system"
+    elif folder == home:
+        what = "the home folder"
+    else:
+        what = "a folder that holds the home folder"
+    raise ConfigError(
+        f"{name}: found {text!r}, {what}; expected a folder for the results, "
+        f"for example {str(Path(text) / 'out')!r}"
+    )
 
 
 def _word(word: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ssdnet_jax.config import Config, field_names
+from ssdnet_jax.methods.baseline import TAKEN_FIELDS
 from ssdnet_jax.methods.registry import has_configuration
 
 _OF_PATCHES = ("patch_sizes", "patch_strides", "alpha_rec", "alpha_perc", "aggregation", "coverage")
@@ -54,12 +55,11 @@ def idle_fields(config: Config) -> dict[str, str]:
 
 
 def _of_baselines(reason: str) -> dict[str, str]:
-    """The fields that no baseline takes, see `methods.baseline`."""
-    taken = ("image_size", "seed", "ground", "range")
+    """The fields that no baseline takes."""
     return {
         name: reason
         for name in field_names()
-        if name not in taken and not name.startswith("decision.")
+        if name not in TAKEN_FIELDS and not name.startswith("decision.")
     }
 
 

@@ -24,13 +24,13 @@ from ssdnet_jax.core.vgg19 import VGG19Weights, max_pool2x2, needed, vgg19_featu
 Kind = Literal["vgg19", "filters"]
 
 VGG19_MARGIN = 8  # pixels, even, at least the 7 that conv2_2 sees beyond its own pixel
+_PATCH = 4  # pixels, even, so that blocks of 2 x 2 have a patch around their middle
 _REACH = {  # pixels that a feature sees beyond its own block of 2 x 2
     ("vgg19", "fine"): 2,
     ("vgg19", "coarse"): 7,
-    ("filters", "fine"): 1,
+    ("filters", "fine"): _PATCH // 2 - 1,
     ("filters", "coarse"): 5,
 }
-_PATCH = 4  # pixels, even, so that blocks of 2 x 2 have a patch around their middle
 _ORIENTATIONS = 6
 _WAVELENGTHS = (
     (4.0, 1.6),
@@ -203,7 +203,7 @@ def _vgg19_maps(weights: VGG19Weights, image: Array, stride: int) -> FeatureMaps
 def _patches(image: Float[Array, "h w c"], stride: int) -> Float[Array, "hh ww 16*c"]:
     """Of 4 x 4 pixels, around the middle of each block of 2 x 2, or of every second block."""
     height, width = (side // 2 * 2 for side in image.shape[:2])
-    mirrored = mirror(image, margin=_PATCH // 2 - 1)
+    mirrored = mirror(image, margin=_REACH["filters", "fine"])
     shifts = [(row, column) for row in range(_PATCH) for column in range(_PATCH)]
     step = 2 * stride
     return jnp.concatenate(

@@ -26,15 +26,17 @@ from ssdnet_jax.methods.base import (
 )
 from ssdnet_jax.methods.images import fill_nearest, resized_image
 
+TAKEN_FIELDS = ("image_size", "seed", "ground", "range")
+"""What baselines take of the configuration, beside all of its part `decision`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BaselineMethod:
     """A baseline with some of its options; see `methods.base.Method`.
 
-    Of the configuration `image_size`, `ground`, `range`, `seed` and `decision` matter. A missing
-    pixel takes the value of the nearest known one: baselines have no inpainting stage. What takes
-    no part is filled by mirroring what lies around it and is not judged; the baselines themselves
-    know nothing of it.
+    Of the configuration `TAKEN_FIELDS` and `decision` matter. A missing pixel takes the value of
+    the nearest known one: baselines have no inpainting stage. What takes no part is filled by
+    mirroring what lies around it and is not judged; the baselines themselves know nothing of it.
     """
 
     baseline: Baseline
@@ -71,7 +73,7 @@ class BaselineMethod:
     def settings(self) -> dict[str, Any]:
         """What it takes of the configuration, and its options."""
         options = {"options": dict(self.options)} if self.options else {}
-        of_config = {n: getattr(self.config, n) for n in ("image_size", "seed", "ground", "range")}
+        of_config = {name: getattr(self.config, name) for name in TAKEN_FIELDS}
         return {**of_config, "decision": dataclasses.asdict(self.config.decision), **options}
 
     def with_weights(self, *, vgg19: VGG19Weights | None, clip: Any = None) -> "BaselineMethod":

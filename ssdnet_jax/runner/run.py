@@ -200,15 +200,15 @@ def found_lines(rows: Sequence[Row]) -> list[str]:
     """What was found of images and changes what is judged of them: a line for each kind."""
     rows = [row for row in rows if row.status == "ok"]
     lines = []
-    if ground := [row for row in rows if row.ground is not None]:
+    if ground := [row.path for row in rows if row.ground is not None]:
         lines.append(
-            f"{_of(ground, rows)} with flat ground around a part, which is not judged "
+            f"{_some_of(ground, len(rows))} with flat ground around a part, which is not judged "
             f"(results.csv says how much; --ground=keep judges it)"
         )
-    if narrow := [row for row in rows if row.range]:
+    if narrow := [row.path for row in rows if row.range]:
         lines.append(
-            f"{_of(narrow, rows)} of a small range, which was stretched (results.csv says which; "
-            f"--range=full does not, --range=LOW,HIGH does the same to all)"
+            f"{_some_of(narrow, len(rows))} of a small range, which was stretched (results.csv "
+            f"says which; --range=full does not, --range=LOW,HIGH does the same to all)"
         )
     return lines
 
@@ -224,36 +224,34 @@ def _shrinking(incoming: Incoming) -> float:
 
 
 def _plain_line(plain: Sequence[str], images: int, above: int) -> str:
-    name = f" ({plain[0]})" if len(plain) == 1 else ""
     return (
-        f"{len(plain)} of {counted(images, 'image')}{name} analysed at more than "
-        f"{above // 4} pixels, and so without what the file shows at twice that size "
-        f"(config.score.detail); a smaller --image_size compares it"
+        f"{_some_of(plain, images)} analysed at more than {above // 4} pixels, and so without what "
+        f"the file shows at twice that size (config.score.detail); a smaller --image_size compares "
+        f"it"
     )
 
 
 def _shrunk_line(shrunk: Mapping[str, float], images: int, image_size: int) -> str:
-    name = f" ({next(iter(shrunk))})" if len(shrunk) == 1 else ""
     most = max(shrunk.values())
     return (
-        f"{len(shrunk)} of {counted(images, 'image')}{name} analysed at up to {most:.3g} "
+        f"{_some_of([*shrunk], images)} analysed at up to {most:.3g} "
         f"times smaller: defects of less than about {2 * most:.0f} pixels cannot be seen; "
         f"a larger --image_size than {image_size} shows them, and takes longer"
     )
 
 
 def _enlarged_line(enlarged: Mapping[str, float], images: int, image_size: int) -> str:
-    name = f" ({next(iter(enlarged))})" if len(enlarged) == 1 else ""
     return (
-        f"{len(enlarged)} of {counted(images, 'image')}{name} analysed at up to "
-        f"{max(enlarged.values()):.3g} times the size: so few pixels along a side tell little of a "
-        f"texture; an --image_size below {image_size} enlarges less, and is faster"
+        f"{_some_of([*enlarged], images)} analysed at up to {max(enlarged.values()):.3g} times the "
+        f"size: so few pixels along a side tell little of a texture; an --image_size below "
+        f"{image_size} enlarges less, and is faster"
     )
 
 
-def _of(some: Sequence[Row], rows: Sequence[Row]) -> str:
-    name = f" ({some[0].path})" if len(some) == 1 else ""
-    return f"{len(some)} of {counted(len(rows), 'image')}{name}"
+def _some_of(names: Sequence[str], images: int) -> str:
+    """How many of the images, and which if it is one."""
+    name = f" ({names[0]})" if len(names) == 1 else ""
+    return f"{len(names)} of {counted(images, 'image')}{name}"
 
 
 def image_key(seed: int, relative: str) -> PRNGKeyArray:
